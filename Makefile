@@ -1,0 +1,52 @@
+# Each target sets up what it needs the first time and is quick the second.
+PYTHON ?= python3
+BIN := .venv/bin
+MINI := data/mini
+SWEEP ?= sweeps/mini.yaml
+export PYTHONUNBUFFERED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train sweep test test-all lint bench notebooks dashboard mini-clip
+
+help:  ## list these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and "gridclip needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+setup: .venv/ready  ## make .venv and install the package with its tools
+
+$(MINI)/val.json: | .venv/ready
+	$(BIN)/gridclip data mini $(MINI) --seed 0
+
+train: .venv/ready $(MINI)/val.json  ## train and evaluate GridCLIP on the mini data set (minutes)
+	$(BIN)/gridclip fit --config experiments/mini/gridclip.yaml
+
+sweep: .venv/ready $(MINI)/val.json  ## run the small sweep: several trainings, one table of AP / APr / APc / APf
+	$(BIN)/gridclip sweep run $(SWEEP)
+
+mini-clip: .venv/ready  ## train the tiny CLIP again and record its zero-shot accuracy
+	$(BIN)/gridclip clip train
+
+test: .venv/ready  ## run the tests (under five minutes)
+	$(BIN)/python -m pytest
+
+test-all: .venv/ready $(MINI)/val.json  ## run every test, the slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/ready  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready  ## run the benchmarks, each beside a named peer
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+notebooks: .venv/ready $(MINI)/val.json  ## execute the notebooks
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks -o addopts=
+
+dashboard: .venv/ready  ## open TensorBoard over all runs
+	$(BIN)/tensorboard --logdir runs

@@ -1,0 +1,1 @@
+"""The frozen CLIP side: text vectors, image teacher, dense attention pool."""

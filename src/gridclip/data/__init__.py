@@ -1,0 +1,1 @@
+"""Annotations, pictures and vocabularies, from files to batches."""

@@ -1,0 +1,22 @@
+"""The one error for bad input: it names the file, the field and the fix."""
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """What a person gave is wrong, and this is how to mend it.
+
+    Args:
+        problem: What is wrong, with the offending value.
+        fix: What to do about it, as an instruction.
+        file: The file at fault, if there is one.
+        field: The field, key or argument at fault, if there is one.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str, file: str | Path | None = None, field: str | None = None
+    ) -> None:
+        place = ": ".join(str(part) for part in (file, field) if part is not None)
+        super().__init__(
+            f"{place}: {problem}\n  fix: {fix}" if place else f"{problem}\n  fix: {fix}"
+        )

@@ -1,0 +1,1 @@
+"""LVIS average precision under two named protocols."""

@@ -1,0 +1,1 @@
+"""Backbone, neck and head: the parts a dense detector is made of."""

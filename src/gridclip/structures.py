@@ -1,0 +1,113 @@
+"""The values that cross borders between parts: shapes, units and frames.
+
+Letters: B images, H and W pixels, N grid cells of all levels, K names of the vocabulary, D width
+of the embedding space, T annotated objects, M detections. Boxes are always xyxy. "Pixels of the
+resized image" is the frame the network sees, before padding; "pixels of the original image" is the
+frame of the file.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from gridclip.errors import InputError
+
+
+class Vocabulary:
+    """An ordered list of distinct category names; a label is a row of it.
+
+    It is hashable, so vectors made for it can be cached, and a plain class, so that Lightning hands
+    it through untouched when it moves a batch between devices.
+
+    Args:
+        names: Category names as the data set spells them, at least one, all distinct.
+
+    Raises:
+        InputError: if there is no name, an empty one, or one twice.
+    """
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        if not self.names:
+            raise InputError("the vocabulary is empty", fix="give at least one category name")
+        if not all(name.strip() for name in self.names):
+            raise InputError("the vocabulary has an empty name", fix="remove it or name it")
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"the vocabulary names these twice: {', '.join(twice)}", fix="keep one of each"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.names == other.names
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} names, first: {self.names[0]!r})"
+
+
+class Images(NamedTuple):
+    """Pictures of several sizes in one tensor."""
+
+    pixels: UInt8[Tensor, "B 3 H W"]  # RGB 0-255, zeros to the right of and below each picture
+    sizes: Int[Tensor, "B 2"]  # height and width of each picture inside the padding
+
+
+class Targets(NamedTuple):
+    """What is annotated in one image."""
+
+    boxes: Float[Tensor, "T 4"]  # xyxy, pixels of the resized image
+    labels: Int[Tensor, "T"]  # rows of the batch's vocabulary, not LVIS category ids
+
+
+class Record(NamedTuple):
+    """Where one image of a batch comes from."""
+
+    image_id: int
+    path: str
+    height: int  # pixels of the original image
+    width: int
+
+
+class DetectionBatch(NamedTuple):
+    """Images with boxes, and the vocabulary their labels point into."""
+
+    images: Images
+    targets: list[Targets]
+    vocabulary: Vocabulary
+    records: list[Record]
+
+
+class Cells(NamedTuple):
+    """The grid: one cell per location of each pyramid level, finest level first."""
+
+    centres: Float[Tensor, "N 2"]  # x, y in pixels of the resized image
+    strides: Float[Tensor, "N"]  # pixels between neighbouring cells of the same level
+
+
+class Predictions(NamedTuple):
+    """What a dense detector says of every grid cell."""
+
+    embeddings: Float[Tensor, "B N D"]  # unit length, in the space of the text vectors
+    boxes: Float[Tensor, "B N 4"]  # xyxy, pixels of the resized image
+    centreness: Float[Tensor, "B N"]  # logits
+    cells: Cells
+    image: Float[Tensor, "B E"] | None  # embedding of the whole image in the teacher's space
+
+
+class Detections(NamedTuple):
+    """What was found in one image, best first."""
+
+    boxes: Float[Tensor, "M 4"]  # xyxy, pixels of the original image
+    scores: Float[Tensor, "M"]  # in [0, 1]
+    labels: Int[Tensor, "M"]  # rows of the vocabulary
