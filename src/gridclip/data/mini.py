@@ -1,0 +1,265 @@
+"""The mini data set: scenes of the mini world as real JPEG files with true LVIS-form json."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+
+from gridclip.data.drawing import Scene, draw_scene
+from gridclip.data.mini_world import (
+    KINDS,
+    NAMES,
+    RARE_COMBINATIONS,
+    definition,
+    describe,
+    is_base,
+    synonyms,
+)
+from gridclip.errors import InputError
+
+Split = Literal["train", "val"]
+_Json = dict[str, Any]
+
+VERSION = 1  # raised when the same arguments would give other files
+RECORD = "mini.json"  # tells how a folder was made; a folder without it is not finished
+
+_FULL = 4000  # training images from which LVIS's own thresholds of frequency hold
+_RARE_SHARE = 0.12  # of the objects in training pictures
+_ZIPF_OFFSET = 12  # flattens the head of the long tail
+_TWIN_RATE = 0.06  # scenes where a second object of one category stands
+_NEGATIVES = 12  # categories verified to be absent from a training image
+_ID = {kind: row + 1 for row, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """All that decides the files."""
+
+    seed: int
+    train_images: int
+    val_images: int
+    size: int
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "train_images": 1, "val_images": 1, "size": 64}
+        for field, lowest in least.items():
+            if getattr(self, field) < lowest:
+                raise InputError(
+                    f"{getattr(self, field)} is too small",
+                    field=field,
+                    fix=f"give {lowest} or more",
+                )
+
+
+class _Labelled(NamedTuple):
+    """A scene and what its annotators did."""
+
+    scene: Scene
+    boxed: list[bool]  # for each object of the scene
+    not_exhaustive: list[int]  # ids of categories of which they did not box every object
+
+
+def make_mini(
+    dir: Path, seed: int = 0, train_images: int = 4000, val_images: int = 500, size: int = 128
+) -> None:
+    """Draw the mini data set: train.json, val.json, captions.jsonl and a folder images.
+
+    The 288 categories are a colour, a texture and a shape each, in a long tail. Of the 96 rare ones
+    72 have a shape that no box shows, and 24 are new combinations, of which 1 to 9 training images
+    show boxes; all stand in training pictures without a box as well. Frequencies follow LVIS's rule
+    (r up to 10 training images, c up to 100), scaled down in proportion below 4000 training images.
+    In validation every category is about equally frequent and every image is verified for all.
+
+    A second run with the same arguments leaves the finished folder as it is.
+
+    Args:
+        dir: The folder to make; it must not exist, be empty, or hold this very data set.
+        seed: The same seed gives the same files, byte for byte.
+        train_images: Number of training images.
+        val_images: Number of validation images.
+        size: Side of each image in pixels; objects measure 20 to 56.
+
+    Raises:
+        InputError: if an argument is out of range, or the folder holds something else.
+    """
+    recipe = _Recipe(seed=seed, train_images=train_images, val_images=val_images, size=size)
+    if _is_finished(dir, recipe):
+        return
+    dir.parent.mkdir(parents=True, exist_ok=True)
+    part = dir.parent / f".{dir.name}.{os.getpid()}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write(part, recipe)
+        part.replace(dir)  # an empty folder gives way; what another run finished meanwhile does not
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_finished(folder: Path, recipe: _Recipe) -> bool:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    record = folder / RECORD
+    try:
+        made: object = json.loads(record.read_text())
+    except (OSError, ValueError):
+        made = None
+    if made != asdict(recipe):
+        raise InputError(
+            "holds something else" if made is None else f"holds a mini data set made with {made}",
+            fix="name a new folder, or remove this one",
+            file=folder,
+            field="dir",
+        )
+    return True
+
+
+def _write(folder: Path, recipe: _Recipe) -> None:
+    train, captions = _write_images(folder, "train", recipe)
+    val, _ = _write_images(folder, "val", recipe)
+    categories = _categories(train["annotations"], min(1.0, recipe.train_images / _FULL))
+    for name, document in (("train.json", train), ("val.json", val)):
+        (folder / name).write_text(json.dumps({**document, "categories": categories}))
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
+    (folder / RECORD).write_text(json.dumps(asdict(recipe)) + "\n")
+
+
+def _write_images(
+    folder: Path, split: Split, recipe: _Recipe
+) -> tuple[dict[str, list[_Json]], list[_Json]]:
+    """Write a split's pictures; give its json without categories, and a caption of each picture."""
+    (folder / "images" / split).mkdir(parents=True)
+    images: list[_Json] = []
+    annotations: list[_Json] = []
+    captions: list[_Json] = []
+    rng = np.random.default_rng([recipe.seed, split == "val", 1])  # leaves the scenes' own alone
+    for row, labelled in enumerate(_label_scenes(split, recipe)):
+        file_name = f"{split}/{row + 1:06d}.jpg"
+        picture = Image.fromarray(labelled.scene.pixels)
+        picture.save(folder / "images" / file_name, quality=90, subsampling=0)
+        images.append(_image(rng, labelled, row + 1, file_name, split))
+        annotations += _annotations(labelled, row + 1, len(annotations) + 1)
+        caption = describe(rng, labelled.scene.kinds)
+        captions.append({"file_name": file_name, "caption": caption})
+    return {"images": images, "annotations": annotations}, captions
+
+
+def _label_scenes(split: Split, recipe: _Recipe) -> Iterator[_Labelled]:
+    """Draw the scenes of a split and decide which objects get a box."""
+    rng = np.random.default_rng([recipe.seed, split == "val"])
+    numbers = rng.integers(1, 6, recipe.train_images if split == "train" else recipe.val_images)
+    deck = (_long_tail if split == "train" else _even)(rng, int(numbers.sum()))
+    boxed = _Boxing(split, min(1.0, recipe.train_images / _FULL))
+    for rows in np.split(deck, np.cumsum(numbers)[:-1]):
+        kinds = [KINDS[row] for row in rows.tolist()]
+        twin = rng.random() < _TWIN_RATE
+        scene = draw_scene(rng, kinds + kinds[:1] * twin, size=recipe.size)
+        yield boxed(scene, hide_twin=twin and rng.random() < 0.5)
+
+
+class _Boxing:
+    """The annotators, who box rare combinations in a few training images only."""
+
+    def __init__(self, split: Split, scale: float) -> None:
+        rare = [] if split == "val" else [kind for kind in KINDS if not is_base(kind)]
+        self._left = dict.fromkeys(rare, 0)  # images in which a kind may still be boxed
+        if split == "train":
+            combinations = sorted(RARE_COMBINATIONS)
+            self._left |= {k: int(scale * (1 + row % 9)) for row, k in enumerate(combinations)}
+
+    def __call__(self, scene: Scene, *, hide_twin: bool) -> _Labelled:
+        shown = {kind for kind in scene.kinds if self._left.get(kind, 1) > 0}
+        for kind in shown & self._left.keys():
+            self._left[kind] -= 1
+        boxed = [kind in shown for kind in scene.kinds]
+        first = scene.kinds[0]
+        if hide_twin and boxed[0] and scene.kinds.count(first) > 1:
+            boxed[-1 - scene.kinds[::-1].index(first)] = False
+            return _Labelled(scene, boxed, [_ID[first]])
+        return _Labelled(scene, boxed, [])
+
+
+def _long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
+    """Rows of KINDS, shuffled: base kinds by Zipf's law, and a share of rare ones."""
+    rare = np.array([row for row, kind in enumerate(KINDS) if not is_base(kind)])
+    base = np.array([row for row, kind in enumerate(KINDS) if is_base(kind)])
+    base = np.random.default_rng(0).permutation(base)  # who is frequent belongs to the world
+    number_rare = round(_RARE_SHARE * count)
+    law = np.cumsum(1 / (np.arange(len(base)) + _ZIPF_OFFSET))
+    quantiles = (np.arange(count - number_rare) + 0.5) / (count - number_rare)
+    drawn = base[np.searchsorted(law / law[-1], quantiles)]
+    return rng.permutation(np.concatenate([drawn, np.resize(rng.permutation(rare), number_rare)]))
+
+
+def _even(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
+    """Rows of KINDS, shuffled, each as often as the next."""
+    return rng.permutation(np.resize(rng.permutation(len(KINDS)), count))
+
+
+def _image(
+    rng: np.random.Generator, labelled: _Labelled, image_id: int, file_name: str, split: Split
+) -> _Json:
+    absent = sorted(set(_ID.values()) - {_ID[kind] for kind in labelled.scene.kinds})
+    if split == "train":
+        absent = np.sort(rng.choice(absent, _NEGATIVES, replace=False)).tolist()
+    height, width = labelled.scene.pixels.shape[:2]
+    return {
+        "id": image_id,
+        "width": width,
+        "height": height,
+        "file_name": file_name,
+        "coco_url": "",
+        "neg_category_ids": absent,
+        "not_exhaustive_category_ids": labelled.not_exhaustive,
+    }
+
+
+def _annotations(labelled: _Labelled, image_id: int, first_id: int) -> list[_Json]:
+    scene = labelled.scene
+    objects = zip(scene.kinds, scene.boxes.tolist(), scene.areas.tolist(), strict=True)
+    shown = [thing for thing, boxed in zip(objects, labelled.boxed, strict=True) if boxed]
+    return [
+        {
+            "id": first_id + row,
+            "image_id": image_id,
+            "category_id": _ID[kind],
+            "bbox": [left, top, right - left, bottom - top],
+            "area": area,
+            "segmentation": [],
+        }
+        for row, (kind, (left, top, right, bottom), area) in enumerate(shown)
+    ]
+
+
+def _categories(annotations: list[_Json], scale: float) -> list[_Json]:
+    instances = Counter(annotation["category_id"] for annotation in annotations)
+    pairs = {(annotation["category_id"], annotation["image_id"]) for annotation in annotations}
+    images = Counter(category for category, _ in pairs)
+    return [
+        {
+            "id": _ID[kind],
+            "name": name,
+            "synset": f"{name.replace(' ', '_')}.n.01",
+            "synonyms": synonyms(kind),
+            "def": definition(kind),
+            "frequency": _frequency(images[_ID[kind]], scale),
+            "image_count": images[_ID[kind]],
+            "instance_count": instances[_ID[kind]],
+        }
+        for kind, name in zip(KINDS, NAMES, strict=True)
+    ]
+
+
+def _frequency(image_count: int, scale: float) -> str:
+    """LVIS's rule: rare up to 10 training images, common up to 100."""
+    if image_count <= 10 * scale:
+        return "r"
+    return "c" if image_count <= 100 * scale else "f"
