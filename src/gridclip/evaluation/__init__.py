@@ -1,1 +1,1 @@
-"""LVIS average precision under two named protocols."""
+"""LVIS average precision of boxes under two named protocols, from files or from a validation."""

@@ -1,0 +1,58 @@
+"""The command that scores anyone's detections."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from gridclip.errors import InputError
+from gridclip.evaluation.lvis import evaluate, write_metrics
+from gridclip.evaluation.protocol import RULES, Protocol
+from gridclip.evaluation.table import metrics_table
+
+
+def evaluate_command(
+    annotations: Path,
+    detections: Path,
+    protocol: Protocol = "standard",
+    output: Path | None = None,
+) -> None:
+    """Score a file of detected boxes: LVIS AP overall, by size, and by frequency.
+
+    Args:
+        annotations: Json file in LVIS form, or plain COCO form taken as exhaustively annotated.
+        detections: Json file in LVIS results form: a list of image_id, category_id, bbox
+            [x, y, width, height] in pixels, and score. All images of the annotations are scored.
+        protocol: standard (the best 300 boxes of an image, as LVIS defines AP) or fixed (the best
+            10 000 boxes of a category). Figures of the two can't be compared.
+        output: Where to write the figures as json, as fractions and with AP by category.
+    """
+    if output is not None:
+        _require_writable(output)
+    metrics = evaluate(annotations, detections, protocol=protocol)
+    title = (
+        f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
+        f"{protocol} protocol: {RULES[protocol]}"
+    )
+    Console().print(metrics_table([metrics.scalars()], title))
+    if output is not None:
+        write_metrics(metrics, output)
+
+
+def _require_writable(output: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"its folder can't be made ({error.strerror})",
+            fix="give a path in a folder of yours",
+            file=output,
+            field="output",
+        ) from error
+    if output.is_dir():
+        raise InputError(
+            "is a folder",
+            fix="give a file, such as metrics.json in it",
+            file=output,
+            field="output",
+        )

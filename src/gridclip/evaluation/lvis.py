@@ -1,0 +1,141 @@
+"""LVIS box AP of a file of detections: exact, quick, and under a named protocol.
+
+Reading order: `evaluate` here, then annotations and detections (what goes in), protocol (which
+boxes are scored) and backends (who does the arithmetic).
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gridclip.evaluation.annotations import GroundTruth, read_annotations
+from gridclip.evaluation.backends import PRECISION, Backend
+from gridclip.evaluation.detections import DetectionTable, check, read_detections
+from gridclip.evaluation.protocol import Protocol as Protocol
+from gridclip.evaluation.protocol import select
+
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+
+
+class Metrics(NamedTuple):
+    """Average precision as fractions; nan where nothing defines it (no rare category, say).
+
+    AP is the mean over IoU 0.50 to 0.95, recall, and the categories that have a box to find.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    APs: float  # boxes of up to 32² pixels
+    APm: float
+    APl: float  # boxes from 96² pixels on
+    APr: float  # rare categories
+    APc: float  # common ones
+    APf: float  # frequent ones
+    per_category: dict[str, float]  # AP by category name
+    protocol: Protocol
+    dataset: str
+    num_images: int  # those evaluated, which may be fewer than the data set has
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """The nine figures for a logger, such as val/AP and val/APr for the prefix "val/"."""
+        return {prefix + name: getattr(self, name) for name in FIGURES}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as json can say it: null for nan."""
+        figures = {name: _or_null(value) for name, value in self.scalars().items()}
+        per_category = {name: _or_null(value) for name, value in self.per_category.items()}
+        return {
+            **figures,
+            "protocol": self.protocol,
+            "dataset": self.dataset,
+            "num_images": self.num_images,
+            "per_category": per_category,
+        }
+
+
+def evaluate(
+    annotations: str | Path | GroundTruth,
+    detections: str | Path | list[dict[str, Any]] | DetectionTable,
+    *,
+    protocol: Protocol,
+    image_ids: Iterable[int] | None = None,
+    backend: Backend = "hotcoco",
+) -> Metrics:
+    """Score boxes as lvis 0.5.3 does.
+
+    A detection counts only if its category is known to be present or absent in its image; one of a
+    category that is not boxed exhaustively there is never wrong.
+
+    Args:
+        annotations: A json file in LVIS or COCO form, or one read before (`read_annotations`).
+        detections: A json file in LVIS results form, its content, or a table of the same.
+        protocol: Which boxes are scored: standard (300 an image) or fixed (10 000 a category).
+        image_ids: The images that were run; all of the annotation file if left out. Boxes in an
+            image that was not run would count as missed.
+        backend: hotcoco, or lvis as the reference. They agree to 1e-9.
+
+    Raises:
+        InputError: if either file is malformed or they do not belong together.
+    """
+    truth = annotations if isinstance(annotations, GroundTruth) else read_annotations(annotations)
+    file = Path(detections) if isinstance(detections, str | Path) else None
+    found = detections if isinstance(detections, DetectionTable) else read_detections(detections)
+    check(found, truth, file)
+    if image_ids is not None:
+        truth = truth.of_images(image_ids)
+        found = found.take(np.isin(found.image_ids, truth.image_ids))
+    found = select(found, protocol)
+    # lvis does not see a detection without area, though it takes one of the 300 places.
+    found = found.take(found.boxes[:, 2] * found.boxes[:, 3] > 0)
+    return _summarize(PRECISION[backend](truth, found), truth, protocol)
+
+
+def write_metrics(metrics: Metrics, path: str | Path) -> None:
+    """Write the figures as json, whole or not at all; the folder is made if need be."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _summarize(
+    precision: Float[np.ndarray, "10 101 K 4"], truth: GroundTruth, protocol: Protocol
+) -> Metrics:
+    overall, small, medium, large = np.moveaxis(precision, -1, 0)
+    frequencies = np.array(truth.frequencies, dtype=object)
+    rare, common, frequent = (np.flatnonzero(frequencies == each) for each in "rcf")
+    return Metrics(
+        AP=_mean(overall),
+        AP50=_mean(overall[0]),
+        AP75=_mean(overall[5]),
+        APs=_mean(small),
+        APm=_mean(medium),
+        APl=_mean(large),
+        APr=_mean(overall[:, :, rare]),
+        APc=_mean(overall[:, :, common]),
+        APf=_mean(overall[:, :, frequent]),
+        per_category={name: _mean(overall[:, :, k]) for k, name in enumerate(truth.names)},
+        protocol=protocol,
+        dataset=truth.dataset,
+        num_images=len(truth.image_ids),
+    )
+
+
+def _mean(precision: Float[np.ndarray, "..."]) -> float:
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else math.nan
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else value
