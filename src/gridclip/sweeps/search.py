@@ -1,0 +1,119 @@
+"""Where a sweep tries next: every point of a grid, or draws by the laws of the file.
+
+A search looks at the trials there are and proposes the next point; it keeps nothing in between, so
+one that learns from results, one that resumes, or one on many machines is a search like these.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import yaml
+
+from gridclip.errors import InputError
+from gridclip.sweeps.parameters import Parameter, Point
+from gridclip.sweeps.spec import SweepSpec
+from gridclip.sweeps.trial import Trial
+
+
+class Search(Protocol):
+    """What proposes points."""
+
+    @property
+    def size(self) -> int | None:
+        """How many points there are in all; None if there is no end."""
+
+    def propose(self, trials: Sequence[Trial]) -> Point | None:
+        """The next point after these trials, or None if none is left."""
+
+
+@dataclass(frozen=True)
+class GridSearch:
+    """Every combination once, the last parameter turning fastest, as W&B does it."""
+
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of distinct combinations."""
+        return math.prod(len(_grid(parameter)) for parameter in self.parameters)
+
+    def propose(self, trials: Sequence[Trial]) -> Point | None:
+        """The first combination that no trial has."""
+        tried = {tuple(map(_key, trial.point.values())) for trial in trials}
+        untried = (
+            point for point in self.points() if tuple(map(_key, point.values())) not in tried
+        )
+        return next(untried, None)
+
+    def points(self) -> Iterator[Point]:
+        """All combinations, in order."""
+        names = [parameter.name for parameter in self.parameters]
+        for values in itertools.product(*(map(_grid, self.parameters))):
+            yield dict(zip(names, values, strict=True))
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """Draws by each parameter's law.
+
+    A draw depends on nothing but the seed, the number of the trial and the name of the parameter:
+    a sweep that goes on, or one with a parameter more, keeps its other values.
+
+    Args:
+        parameters: What to draw.
+        seed: Another seed, another sweep.
+    """
+
+    parameters: tuple[Parameter, ...]
+    seed: int = 0
+
+    @property
+    def size(self) -> None:
+        """There is no end."""
+        return None
+
+    def propose(self, trials: Sequence[Trial]) -> Point:
+        """The draw that follows the last trial's."""
+        return self.point(len(trials) + 1)
+
+    def point(self, number: int) -> Point:
+        """The draw of a trial, by its number."""
+        return {
+            parameter.name: parameter.law.at(
+                random.Random(f"{self.seed}/{number}/{parameter.name}").random()
+            )
+            for parameter in self.parameters
+        }
+
+
+def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
+    """The search that a sweep file asks for.
+
+    Raises:
+        InputError: if the file asks for something that only W&B's own services carry out.
+    """
+    if spec.online:
+        raise InputError(
+            "is not run on this machine yet",
+            fix=f"use `wandb sweep {spec.file}` and `wandb agent`, or method: random without it",
+            file=spec.file,
+            field=", ".join(spec.online),
+        )
+    if spec.method == "grid":
+        return GridSearch(spec.parameters)
+    return RandomSearch(spec.parameters, seed)
+
+
+def _grid(parameter: Parameter) -> tuple[object, ...]:
+    """The values of a parameter, equal ones once: the last of them, in the place of the first."""
+    return tuple({_key(value): value for value in parameter.law.grid() or ()}.values())
+
+
+def _key(value: object) -> str:
+    """What makes two values the same to W&B: 3 and 3.0 are, 1 and true are not."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return yaml.safe_dump(whole, default_flow_style=True, sort_keys=True)
