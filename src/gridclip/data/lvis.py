@@ -139,7 +139,8 @@ def _read_paths(images: Records) -> list[str]:
     """Read `file_name`; LVIS v1 has none, and the end of `coco_url` says it: train2017/9.jpg."""
     sort = "a path relative to the folder of the images"
     names = images.column("file_name", lambda value: value is None or is_text(value), sort, None)
-    urls = images.column("coco_url", lambda value: value is None or is_text(value), "a URL", None)
+    # An empty coco_url is common in own data, and harmless beside a file_name.
+    urls = images.column("coco_url", lambda value: not value or is_text(value), "a URL", None)
     paths = [
         name or (url and "/".join(url.split("/")[-2:]))
         for name, url in zip(names, urls, strict=True)

@@ -2,12 +2,12 @@
 
 import json
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from gridclip.errors import InputError
 
@@ -104,7 +104,7 @@ class Records:
 
     def refuse(
         self,
-        bad: Iterable[bool],
+        bad: list[bool] | Bool[np.ndarray, "R"],
         key: str,
         problem: str,
         *,
@@ -120,10 +120,10 @@ class Records:
             fix: What to do about it.
             note: What to add to the example of a row, such as the size of its image.
         """
-        rows = np.flatnonzero(np.fromiter(bad, dtype=bool, count=len(self.rows)))
-        if not len(rows):
+        rows = np.flatnonzero(bad).tolist()
+        if not rows:
             return
-        examples = "; ".join(self._example(int(row), key) + note(int(row)) for row in rows[:3])
+        examples = "; ".join(self._example(row, key) + note(row) for row in rows[:_EXAMPLES])
         raise InputError(
             f"{len(rows)} of {len(self.rows)} {self.name} {problem}: {examples}"
             + ("; ..." if len(rows) > _EXAMPLES else ""),

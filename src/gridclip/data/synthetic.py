@@ -19,8 +19,7 @@ class SyntheticData(lightning.LightningDataModule):
     """Batches like those of DetectionData, made of noise; there is nothing to evaluate on.
 
     Args:
-        names: How many names to make up, or a file of names: a json list of strings or of
-            categories with a `name`, or text with a name on each line.
+        names: How many names to make up, or a file of names as `read_names` takes them.
         height: Of every picture, in pixels.
         width: Of every picture, in pixels.
         boxes: Boxes on every picture.
@@ -108,7 +107,8 @@ def read_names(file: Path) -> list[str]:
     """Read category names.
 
     Args:
-        file: A json list of strings or of objects with a `name`, or text with a name on each line.
+        file: A json list of strings or of objects with a `name`, an annotation file, or text with a
+            name on each line.
 
     Raises:
         InputError: if the file is absent or holds something else.
@@ -117,7 +117,9 @@ def read_names(file: Path) -> list[str]:
         text = file.read_text(encoding="utf-8")
         if file.suffix != ".json":
             return [line.strip() for line in text.splitlines() if line.strip()]
-        names = [row if isinstance(row, str) else row["name"] for row in json.loads(text)]
+        rows = json.loads(text)
+        rows = rows["categories"] if isinstance(rows, dict) else rows
+        names = [row if isinstance(row, str) else row["name"] for row in rows]
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise InputError(problem, fix="check the path", file=file) from error

@@ -2,8 +2,9 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,12 +22,8 @@ class Example(NamedTuple):
     labels: Int64[np.ndarray, "T"]
 
 
-class Transform(Protocol):
-    """Makes another example of one, by chance if it likes; the generator is its only chance."""
-
-    def __call__(self, example: Example, generator: np.random.Generator) -> Example:
-        """Transform picture, boxes and labels together."""
-        ...
+# Makes another example of one, by chance if it likes; the generator is its only chance.
+Transform = Callable[[Example, np.random.Generator], Example]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +50,12 @@ class Resize:
                 field="longest",
             )
 
-    def size(
-        self, picture: UInt8[np.ndarray, "height width 3"], shortest: float
-    ) -> tuple[int, int]:
-        """Give height and width that the picture gets."""
-        height, width, _ = picture.shape
+    def size(self, height: int, width: int, shortest: float | None = None) -> tuple[int, int]:
+        """Give the height and width that a picture gets, at the largest shortest side or another.
+
+        The ratio is kept but for the rounding of both to whole pixels.
+        """
+        shortest = max(self.shortest) if shortest is None else shortest
         scale = min(shortest / min(height, width), self.longest / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -104,8 +102,8 @@ def prepare(
     Returns:
         The resized picture without padding; unchanged pixels where the size already fits.
     """
-    size = settings.size(picture, max(settings.shortest))
-    return to_tensor(_resample(picture, size))
+    height, width, _ = picture.shape
+    return to_tensor(_resample(picture, settings.size(height, width)))
 
 
 def to_tensor(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
@@ -145,8 +143,8 @@ class EvaluationTransform:
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
         """Resize; the generator is not asked."""
-        size = self.settings.size(example.picture, self.settings.shortest[0])
-        return resize(example, size)
+        height, width, _ = example.picture.shape
+        return resize(example, self.settings.size(height, width))
 
 
 class TrainingTransform:
@@ -183,9 +181,10 @@ class TrainingTransform:
         """Make a training example, a function of the example and the generator alone."""
         if self.augmentation.crop:
             example = _apply(self._before, example, generator)
-        shortest = generator.choice(self.settings.shortest)
-        shortest = float(shortest * generator.uniform(*self.augmentation.scale))
-        example = resize(example, self.settings.size(example.picture, shortest))
+        side = generator.choice(self.settings.shortest)
+        shortest = float(side * generator.uniform(*self.augmentation.scale))
+        height, width, _ = example.picture.shape
+        example = resize(example, self.settings.size(height, width, shortest))
         return _apply(self._after, example, generator)
 
 

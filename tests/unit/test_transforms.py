@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+import torch
+
+from gridclip.data.transforms import (
+    Augmentation,
+    EvaluationTransform,
+    Example,
+    Resize,
+    TrainingTransform,
+    prepare,
+    resize,
+)
+from gridclip.errors import InputError
+
+LARGE = Resize(shortest=(200,), longest=400)
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def painted(height, width, boxes):
+    """A black picture on which box i is a bright rectangle of channel i."""
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    for row, (x0, y0, x1, y1) in enumerate(boxes):
+        picture[y0:y1, x0:x1, row] = 255
+    return Example(picture, np.array(boxes, dtype=np.float32), np.arange(len(boxes)))
+
+
+def bounds(example, label):
+    """Where the channel of a label is bright, as xyxy."""
+    y, x = np.nonzero(example.picture[..., label] > 127)
+    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (480, 640, (800, 1067)),  # the shortest side decides
+        (640, 480, (1067, 800)),
+        (300, 900, (444, 1333)),  # the longest side decides
+        (1, 5000, (1, 1333)),  # never nothing
+    ],
+)
+def test_sizes_keep_the_ratio_within_both_sides(height, width, expected):
+    assert Resize().size(height, width) == expected
+
+
+def test_a_picture_of_the_right_size_is_not_resampled():
+    picture = noise(200, 300)
+    assert torch.equal(prepare(picture, LARGE), torch.from_numpy(picture).permute(2, 0, 1))
+
+
+def test_shrinking_averages_the_pixels_it_covers():
+    picture = noise(400, 600)
+    naive = picture.reshape(200, 2, 300, 2, 3).astype(float).mean((1, 3))
+    shrunk = prepare(picture, LARGE).permute(1, 2, 0).double().numpy()
+    assert abs(shrunk - naive).max() <= 0.5
+
+
+def test_a_read_only_picture_is_prepared():
+    picture = noise(200, 300)
+    picture.flags.writeable = False
+    assert prepare(picture, LARGE).shape == (3, 200, 300)
+
+
+def test_evaluation_sees_what_prepare_gives():
+    example = painted(100, 150, [(10, 20, 50, 60)])
+    seen = EvaluationTransform(LARGE)(example, np.random.default_rng(0))
+    assert torch.equal(
+        torch.from_numpy(seen.picture).permute(2, 0, 1), prepare(example.picture, LARGE)
+    )
+
+
+def test_boxes_follow_the_picture_to_its_rounded_size():
+    boxes = [(7, 11, 100, 53), (0, 0, 333, 111)]
+    seen = resize(painted(111, 333, boxes), (50, 151))
+    naive = [
+        [x0 * 151 / 333, y0 * 50 / 111, x1 * 151 / 333, y1 * 50 / 111] for x0, y0, x1, y1 in boxes
+    ]
+    np.testing.assert_allclose(seen.boxes, naive, rtol=1e-6)
+
+
+def test_a_flip_mirrors_boxes_about_the_picture():
+    boxes = [(0, 20, 33, 60), (100, 1, 150, 100)]
+    flip = TrainingTransform(Resize(shortest=(100,), longest=150), Augmentation(flip=1.0))
+    seen = flip(painted(100, 150, boxes), np.random.default_rng(0))
+    np.testing.assert_allclose(
+        seen.boxes, [[150 - x1, y0, 150 - x0, y1] for x0, y0, x1, y1 in boxes], atol=1e-4
+    )
+    assert (bounds(seen, 0), bounds(seen, 1)) == ([117, 20, 150, 60], [0, 1, 50, 100])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_stay_on_their_objects_through_crop_jitter_and_flip(seed):
+    transform = TrainingTransform(
+        Resize(shortest=(150, 200, 250), longest=400),
+        Augmentation(crop=0.8, scale=(0.5, 2.0)),
+    )
+    original = painted(200, 300, [(60, 50, 120, 90), (150, 40, 180, 160), (200, 100, 260, 140)])
+    seen = transform(original, np.random.default_rng(seed))
+    assert seen.labels.tolist() == [0, 1, 2]
+    for label, box in zip(seen.labels, seen.boxes, strict=True):
+        # One pixel of the resized picture, and the one that the crop may cut off, enlarged.
+        np.testing.assert_allclose(bounds(seen, label), box, atol=3)
+
+
+def test_boxes_that_lose_nearly_everything_go_with_their_labels():
+    """The crop is recovered from a gradient over the picture, and the boxes counted naively."""
+    transform = TrainingTransform(
+        LARGE, Augmentation(flip=0.0, crop=1.0, erosion=0.9, min_visibility=0.4)
+    )
+    x, y = np.meshgrid(np.arange(240), np.arange(200))
+    picture = np.stack([x, y, x], axis=2).astype(np.uint8)
+    boxes = np.array([[x, y, x + 30, y + 40] for x in range(0, 210, 42) for y in (5, 80, 155)])
+    lost = 0
+    for seed in range(20):
+        example = Example(picture, boxes.astype(np.float32), np.arange(100, 115))
+        seen = transform(example, np.random.default_rng(seed))
+        x0, across = crop_of(seen.picture[..., 0].mean(0))
+        y0, down = crop_of(seen.picture[..., 1].mean(1))
+        height, width = seen.picture.shape[:2]
+        limits = [x0, y0, x0 + width / across, y0 + height / down]
+        clipped = np.clip(boxes, limits[:2] * 2, limits[2:] * 2)
+        share = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) / (30 * 40)
+        kept = (share >= 0.4).nonzero()[0]
+        assert seen.labels.tolist() == (100 + kept).tolist()
+        naive = (clipped[kept] - limits[:2] * 2) * ([across, down] * 2)
+        np.testing.assert_allclose(seen.boxes, naive, atol=1.5)
+        lost += len(boxes) - len(kept)
+    assert lost > 20
+
+
+def crop_of(profile):
+    """First original pixel and magnification of a resampled gradient."""
+    places = np.arange(len(profile))
+    inner = slice(len(profile) // 10, -len(profile) // 10)
+    slope, start = np.polyfit(places[inner] + 0.5, profile[inner], 1)
+    return round(start + 0.5), 1 / slope
+
+
+def test_the_same_generator_makes_the_same_example():
+    settings = Augmentation(crop=0.5, colour=0.4, scale=(0.5, 1.5))
+    first, second = TrainingTransform(LARGE, settings), TrainingTransform(LARGE, settings)
+    example = painted(200, 300, [(60, 50, 120, 90)])
+    second(example, np.random.default_rng(9))  # what came before must not matter
+    for seed in range(5):
+        one = first(example, np.random.default_rng(seed))
+        other = second(example, np.random.default_rng(seed))
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_training_draws_every_shortest_side():
+    transform = TrainingTransform(Resize(shortest=(100, 120, 140), longest=300), Augmentation())
+    example = painted(200, 300, [(60, 50, 120, 90)])
+    heights = {transform(example, np.random.default_rng(s)).picture.shape[0] for s in range(20)}
+    assert heights == {100, 120, 140}
+
+
+def test_scale_jitter_never_passes_the_longest_side():
+    transform = TrainingTransform(LARGE, Augmentation(scale=(4.0, 5.0)))
+    seen = transform(painted(200, 300, [(60, 50, 120, 90)]), np.random.default_rng(0))
+    assert seen.picture.shape[1] == 400
+
+
+def test_without_chance_a_training_picture_is_an_evaluation_picture():
+    example = Example(noise(200, 300), np.array([[1.25, 2, 30, 40]], np.float32), np.array([3]))
+    seen = TrainingTransform(LARGE, Augmentation(flip=0.0))(example, np.random.default_rng(0))
+    assert np.array_equal(seen.picture, example.picture)
+    np.testing.assert_allclose(seen.boxes, example.boxes, atol=1e-4)
+    assert seen.labels.tolist() == [3]
+    assert seen.labels.dtype == np.int64
+
+
+def test_colour_changes_pixels_by_its_strength_and_no_box():
+    settings = Augmentation(flip=0.0, colour=0.2)
+    example = painted(200, 300, [(60, 50, 120, 90)])
+    example.picture[:] += 100
+    seen = TrainingTransform(LARGE, settings)(example, np.random.default_rng(0))
+    change = abs(seen.picture[0, 0].astype(int) - 100).max()
+    assert 0 < change <= 100 * (1.2**3 - 1)
+    np.testing.assert_allclose(seen.boxes, example.boxes, atol=1e-4)
+
+
+def test_a_picture_without_boxes_keeps_empty_ones():
+    example = painted(200, 300, [])._replace(boxes=np.zeros((0, 4), np.float32))
+    transform = TrainingTransform(LARGE, Augmentation(crop=1.0, erosion=0.3))
+    seen = transform(example, np.random.default_rng(0))
+    assert seen.boxes.shape == (0, 4)
+    assert seen.labels.shape == (0,)
+
+
+def test_the_tiniest_box_survives_a_plain_resize():
+    example = Example(noise(400, 600), np.array([[599.2, 3, 600, 3.5]], np.float32), np.array([1]))
+    seen = TrainingTransform(LARGE, Augmentation(flip=1.0))(example, np.random.default_rng(0))
+    assert len(seen.boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Resize(shortest=()), "shortest: no usable side"),
+        (lambda: Resize(shortest=(0,)), "shortest: no usable side"),
+        (lambda: Resize(shortest=(800,), longest=700), "longest: 700 is below"),
+        (lambda: Augmentation(flip=1.5), "flip: 1.5 is outside"),
+        (lambda: Augmentation(scale=(2.0, 1.0)), "scale: .* is no range"),
+        (lambda: EvaluationTransform(Resize(shortest=(640, 800))), "evaluation needs one side"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        wrong()
