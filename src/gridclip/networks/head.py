@@ -1,0 +1,61 @@
+"""The grid head: for each cell an embedding, a box and how central the cell is to it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LevelOutput(NamedTuple):
+    """What the head says of one pyramid level."""
+
+    embeddings: Float[Tensor, "B D h w"]  # of any length
+    distances: Float[Tensor, "B 4 h w"]  # left, top, right, bottom, in strides, positive
+    centreness: Float[Tensor, "B h w"]  # logits
+
+
+class GridHead(nn.Module):
+    """FCOS towers shared over levels, with an embedding in place of class scores.
+
+    Args:
+        width: Channels of the pyramid.
+        embed_dim: Width D of the text vectors.
+        levels: Pyramid levels; each has its own scale of distances (FCOS, section 3.2).
+        num_convs: Convolutions in each of the two towers; 4 in FCOS.
+    """
+
+    def __init__(self, width: int, embed_dim: int, levels: int, num_convs: int = 4) -> None:
+        super().__init__()
+        self.embedding_tower = _tower(width, num_convs)
+        self.box_tower = _tower(width, num_convs)
+        self.embed = nn.Conv2d(width, embed_dim, 1)
+        self.box = nn.Conv2d(width, 4, 3, padding=1)
+        self.centreness = nn.Conv2d(width, 1, 3, padding=1)
+        self.scales = nn.Parameter(torch.ones(levels))
+        for conv in (self.embed, self.box, self.centreness):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, levels: list[Tensor]) -> list[LevelOutput]:
+        """Run the towers over every level (B, width, h, w)."""
+        return [self._level(level, scale) for level, scale in zip(levels, self.scales, strict=True)]
+
+    def _level(self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""]) -> LevelOutput:
+        of_box = self.box_tower(level)
+        # Deviation: bounded exponent, since one wild cell early in training gives an infinite box.
+        distances = (self.box(of_box) * scale).clamp(max=math.log(1000)).exp()
+        return LevelOutput(
+            self.embed(self.embedding_tower(level)), distances, self.centreness(of_box)[:, 0]
+        )
+
+
+def _tower(width: int, num_convs: int) -> nn.Sequential:
+    """Convolutions with group norm (FCOS, section 4), which needs no batch statistics."""
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        nn.init.normal_(conv.weight, std=0.01)
+        layers += [conv, nn.GroupNorm(math.gcd(32, width), width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,28 @@
+"""The feature pyramid: C3–C5 in, P3–P7 out."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Pixels of the resized image between neighbouring cells of P3–P7."""
+
+
+class FPN(nn.Module):
+    """Feature pyramid network (1612.03144) with P6 and P7 convolved from P5 (FCOS, section 3.2).
+
+    Args:
+        channels: Channels of C3, C4 and C5.
+        width: Channels of every output level.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.pyramid = FeaturePyramidNetwork(list(channels), width, LastLevelP6P7(width, width))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """P3–P7, each (B, width, H / stride, W / stride), rounded up."""
+        named = OrderedDict((f"p{level}", each) for level, each in enumerate(maps, start=3))
+        return list(self.pyramid(named).values())

@@ -1,0 +1,131 @@
+"""The thin Lightning shell: step, log, optimise; no maths."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from gridclip.detectors.base import Detector
+from gridclip.errors import InputError
+from gridclip.evaluation.lvis import Metrics, Protocol
+from gridclip.evaluation.metric import LVISAveragePrecision
+from gridclip.optimizers import OptimizerSettings, make_optimizer, make_schedule
+from gridclip.structures import DetectionBatch, Detections
+
+
+class DetectionSystem(LightningModule):
+    """Trains and evaluates any detector.
+
+    Args:
+        detector: What is trained.
+        optimizer: How it is trained.
+        protocol: How average precision is counted: `standard` (300 boxes an image) or `fixed`
+            (10 000 boxes a category).
+        init_from: A checkpoint whose weights start the training ("warm start"). To go on with an
+            interrupted run use --ckpt_path, which brings back everything, the settings too.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        protocol: Protocol = "standard",
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.detector, self.settings, self.protocol = detector, optimizer, protocol
+        self.metrics: Metrics | None = None
+        self.average_precision: LVISAveragePrecision | None = None
+        if init_from is not None:
+            load_weights(self, Path(init_from))
+
+    def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
+        """Sum of the detector's losses, each logged under its name."""
+        losses = self.detector.losses(batch)
+        total = torch.stack([*losses.values()]).sum()
+        logged = {f"train/{name}": loss for name, loss in losses.items()}
+        self.log_dict(logged, batch_size=len(batch.targets))
+        self.log("train/loss", total, prog_bar=True, batch_size=len(batch.targets))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new count over the annotation file that the data module names."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.average_precision is None:
+            self.average_precision = LVISAveragePrecision(data.val_annotations, self.protocol)
+        self.average_precision.to(self.device).reset()
+        self.category_ids: Tensor = data.category_ids.to(self.device)
+
+    def validation_step(self, batch: DetectionBatch, index: int) -> list[Detections]:
+        """Detect, and count what was found."""
+        assert self.average_precision is not None  # made when the epoch started
+        detections = self.detector.detect(batch.images, batch.vocabulary, batch.records)
+        self.average_precision.update(batch.records, detections, self.category_ids)
+        return detections
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the average precisions of all, rare, common and frequent names."""
+        assert self.average_precision is not None
+        self.metrics = self.average_precision.compute()
+        self.log_dict(self.metrics.scalars("val/"), rank_zero_only=False)
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: DetectionBatch, index: int) -> list[Detections]:
+        """Detect, nothing more."""
+        return self.detector.detect(batch.images, batch.vocabulary, batch.records)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of nine forms
+        """The optimizer, and its schedule over all steps of the training."""
+        optimizer = make_optimizer(self.detector, self.settings)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = make_schedule(optimizer, self.settings, steps)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, with the tensors that differ."""
+        check_weights(self, checkpoint.get("state_dict", {}), "--ckpt_path")
+
+
+def check_weights(system: DetectionSystem, state: dict[str, Tensor], source: str | Path) -> None:
+    """Compare a checkpoint's tensors with the model's, by name and shape.
+
+    Raises:
+        InputError: with the first differences, if the checkpoint belongs to another model.
+    """
+    own = system.state_dict()
+    differences = [f"{name} is missing" for name in own if name not in state]
+    differences += [f"{name} is unknown" for name in state if name not in own]
+    differences += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if differences:
+        raise InputError(
+            f"is a checkpoint of another model: {len(differences)} tensors differ, first: "
+            + "; ".join(differences[:3]),
+            file=source,
+            fix="use the configuration this checkpoint was trained with: config.yaml beside it",
+        )
+
+
+def load_weights(system: DetectionSystem, file: Path) -> None:
+    """Load the weights of a checkpoint, and nothing else of it.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or a checkpoint of another model.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = checkpoint["state_dict"]
+    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
+        raise InputError(
+            f"cannot be read as a checkpoint: {error}", file=file, fix="give a .ckpt of a run"
+        ) from error
+    check_weights(system, state, file)
+    system.load_state_dict(state)
