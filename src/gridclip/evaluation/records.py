@@ -2,6 +2,7 @@
 
 import json
 import math
+import reprlib
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
@@ -184,7 +185,7 @@ def _numbers(values: list[Any], shape: tuple[int, ...]) -> Shaped[np.ndarray, "M
 def _kind(value: object) -> str:
     if isinstance(value, dict):
         return f"an object with the keys {', '.join(map(repr, value)) or '(none)'}"
-    return f"a {type(value).__name__}"
+    return reprlib.repr(value)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
