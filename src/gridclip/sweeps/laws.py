@@ -12,17 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
-from typing import Protocol
 
-
-class Law(Protocol):
-    """What a parameter draws its values from."""
-
-    def at(self, u: float) -> object:
-        """The value below which the law has the share u, in [0, 1], of its mass."""
-
-    def grid(self) -> tuple[object, ...] | None:
-        """Every value in the order of a grid, or None where W&B makes no grid of the law."""
+from gridclip.sweeps.section import Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +80,8 @@ class Numbers:
     """
 
     name: str
-    settings: Mapping[str, float]
-    q: float | None = None
+    settings: Mapping[str, Number]
+    q: Number | None = None
 
     def __post_init__(self) -> None:
         if {"min", "max"} <= self.settings.keys():
@@ -120,43 +111,48 @@ class Numbers:
         return tuple(np.arange(self.settings["min"], self.settings["max"], self.q).tolist())
 
 
-def uniform(u: float, *, min: float, max: float) -> float:
+# What a parameter draws from. Each has `at`, which turns u in [0, 1] into a value, and `grid`, all
+# values in the order of a grid, or None where W&B makes no grid of the law.
+Law = Choice | Integers | Numbers
+
+
+def uniform(u: float, *, min: Number, max: Number) -> float:
     """Evenly between min and max."""
     return min + u * (max - min)
 
 
-def log_uniform(u: float, *, min: float, max: float) -> float:
+def log_uniform(u: float, *, min: Number, max: Number) -> float:
     """Evenly in the exponent of e, which min and max are."""
     return math.exp(uniform(u, min=min, max=max))
 
 
-def log_uniform_values(u: float, *, min: float, max: float) -> float:
+def log_uniform_values(u: float, *, min: Number, max: Number) -> float:
     """Evenly in the logarithm, between the values min and max."""
     return log_uniform(u, min=math.log(min), max=math.log(max))
 
 
-def inv_log_uniform(u: float, *, min: float, max: float) -> float:
+def inv_log_uniform(u: float, *, min: Number, max: Number) -> float:
     """1/x is evenly spread in the exponent of e, which min and max are."""
     return log_uniform(u, min=-max, max=-min)
 
 
-def inv_log_uniform_values(u: float, *, min: float, max: float) -> float:
+def inv_log_uniform_values(u: float, *, min: Number, max: Number) -> float:
     """1/x is evenly spread in the logarithm: the same law as `log_uniform_values`."""
     return log_uniform_values(u, min=min, max=max)
 
 
-def normal(u: float, *, mu: float = 0.0, sigma: float = 1.0) -> float:
+def normal(u: float, *, mu: Number = 0.0, sigma: Number = 1.0) -> float:
     """The bell of mean mu and standard deviation sigma."""
     # At 0 and 1 the bell has no value; random.random() does give 0.
     return NormalDist(mu, sigma).inv_cdf(min(max(u, 1e-12), 1 - 1e-12))
 
 
-def log_normal(u: float, *, mu: float = 0.0, sigma: float = 1.0) -> float:
+def log_normal(u: float, *, mu: Number = 0.0, sigma: Number = 1.0) -> float:
     """The logarithm follows a bell of mean mu and standard deviation sigma."""
     return math.exp(normal(u, mu=mu, sigma=sigma))
 
 
-def beta(u: float, *, a: float = 1.0, b: float = 1.0) -> float:
+def beta(u: float, *, a: Number = 1.0, b: Number = 1.0) -> float:
     """The beta law on [0, 1]."""
     from scipy.special import betaincinv
 
@@ -180,7 +176,7 @@ CURVES: Mapping[str, Callable[..., float]] = {
 QUANTISED = frozenset(f"q_{name}" for name in CURVES if not name.startswith("inv_"))
 
 
-def settings_of(curve: str) -> dict[str, float | None]:
+def settings_of(curve: str) -> dict[str, Number | None]:
     """The keys a curve takes and their defaults; None must be given."""
     arguments = list(inspect.signature(CURVES[curve]).parameters.values())[1:]
     return {
@@ -194,6 +190,6 @@ def _rank(u: float, count: int) -> int:
     return min(max(math.ceil(u * count) - 1, 0), count - 1)
 
 
-def _check_range(least: float, most: float) -> None:
+def _check_range(least: Number, most: Number) -> None:
     if least >= most:
         raise ValueError(f"min {least} is not less than max {most}")

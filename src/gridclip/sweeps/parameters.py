@@ -7,7 +7,7 @@ from typing import Any
 
 from gridclip.errors import InputError
 from gridclip.sweeps.laws import CURVES, QUANTISED, Choice, Integers, Law, Numbers, settings_of
-from gridclip.sweeps.section import Section
+from gridclip.sweeps.section import Number, Section
 
 # What a point gives each parameter, by its full name. The values are whatever YAML holds.
 Point = Mapping[str, object]
@@ -132,7 +132,7 @@ def _read_law(section: Section) -> Law:
         raise section.fault(None, str(error), "mend the values") from error
 
 
-def _make_law(distribution: str, section: Section, keys: Mapping[str, float | None]) -> Law:
+def _make_law(distribution: str, section: Section, keys: Mapping[str, Number | None]) -> Law:
     if distribution == "constant":
         return Choice(values=(section.data["value"],))
     if "values" in keys:
@@ -145,9 +145,9 @@ def _make_law(distribution: str, section: Section, keys: Mapping[str, float | No
     return Numbers(name=distribution.removeprefix("q_"), settings=settings, q=step)
 
 
-def _keys(distribution: str) -> dict[str, float | None]:
+def _keys(distribution: str) -> dict[str, Number | None]:
     """The keys that a distribution takes, and their defaults; None must be given."""
-    fixed: dict[str, dict[str, float | None]] = {
+    fixed: dict[str, dict[str, Number | None]] = {
         "constant": {"value": None},
         "categorical": {"values": None},
         "categorical_w_probabilities": {"values": None, "probabilities": None},
@@ -155,5 +155,5 @@ def _keys(distribution: str) -> dict[str, float | None]:
     }
     if distribution in fixed:
         return fixed[distribution]
-    step: dict[str, float | None] = {"q": 1.0} if distribution in QUANTISED else {}
+    step: dict[str, Number | None] = {"q": 1.0} if distribution in QUANTISED else {}
     return settings_of(distribution.removeprefix("q_")) | step

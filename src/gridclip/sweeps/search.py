@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import yaml
 
@@ -19,6 +19,7 @@ from gridclip.sweeps.spec import SweepSpec
 from gridclip.sweeps.trial import Trial
 
 
+@runtime_checkable
 class Search(Protocol):
     """What proposes points."""
 
@@ -99,7 +100,7 @@ def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
     if spec.online:
         raise InputError(
             "is not run on this machine yet",
-            fix=f"use `wandb sweep {spec.file}` and `wandb agent`, or method: random without it",
+            fix=f"use `wandb sweep {spec.file}` and `wandb agent`; here, method grid or random",
             file=spec.file,
             field=", ".join(spec.online),
         )

@@ -9,6 +9,7 @@ import yaml
 from gridclip.errors import InputError
 
 Place = tuple[str, ...]  # the keys that lead to a value, outermost first
+Number = int | float  # YAML tells 3 from 3.0, and so does W&B
 
 
 class Section:
@@ -96,7 +97,7 @@ class Section:
             raise self._not(key, f"one of {', '.join(options)}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def number(self, key: str, default: Number | None = None) -> Number:
         """The number under a key, an int where the file has an int."""
         value = self.data.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gridclip.sweeps.parameters import Parameter, read_parameters
-from gridclip.sweeps.section import Section, read_yaml
+from gridclip.sweeps.section import Number, Section, read_yaml
 
 METHODS = ("grid", "random", "bayes", "custom")
 KEYS = (
@@ -57,13 +57,13 @@ class Metric:
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
-    target: float | None = None
+    target: Number | None = None
 
-    def better(self, value: float, than: float) -> bool:
+    def better(self, value: Number, than: Number) -> bool:
         """Whether the first value is truly better than the second."""
         return value > than if self.goal == "maximize" else value < than
 
-    def reached(self, value: float) -> bool:
+    def reached(self, value: Number) -> bool:
         """Whether the value is as good as the target."""
         return self.target is not None and not self.better(self.target, than=value)
 
@@ -83,8 +83,8 @@ class Hyperband:
 
     min_iter: int | None = None
     max_iter: int | None = None
-    brackets: float | None = None
-    eta: float = 3
+    brackets: Number | None = None
+    eta: Number = 3
     strict: bool = False
 
 

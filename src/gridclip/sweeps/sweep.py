@@ -17,7 +17,7 @@ from gridclip.sweeps.spec import SweepSpec
 from gridclip.sweeps.table import best_trial, write_results
 from gridclip.sweeps.trial import Trial
 
-POLL = 0.2  # seconds between two looks at the processes
+POLL = 0.05  # seconds between two looks at the processes
 
 
 class Sweep:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gridclip.sweeps.parameters import Parameter
+from gridclip.sweeps.section import Number
 from gridclip.sweeps.spec import Metric, SweepSpec
 from gridclip.sweeps.trial import Trial, write_json, write_text
 
@@ -35,9 +36,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, float] | None:
+def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, Number] | None:
     """The finished trial with the best value of a metric, the first of equals, and that value."""
-    best: tuple[Trial, float] | None = None
+    best: tuple[Trial, Number] | None = None
     for trial in trials:
         value = trial.value(metric.name) if trial.state == "finished" else None
         if value is not None and (best is None or metric.better(value, than=best[1])):
@@ -45,13 +46,11 @@ def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, float] |
     return best
 
 
-def figure(name: str, value: float | None) -> str:
+def figure(name: str, value: Number | None) -> str:
     """A measured value as people read it: average precision in percent, others as they are."""
     if value is None:
         return "–"
-    if not is_precision(name):
-        return f"{value:.4g}"
-    return f"{100 * value:.1f}" if value >= 0 else "–"  # -1: LVIS has no such category here
+    return f"{100 * value:.1f}" if is_precision(name) else f"{value:.4g}"
 
 
 def is_precision(name: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gridclip.sweeps.parameters import Point
+from gridclip.sweeps.section import Number
 
 State = Literal["running", "finished", "failed", "stopped"]
 
@@ -60,7 +61,7 @@ class Trial:
         """How long it has been running, or ran."""
         return ((self.ended or now) - self.started).total_seconds()
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Number]:
         """The numbers in its metrics.json; empty if there is no such file or it is broken."""
         try:
             content = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -68,7 +69,7 @@ class Trial:
             return {}
         return _numbers(content)
 
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, Number]]:
         """The numbers of every validation so far, oldest first; a line half written is left out."""
         try:
             lines = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
@@ -76,12 +77,12 @@ class Trial:
             return []
         return [row for line in lines if (row := _numbers(_parsed(line)))]
 
-    def latest(self) -> dict[str, float]:
+    def latest(self) -> dict[str, Number]:
         """The last validation, its names without their `val/`."""
         rows = self.history()
         return {_bare(name): value for name, value in rows[-1].items()} if rows else {}
 
-    def value(self, metric: str) -> float | None:
+    def value(self, metric: str) -> Number | None:
         """A metric as a sweep file names it: of metrics.json, else the last in the history."""
         final = self.metrics()
         for name in (metric, _bare(metric)):
@@ -120,7 +121,7 @@ def _parsed(line: str) -> object:
         return None
 
 
-def _numbers(content: object) -> dict[str, float]:
+def _numbers(content: object) -> dict[str, Number]:
     """The finite numbers of a mapping."""
     if not isinstance(content, dict):
         return {}
