@@ -10,7 +10,7 @@ from PIL import Image
 from gridclip.data.collate import pad
 from gridclip.data.dataset import DetectionDataset
 from gridclip.data.module import DetectionData
-from gridclip.data.sampling import EpochSampler
+from gridclip.data.sampling import Draw, EpochSampler
 from gridclip.data.synthetic import SyntheticData, read_names
 from gridclip.data.transforms import Augmentation, Resize
 from gridclip.errors import InputError
@@ -142,6 +142,8 @@ def test_order_and_augmentation_change_with_epoch_and_seed(root):
     assert all(sorted(order) == [100, 101, 102, 103, 104] for order in orders)
     assert len({tuple(order) for order in orders}) > 1
     assert epoch(loader, 2)[0] == orders[2]
+    early, late = (module.train_set[Draw(row=0, epoch=number)].picture for number in (0, 1))
+    assert not torch.equal(early, late)
 
 
 def test_processes_share_out_each_epoch():

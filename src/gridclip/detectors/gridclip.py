@@ -105,6 +105,12 @@ class GridCLIP(Detector):
         self.backbone, self.text, self.assigner = backbone, text, assigner
         self.weights, self.image_distance, self.decoding = weights, image_distance, decoding
         self.clip_residual = clip_residual
+        if width < 8 or width % 8:
+            raise InputError(
+                f"{width} channels cannot be normalised in groups of 8",
+                field="width",
+                fix="give a multiple of 8",
+            )
         self.neck = FPN(backbone.channels, width)
         self.head = GridHead(width, text.width, len(STRIDES), num_convs)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
@@ -128,7 +134,7 @@ class GridCLIP(Detector):
         embeddings = torch.cat([self._embed(level, pooled) for level in levels], dim=1)
         distances = torch.cat([level.distances.flatten(2) for level in levels], dim=2).mT
         return Predictions(
-            embeddings=F.normalize(embeddings, dim=-1),
+            embeddings=F.normalize(embeddings, dim=-1, eps=1e-6),
             boxes=boxes_from_distances(
                 cells.centres.expand(len(distances), -1, -1), distances * cells.strides[:, None]
             ),
@@ -253,14 +259,13 @@ class GridCLIP(Detector):
         idle: list[nn.Module | nn.Parameter] = []
         pool = self.backbone.pool
         if self.teacher is None and pool is not None:
-            if self.clip_residual:
-                idle += [pool.query, pool.key]
-            else:
+            if not self.clip_residual:
                 self.backbone.pool = None
+            idle += [pool.query, pool.key] if self.weights.grid else [pool]
         if self.weights.grid == 0:
             idle += [self.head.embedding_tower, self.head.embed, self.log_scale, self.bias]
         if self.weights.box == 0:
-            idle += [self.head.box]
+            idle += [self.head.box, self.head.scales]
         if self.weights.centreness == 0:
             idle += [self.head.centreness]
         for part in idle:

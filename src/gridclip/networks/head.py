@@ -34,7 +34,9 @@ class GridHead(nn.Module):
         self.box = nn.Conv2d(width, 4, 3, padding=1)
         self.centreness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(levels))
-        for conv in (self.embed, self.box, self.centreness):
+        # The embedding keeps torch's own start: it is normalised, and a tiny vector that is
+        # normalised has huge gradients.
+        for conv in (self.box, self.centreness):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
@@ -52,10 +54,14 @@ class GridHead(nn.Module):
 
 
 def _tower(width: int, num_convs: int) -> nn.Sequential:
-    """Convolutions with group norm (FCOS, section 4), which needs no batch statistics."""
+    """Convolutions with group norm (FCOS, section 4), which needs no batch statistics.
+
+    Groups of 8 channels, as FCOS has at width 256: on a level of one cell, a group of one channel
+    would always be normalised to zero.
+    """
     layers: list[nn.Module] = []
     for _ in range(num_convs):
         conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
         nn.init.normal_(conv.weight, std=0.01)
-        layers += [conv, nn.GroupNorm(math.gcd(32, width), width), nn.ReLU(inplace=True)]
+        layers += [conv, nn.GroupNorm(max(1, width // 8), width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
