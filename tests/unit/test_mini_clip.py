@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from gridclip.clip import mini, pretrain
 from gridclip.clip.image import AttentionPool
-from gridclip.clip.openclip import ClipModel
+from gridclip.clip.openclip import RANDOM, ClipModel
 from gridclip.clip.pretrain import contrastive_loss, train_mini_clip
 from gridclip.data.drawing import draw_scene
 from gridclip.data.mini_pairs import MiniPairs, PairBatch
@@ -68,7 +68,7 @@ def test_the_record_tells_how_the_weights_were_made_and_how_good_they_are():
 
 def test_the_loss_is_open_clips_own():
     torch.manual_seed(0)
-    network = ClipModel(weights=None).create()
+    network = ClipModel(weights=RANDOM).create()
     batch = MiniPairs(seed=0, batches=1, batch_size=8, side=128, most=3)[0]
     cfg = open_clip.get_model_preprocess_cfg(network)
     mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -82,7 +82,7 @@ def test_the_loss_is_open_clips_own():
 
 def test_small_pictures_are_pooled_as_the_detector_pools_them():
     torch.manual_seed(0)
-    tower = ClipModel(weights=None).create().visual
+    tower = ClipModel(weights=RANDOM).create().visual
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     seen = {}
     tower.layer4.register_forward_hook(lambda _, __, output: seen.update(c5=output))
@@ -104,7 +104,7 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
 
 def test_words_that_no_caption_held_are_forgotten():
     torch.manual_seed(0)
-    network = ClipModel(weights=None).create()
+    network = ClipModel(weights=RANDOM).create()
     settings = pretrain._Settings(seed=0, steps=1, learning_rate=1e-3, weight_decay=0.1)
     optimizer = pretrain._optimizer(network, settings)
     pixels = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)

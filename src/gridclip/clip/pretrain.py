@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 
 from gridclip.clip import mini
-from gridclip.clip.openclip import ClipModel, pixel_scale
+from gridclip.clip.openclip import RANDOM, ClipModel, pixel_scale
 from gridclip.clip.zero_shot import mini_tokenizer, zero_shot
 from gridclip.data.mini_pairs import MiniPairs, PairBatch
 from gridclip.errors import InputError
@@ -83,7 +83,7 @@ def train_mini_clip(
     _check_writable(output)
     torch.manual_seed(seed)
     began = time.monotonic()
-    model = ClipModel(weights=None).create().train()
+    model = ClipModel(weights=RANDOM).create().train()
     _fit(model, settings)
     _round_to_half(model)
     record: dict[str, object] = {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gridclip.clip.openclip import ClipModel, pixel_scale
+from gridclip.clip.openclip import RANDOM, ClipModel, pixel_scale
 from gridclip.clip.text import TEMPLATES
 from gridclip.data.drawing import Kind, Scene, draw_scene
 from gridclip.data.mini_pairs import draw_close_up, near_miss
@@ -119,4 +119,4 @@ def _listing(kinds: Sequence[Kind]) -> str:
 @cache
 def mini_tokenizer() -> Callable[[list[str]], Int[Tensor, "K L"]]:
     """The mini CLIP's tokenizer, looked up once."""
-    return ClipModel(weights=None).tokenizer()
+    return ClipModel(weights=RANDOM).tokenizer()
