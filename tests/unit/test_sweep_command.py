@@ -37,7 +37,8 @@ def test_boolean_flags_stand_alone_or_are_left_out(tmp_path):
 
 
 def test_a_macro_expands_only_as_a_whole_word(tmp_path):
-    assert expand(tmp_path, "x${program}", "${program}") == ("x${program}", "train.py")
+    words = ("x${program}", "${program}x", "${program}")
+    assert expand(tmp_path, *words) == ("x${program}", "${program}x", "train.py")
 
 
 def test_environment_variables_expand_inside_a_word_and_fall_back_on_their_name(tmp_path):

@@ -65,6 +65,12 @@ def test_integers_stay_between_both_ends_and_rise_with_u(least, span, u):
     assert law.at(u) <= law.at(min(1.0, u + 0.1))
 
 
+def test_a_border_between_two_integers_belongs_to_the_lower_one_as_in_scipy():
+    borders = [step / 8 for step in range(1, 9)]
+    expected = stats.randint.ppf(borders, 3, 11).tolist()
+    assert list(map(Integers(min=3, max=10).at, borders)) == expected
+
+
 def test_integers_and_choices_are_equally_likely():
     shares = [(step + 0.5) / 60 for step in range(60)]
     assert set(Counter(map(Integers(min=1, max=6).at, shares)).values()) == {10}

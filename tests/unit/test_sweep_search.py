@@ -69,6 +69,7 @@ def test_a_seed_repeats_its_draws_and_another_does_not(tmp_path):
     assert first == again
     assert first != other
     assert len({point["a"] for point in first}) == 20
+    assert first == [RandomSearch(spec.parameters, 3).point(number) for number in range(1, 21)]
 
 
 def test_a_parameter_more_leaves_the_other_draws_as_they_were(tmp_path):
