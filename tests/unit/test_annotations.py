@@ -221,7 +221,7 @@ NUMBERS = st.lists(st.integers(-3, 70) | st.floats(), min_size=4, max_size=4)
 
 
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JSON | LIKELY | NUMBERS), max_size=3))
 def test_any_file_is_read_right_or_refused_with_a_fix(tmp_path, changes):

@@ -52,7 +52,16 @@ def test_a_picture_of_the_right_size_is_not_resampled():
     assert torch.equal(prepare(picture, LARGE), torch.from_numpy(picture).permute(2, 0, 1))
 
 
-def test_shrinking_averages_the_pixels_it_covers():
+@pytest.mark.parametrize("size", [(150, 225), (300, 450)])
+def test_a_picture_is_resampled_as_torch_does(size):
+    picture = noise(200, 300)
+    seen = prepare(picture, Resize(shortest=(size[0],), longest=500))
+    channels = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
+    naive = torch.nn.functional.interpolate(channels, size, mode="bilinear")[0]
+    assert (seen - naive).abs().max() <= 1
+
+
+def test_shrinking_to_under_half_averages_the_pixels_it_covers():
     picture = noise(800, 1200)
     naive = picture.reshape(200, 4, 300, 4, 3).astype(float).mean((1, 3))
     shrunk = prepare(picture, LARGE).permute(1, 2, 0).double().numpy()

@@ -33,8 +33,8 @@ def read_picture(file: Path) -> UInt8[np.ndarray, "h w 3"]:
     """
     with _faults_named(file), Image.open(file) as picture:
         mode = picture.mode
-        pixels = np.array(picture.convert("RGB")) if mode not in _DEEP_MODES else None
-    if pixels is None:
+        pixels = np.array(picture if mode == "RGB" else picture.convert("RGB"))
+    if mode in _DEEP_MODES:
         raise InputError(
             f"the picture has more than 8 bits a channel (mode {mode})",
             fix="write it again with 8 bits a channel",

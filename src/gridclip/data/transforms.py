@@ -206,9 +206,10 @@ def _resample(
         return picture
     import cv2
 
-    # Averaging over the area a pixel covers does not alias; it is no good at enlarging.
-    shrinks = height <= picture.shape[0]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    # Bilinear sampling reads two pixels of a row, which is enough down to half the size; below that
+    # it would skip pixels, so there each is averaged over the area it covers.
+    halved = 2 * height < picture.shape[0]
+    interpolation = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
     resized: UInt8[np.ndarray, "h w 3"] = cv2.resize(
         picture, (width, height), interpolation=interpolation
     )
