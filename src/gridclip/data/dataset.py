@@ -40,12 +40,8 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         keep_empty: bool = True,
     ) -> None:
-        self.annotations, self.folder, self.transform, self.seed = (
-            annotations,
-            folder,
-            transform,
-            seed,
-        )
+        self.annotations, self.folder = annotations, folder
+        self.transform, self.seed = transform, seed
         rows = labels.rows[annotations.labels.values]
         self.boxes = annotations.boxes.keep(rows >= 0)
         self.labels = annotations.labels._replace(values=rows).keep(rows >= 0)

@@ -84,13 +84,10 @@ def require_size(
     """
     if found == listed:
         return
-    turned = (
-        " (turned by EXIF? boxes must refer to the stored pixels)"
-        if (found == listed[::-1])
-        else ""
-    )
+    turned = " (turned by EXIF? boxes must refer to the stored pixels)"
+    hint = turned if found == listed[::-1] else ""
     raise InputError(
-        f"is {found[1]} x {found[0]}, but {annotation_file} says {listed[1]} x {listed[0]}{turned}",
+        f"is {found[1]} x {found[0]}, but {annotation_file} says {listed[1]} x {listed[0]}{hint}",
         fix="give the picture that was annotated, or mend width, height and boxes",
         file=file,
     )

@@ -108,7 +108,7 @@ def prepare(
 
 def to_tensor(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
     """Put the channels first, without a copy where the memory may be written."""
-    return torch.from_numpy(np.require(picture, requirements="W")).permute(2, 0, 1)
+    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def resize(example: Example, size: tuple[int, int]) -> Example:
