@@ -1,0 +1,89 @@
+"""Every point of every sweep file parses and builds, and sets what it says it sets."""
+
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentError
+
+from gridclip.sweeps.command import expand_command
+from gridclip.sweeps.parameters import Point, arguments
+from gridclip.sweeps.search import GridSearch, RandomSearch, make_search
+from gridclip.sweeps.spec import SweepSpec, read_sweep
+
+REPOSITORY = Path(__file__).parents[2]
+FILES = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
+DRAWS = 20  # of a random search
+
+
+def points(spec: SweepSpec) -> list[Point]:
+    search = make_search(spec)
+    if isinstance(search, GridSearch):
+        return list(search.points())
+    assert isinstance(search, RandomSearch)
+    return [search.point(number) for number in range(1, DRAWS + 1)]
+
+
+def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
+    """Hand a trial's own words to the command line, which runs nothing."""
+    from gridclip.cli import build
+
+    words = expand_command(
+        spec.command,
+        arguments(spec.parameters, point),
+        program=spec.program,
+        json_file=folder / "parameters.json",
+    )
+    assert words[2:5] == ("-m", "gridclip", "fit")
+    return build(words[5:])
+
+
+@pytest.fixture
+def parse_only(monkeypatch):
+    """Leave the networks unbuilt: keys, types and values are checked all the same, in a tenth."""
+    from gridclip.cli import GridClipCLI
+
+    monkeypatch.setattr(GridClipCLI, "instantiate_classes", lambda self: None)
+
+
+# Lightning warns that pytest's own arguments stand in sys.argv.
+pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args")
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(REPOSITORY)  # a command names its experiment from there
+    monkeypatch.setenv("GRIDCLIP_RUN_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_point_parses_and_sets_what_it_says(file, tmp_path, parse_only):
+    spec = read_sweep(file)
+    for point in points(spec):
+        cli = parse_or_build(spec, point, tmp_path)
+        assert {name: cli.config[name] for name in point} == point
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_first_and_the_last_point_build(file, which, tmp_path):
+    spec = read_sweep(file)
+    cli = parse_or_build(spec, points(spec)[which], tmp_path)
+    assert sum(weight.numel() for weight in cli.model.parameters()) > 0
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_says_at_its_head_what_it_asks_and_costs(file):
+    head = [line for line in file.read_text().split("\nname:")[0].splitlines()]
+    assert all(line.startswith("#") for line in head)
+    assert any("?" in line for line in head)
+    assert any(line.startswith("# Cost: ") for line in head)
+
+
+def test_a_mistyped_parameter_is_named_before_training(tmp_path, parse_only):
+    mini = (REPOSITORY / "sweeps" / "mini.yaml").read_text()
+    file = tmp_path / "typo.yaml"
+    file.write_text(mini.replace("weights.image:", "weights.imge:"))
+    spec = read_sweep(file)
+    with pytest.raises(ArgumentError, match="imge"):
+        parse_or_build(spec, points(spec)[0], tmp_path)
