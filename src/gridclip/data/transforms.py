@@ -167,6 +167,7 @@ class TrainingTransform:
             min_visibility=augmentation.min_visibility,
             clip=True,
             filter_invalid_bboxes=True,
+            check_each_transform=False,  # once, at the end, is enough
         )
         crop = albumentations.BBoxSafeRandomCrop(augmentation.erosion, p=augmentation.crop)
         flip = albumentations.HorizontalFlip(p=augmentation.flip)
