@@ -324,6 +324,16 @@ def test_the_300_best_are_chosen_before_unannotated_categories_are_left_out(cups
     assert math.isclose(fixed.AP, 1)
 
 
+def test_of_equal_scores_at_the_cut_the_earlier_in_the_file_stay(cups):
+    content, detections, path = cups
+    path.write_text(json.dumps(content))
+    forks = [{"image_id": 11, "category_id": 7, "bbox": [0, 0, 9, 9], "score": 0.9}] * 300
+    last = evaluate(path, forks + detections, protocol="standard", image_ids=[11])
+    first = evaluate(path, detections + forks, protocol="standard", image_ids=[11])
+    assert last.AP == figures_of_lvis(path, forks + detections, [11])["AP"] == 0
+    assert math.isclose(first.AP, 1)
+
+
 def test_the_callers_detections_stay_as_they_are(cups):
     content, detections, path = cups
     path.write_text(json.dumps(content))
@@ -355,9 +365,10 @@ def test_a_box_marked_ignore_is_neither_found_nor_missed(cups):
     content["annotations"][1]["ignore"] = 1
     path.write_text(json.dumps(content))
     on_it = {"image_id": 12, "category_id": 3, "bbox": [0, 0, 50, 50], "score": 1.0}
-    metrics = evaluate(path, [on_it, *detections], protocol="standard")
-    assert math.isclose(metrics.AP, 1)
-    assert_same(metrics, figures_of_lvis(path, [on_it, *detections]))
+    for found in (detections, [on_it, *detections]):
+        metrics = evaluate(path, found, protocol="standard")
+        assert math.isclose(metrics.AP, 1)
+        assert_same(metrics, figures_of_lvis(path, found))
 
 
 def test_ids_too_large_for_a_float_and_below_zero_are_kept_apart(cups):
