@@ -68,17 +68,23 @@ class GridClipCLI(LightningCLI):
         """Add what every run has: loggers, checkpoints, history, pictures."""
         folder = Path(self._get(self.config, "run_dir"))
         kwargs.setdefault("default_root_dir", str(folder))
-        if self._get(self.config, "trainer.logger") is None:
+        logger = self._get(self.config, "trainer.logger")
+        if logger is None:
             kwargs["logger"] = default_loggers(folder)
         self.trainer_defaults["callbacks"] = [
             ModelCheckpoint(
-                dirpath=folder / "checkpoints", filename="last", enable_version_counter=False
+                dirpath=folder / "checkpoints",
+                filename="last",
+                enable_version_counter=False,
+                save_on_train_epoch_end=True,
             ),
             RunFiles(folder),
             ValidationPictures(folder / "pictures"),
-            TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50),
         ]
-        if kwargs.get("logger", True):
+        if self._get(self.config, "trainer.enable_progress_bar") is not False:
+            bar = TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50)
+            self.trainer_defaults["callbacks"].append(bar)
+        if logger is not False:
             self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
         return super().instantiate_trainer(**kwargs)
 

@@ -1,10 +1,10 @@
 """The run folder: the recipe, the weights, the history and the figures of one training.
 
-    config.yaml            the recipe, complete
-    checkpoints/last.ckpt  tensors only
-    history.jsonl          one line per validation
-    metrics.json           written last, and only when the evaluation is complete
-    pictures/              truth beside prediction
+config.yaml            the recipe, complete
+checkpoints/last.ckpt  tensors only
+history.jsonl          one line per validation
+metrics.json           written last, and only when the evaluation is complete
+pictures/              truth beside prediction
 """
 
 import json

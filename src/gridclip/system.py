@@ -23,6 +23,8 @@ class DetectionSystem(LightningModule):
         optimizer: How it is trained.
         protocol: How average precision is counted: `standard` (300 boxes an image) or `fixed`
             (10 000 boxes a category).
+        channels_last: Keep feature maps channels last in memory: a quarter faster on a CPU here, and
+            what tensor cores want.
         init_from: A checkpoint whose weights start the training ("warm start"). To go on with an
             interrupted run use --ckpt_path, which brings back everything, the settings too.
     """
@@ -32,12 +34,15 @@ class DetectionSystem(LightningModule):
         detector: Detector,
         optimizer: OptimizerSettings = OptimizerSettings(),
         protocol: Protocol = "standard",
+        channels_last: bool = True,
         init_from: str | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.settings, self.protocol = detector, optimizer, protocol
         self.metrics: Metrics | None = None
         self.average_precision: LVISAveragePrecision | None = None
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if init_from is not None:
             load_weights(self, Path(init_from))
 
@@ -58,12 +63,12 @@ class DetectionSystem(LightningModule):
         self.average_precision.to(self.device).reset()
         self.category_ids: Tensor = data.category_ids.to(self.device)
 
-    def validation_step(self, batch: DetectionBatch, index: int) -> list[Detections]:
-        """Detect, and count what was found."""
+    def validation_step(self, batch: DetectionBatch, index: int) -> dict[str, list[Detections]]:
+        """Detect, and count what was found; callbacks get the detections."""
         assert self.average_precision is not None  # made when the epoch started
         detections = self.detector.detect(batch.images, batch.vocabulary, batch.records)
         self.average_precision.update(batch.records, detections, self.category_ids)
-        return detections
+        return {"detections": detections}
 
     def on_validation_epoch_end(self) -> None:
         """Log the average precisions of all, rare, common and frequent names."""

@@ -165,7 +165,7 @@ def _read_matrix(file: Path) -> Float[Tensor, "K D"]:
 
     try:
         matrix = torch.from_numpy(np.load(file, allow_pickle=False)).float()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError) as error:
         raise InputError(f"cannot be read: {error}", file=file, fix="give a .npy file") from error
     if matrix.ndim != 2 or not bool(matrix.isfinite().all()):
         raise InputError(

@@ -1,9 +1,10 @@
 """Pictures with boxes drawn, and a grid of truth beside prediction after each validation."""
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,11 +69,11 @@ class ValidationPictures(Callback):
         self.folder, self.count, self.side, self.limit = folder, count, side, limit
         self.rows: list[list[Image.Image]] = []
 
-    def on_validation_batch_end(  # noqa: PLR0913 - Lightning's signature
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: list[Detections],  # type: ignore[override]
+        outputs: Any,  # noqa: ANN401 - Lightning's signature; what validation_step returns
         batch: DetectionBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -80,15 +81,18 @@ class ValidationPictures(Callback):
         """Keep the first pictures of the validation."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        for index in range(min(len(outputs), self.count - len(self.rows))):
-            self.rows.append(self._row(batch, outputs[index], index))
+        room = self.count - len(self.rows)
+        for index, found in enumerate(outputs["detections"][:room]):
+            self.rows.append(self._row(batch, found, index))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the sheet, and show it to the loggers."""
         rows, self.rows = self.rows, []
         if not rows or getattr(trainer, "fast_dev_run", False):
             return
-        sheet = side_by_side([sum(rows[i : i + 2], []) for i in range(0, len(rows), 2)])
+        nothing: list[Image.Image] = []
+        pairs = itertools.zip_longest(rows[0::2], rows[1::2], fillvalue=nothing)
+        sheet = side_by_side([left + right for left, right in pairs])
         self.folder.mkdir(parents=True, exist_ok=True)
         sheet.save(self.folder / f"step-{trainer.global_step:07d}.jpg", quality=90)
         for logger in trainer.loggers:
