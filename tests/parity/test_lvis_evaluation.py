@@ -35,7 +35,7 @@ def random_boxes(random, count, extent, whole):
 def scenes(draw, federated=True):
     """An annotation file and detections for it, from a few drawn switches and a seed."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    num_images, num_categories = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    num_images, num_categories = draw(st.integers(1, 6)), draw(st.integers(1, 5))
     num_boxes = draw(st.sampled_from([12, 25, 5, 1, 0]))
     num_detections = draw(st.sampled_from([60, 200, 420 * num_images, 10, 0]))
     if not federated:  # pycocotools caps a category of an image, not an image: stay below
@@ -93,7 +93,8 @@ def scenes(draw, federated=True):
             {"image_id": image, "category_id": category, "bbox": box.tolist(), "score": score}
         )
     content = {"images": images, "categories": categories, "annotations": annotations}
-    return content, detections, draw(st.sets(st.sampled_from(image_ids), min_size=1))
+    subset = random.choice(image_ids, random.integers(1, num_images + 1), replace=False)
+    return content, detections, subset.tolist()
 
 
 def figures_of_lvis(path, detections, image_ids=None, max_dets=300):
@@ -377,6 +378,9 @@ def test_ids_too_large_for_a_float_and_below_zero_are_kept_apart(cups):
     path.write_text(text)
     detections[0]["image_id"] = 2**60
     assert math.isclose(evaluate(path, detections, protocol="standard").AP, 51 / 101)
+    part = evaluate(path, detections, protocol="standard", image_ids=[2**60])
+    assert math.isclose(part.AP, 1)
+    assert part.num_images == 1
     path.write_text(json.dumps(content).replace("11", "-5"))
     detections[0]["image_id"] = -5
     assert math.isclose(evaluate(path, detections, protocol="standard").AP, 51 / 101)
