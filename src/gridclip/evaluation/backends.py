@@ -48,7 +48,7 @@ def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.nda
 
 
 def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
-    """Precision by lvis 0.5.3, 20 to 60 times slower."""
+    """Precision by lvis 0.5.3, some 20 times slower (benchmarks/evaluation.py)."""
     try:
         from lvis import LVIS, LVISEval, LVISResults
     except ImportError as error:
