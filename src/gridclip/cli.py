@@ -1,129 +1,82 @@
 """The command line: Lightning's four verbs, and the small commands around them."""
 
+import importlib
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, auto_cli
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import ArgumentError, ArgumentParser, auto_cli
 
-# These imports let a configuration name the classes without their modules.
-from gridclip import assign  # noqa: F401
-from gridclip.clip import text  # noqa: F401
-from gridclip.commands import COMMANDS
-from gridclip.dashboards.loggers import default_loggers
-from gridclip.dashboards.pictures import ValidationPictures
-from gridclip.data import module, synthetic  # noqa: F401
-from gridclip.detectors import gridclip  # noqa: F401
 from gridclip.errors import InputError
-from gridclip.networks import backbone  # noqa: F401
-from gridclip.runs import RunFiles, SaveRecipe, choose_run_dir, refuse_finished
-from gridclip.system import DetectionSystem
 
 VERBS = ("fit", "validate", "test", "predict")
 
+# Where each small command is. Only the one that is called is imported: torch takes seconds.
+COMMANDS: dict[str, str | dict[str, str]] = {
+    "data": {"mini": "gridclip.data.mini:make_mini"},
+    "clip": {"train": "gridclip.clip.pretrain:train_mini_clip"},
+    "evaluate": "gridclip.evaluation.command:evaluate_command",
+    "sweep": {"run": "gridclip.sweeps.runner:run_sweep"},
+}
 
-@dataclass(frozen=True, kw_only=True)
-class Paper:
-    """Which table an experiment is a row of.
+HELP = """usage: gridclip COMMAND ...
 
-    Args:
-        table: Paper and table, or what the row asks where there is no table.
-        reported: The paper's own figures, in percent as printed there; never ours.
-        trained: Whether this row has ever been trained with this package.
-    """
+  gridclip fit | validate | test | predict --config ROW.yaml    train, evaluate, use a row
+  gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
+  gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in pictures
+  gridclip evaluate --annotations GT.json --detections DT.json  LVIS AP of anyone's boxes
+  gridclip data mini DIR                                        draw the mini data set
+  gridclip clip train                                           train the mini CLIP again
 
-    table: str = ""
-    reported: dict[str, float] = field(default_factory=dict)
-    trained: bool = False
-
-
-class GridClipCLI(LightningCLI):
-    """LightningCLI with a run folder, two loggers and a final evaluation."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the arguments that belong to no class."""
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="Folder of this run (default: $GRIDCLIP_RUN_DIR, else runs/<row>/<time>).",
-        )
-        parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
-
-    def before_instantiate_classes(self) -> None:
-        """Choose the run folder before anything is built."""
-        config = self.config[self.subcommand] if self.subcommand else self.config
-        paths = [Path(str(path)) for path in config.get("config") or []]
-        folder = choose_run_dir(config.run_dir, paths)
-        config.run_dir = str(folder)
-        if self.subcommand == "fit" and config.get("ckpt_path") is None:
-            refuse_finished(folder)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
-        """Add what every run has: loggers, checkpoints, history, pictures."""
-        folder = Path(self._get(self.config, "run_dir"))
-        kwargs.setdefault("default_root_dir", str(folder))
-        logger = self._get(self.config, "trainer.logger")
-        if logger is None:
-            kwargs["logger"] = default_loggers(folder)
-        self.trainer_defaults["callbacks"] = [
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                filename="last",
-                enable_version_counter=False,
-                save_on_train_epoch_end=True,
-            ),
-            RunFiles(folder),
-            ValidationPictures(folder / "pictures"),
-        ]
-        if self._get(self.config, "trainer.enable_progress_bar") is not False:
-            bar = TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50)
-            self.trainer_defaults["callbacks"].append(bar)
-        if logger is not False:
-            self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
-        return super().instantiate_trainer(**kwargs)
-
-    def after_fit(self) -> None:
-        """Evaluate the last weights: this writes metrics.json, and so concludes the run."""
-        dry = getattr(self.trainer, "fast_dev_run", False)
-        if dry or self.trainer.interrupted or not hasattr(self.datamodule, "val_annotations"):
-            return
-        self.trainer.validate(self.model, datamodule=self.datamodule)
-
-
-def build(argv: Sequence[str]) -> GridClipCLI:
-    """Parse Lightning arguments, such as ["--config", row], and build all, but run nothing."""
-    return _lightning(list(argv), run=False)
+gridclip COMMAND --help says more.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; an error in what was given ends it with status 2 and one message."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = arguments[0] if arguments else "--help"
     try:
-        if arguments and arguments[0] in VERBS:
-            _lightning(None if argv is None else arguments, run=True)
+        if verb in VERBS:
+            from gridclip.lightning_cli import run_lightning
+
+            run_lightning(None if argv is None else arguments)
+        elif verb == "detect":
+            _detect(arguments[1:])
+        elif verb in COMMANDS:
+            auto_cli(
+                _load(COMMANDS[verb]),
+                args=arguments[1:],
+                prog=f"gridclip {verb}",
+                # Where two files are needed each is named; a single one comes without a word.
+                as_positional=verb != "evaluate",
+                exit_on_error=False,
+            )
+        elif verb in ("-h", "--help"):
+            sys.stdout.write(HELP)
         else:
-            auto_cli(COMMANDS, args=arguments, prog="gridclip", description=__doc__)
+            raise InputError(f"there is no command {verb!r}", fix="see gridclip --help")
     except (InputError, ArgumentError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
 
 
-def _lightning(arguments: list[str] | None, *, run: bool) -> GridClipCLI:
-    return GridClipCLI(
-        DetectionSystem,
-        LightningDataModule,
-        subclass_mode_data=True,
-        args=arguments,
-        run=run,
-        seed_everything_default=0,
-        save_config_callback=SaveRecipe,
-        save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
-        auto_configure_optimizers=False,
-        parser_kwargs={"prog": "gridclip", "description": __doc__, "exit_on_error": False},
-    )
+def _detect(arguments: list[str]) -> None:
+    """Any number of pictures at the end, as every shell user expects; auto_cli cannot say that."""
+    from gridclip.trained import detect_command
+
+    parser = ArgumentParser(prog="gridclip detect", exit_on_error=False)
+    parser.add_function_arguments(detect_command, skip={"images"}, as_positional=False)
+    parser.add_argument("images", type=Path, nargs="+", help="Picture files.")
+    settings = parser.parse_args(arguments)
+    detect_command(**settings.as_dict())
+
+
+def _load(place: str | dict[str, str]) -> Callable[..., Any] | dict[str, Any]:
+    """Import a command, or each of a group."""
+    if isinstance(place, dict):
+        return {name: _load(inside) for name, inside in place.items()}
+    module, _, function = place.partition(":")
+    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return command

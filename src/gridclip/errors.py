@@ -14,9 +14,14 @@ class InputError(ValueError):
     """
 
     def __init__(
-        self, problem: str, *, fix: str, file: str | Path | None = None, field: str | None = None
+        self,
+        problem: str,
+        *,
+        fix: str = "",
+        file: str | Path | None = None,
+        field: str | None = None,
     ) -> None:
-        place = ": ".join(str(part) for part in (file, field) if part is not None)
-        super().__init__(
-            f"{place}: {problem}\n  fix: {fix}" if place else f"{problem}\n  fix: {fix}"
-        )
+        # Only a worker process leaves out the fix: torch builds its error again from the text.
+        place = [str(part) for part in (file, field) if part is not None]
+        advice = f"\n  fix: {fix}" if fix else ""
+        super().__init__(": ".join([*place, problem]) + advice)

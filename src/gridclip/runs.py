@@ -8,6 +8,7 @@ pictures/              truth beside prediction
 """
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -54,7 +55,7 @@ def refuse_finished(folder: Path) -> None:
 
 
 class RunFiles(Callback):
-    """Writes history.jsonl after each validation, and metrics.json after the last.
+    """Writes history.jsonl, metrics.json and detections.json.
 
     Args:
         folder: The run folder.
@@ -63,36 +64,56 @@ class RunFiles(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.started = time.monotonic()
+        self.step: int | None = None  # of the last validation within a fit
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Append what was measured; after `gridclip validate`, and after a fit, conclude."""
-        self._record(trainer, pl_module)
+        """Append what was measured; outside a fit it is the last word."""
+        if trainer.sanity_checking or bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        self.step = trainer.global_step
+        self._append(trainer, pl_module)
+        if trainer.state.fn != "fit":
+            self.conclude(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As after a validation."""
-        self._record(trainer, pl_module)
+        """As after a validation outside a fit."""
+        self.conclude(trainer, pl_module)
 
-    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write all detections in LVIS results form."""
+        counted: Any = pl_module.average_precision
+        results = counted.results()  # gathers over ranks, so every rank must ask
+        if trainer.is_global_zero:
+            write_whole(json.dumps(results), self.folder / "detections.json")
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write metrics.json, which marks the run as finished."""
         metrics: Any = pl_module.metrics
-        dry = trainer.sanity_checking or bool(getattr(trainer, "fast_dev_run", False))
-        if dry or not trainer.is_global_zero or metrics is None:
+        if trainer.is_global_zero and metrics is not None:
+            write_metrics(metrics, self.folder / "metrics.json")
+
+    def _append(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics: Any = pl_module.metrics
+        if not trainer.is_global_zero or metrics is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        figures = metrics.scalars("val/")
         line = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
             "time": round(time.monotonic() - self.started, 1),
-            **{name: None if value != value else value for name, value in _scalars(metrics)},
+            **{name: None if math.isnan(value) else value for name, value in figures.items()},
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as history:
             history.write(json.dumps(line) + "\n")
-        # Within a fit more training follows; the command line evaluates once more at its end.
-        if trainer.state.fn != "fit":
-            write_metrics(metrics, self.folder / "metrics.json")
 
 
-def _scalars(metrics: Any) -> list[tuple[str, float]]:  # noqa: ANN401
-    return list(metrics.scalars("val/").items())
+def write_whole(text: str, file: Path) -> None:
+    """Write a file that nobody ever sees half of."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -102,8 +123,5 @@ class SaveRecipe(SaveConfigCallback):
         """Write the recipe, atomically; only a training writes one."""
         if stage != "fit" or bool(getattr(trainer, "fast_dev_run", False)):
             return
-        folder = Path(self.config.run_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "config.yaml.part"
-        self.parser.save(self.config, part, skip_none=False, overwrite=True, multifile=False)
-        part.replace(folder / "config.yaml")
+        recipe = self.parser.dump(self.config, skip_none=False)
+        write_whole(recipe, Path(self.config.run_dir) / "config.yaml")

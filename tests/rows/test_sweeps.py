@@ -25,7 +25,7 @@ def points(spec: SweepSpec) -> list[Point]:
 
 def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
     """Hand a trial's own words to the command line, which runs nothing."""
-    from gridclip.cli import build
+    from gridclip.lightning_cli import build
 
     words = expand_command(
         spec.command,
@@ -40,7 +40,7 @@ def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
 @pytest.fixture
 def parse_only(monkeypatch):
     """Leave the networks unbuilt: keys, types and values are checked all the same, in a tenth."""
-    from gridclip.cli import GridClipCLI
+    from gridclip.lightning_cli import GridClipCLI
 
     monkeypatch.setattr(GridClipCLI, "instantiate_classes", lambda self: None)
 

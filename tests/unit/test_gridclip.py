@@ -47,9 +47,9 @@ def _batch(names=("red star", "green ring", "blue moon"), side=64):
 def test_every_loss_scales_with_its_weight(text):
     batch = _batch()
     one = _detector(text, image=1.0, weights={"box": 1.0}).losses(batch)
-    two = _detector(
-        text, image=2.0, weights={"grid": 2.0, "box": 2.0, "centreness": 2.0}
-    ).losses(batch)
+    two = _detector(text, image=2.0, weights={"grid": 2.0, "box": 2.0, "centreness": 2.0}).losses(
+        batch
+    )
     assert set(one) == {"grid", "image", "box", "centreness"}
     for name, loss in one.items():
         assert two[name].item() == pytest.approx(2 * loss.item(), rel=1e-4)
@@ -63,7 +63,7 @@ def test_a_weight_of_zero_does_not_even_load_the_teacher(text):
 
 
 def test_image_level_alignment_without_a_teacher_is_refused(text):
-    with pytest.raises(InputError, match="teacher.*has no teacher"):
+    with pytest.raises(InputError, match=r"teacher.*has no teacher"):
         _detector(text, teacher=None)
 
 
@@ -102,7 +102,7 @@ def test_a_backbone_without_attention_pool_learns_from_a_teacher_of_another_widt
 
 
 def test_the_residual_needs_a_pool_of_the_texts_width(text):
-    with pytest.raises(InputError, match="clip_residual.*no attention pool"):
+    with pytest.raises(InputError, match=r"clip_residual.*no attention pool"):
         _detector(text, backbone=TimmBackbone("test_efficientnet.r160_in1k"), clip_residual=True)
 
 

@@ -44,8 +44,9 @@ def test_the_bundled_weights_are_small_finite_and_half_precision():
 @torch.no_grad()
 def test_fresh_single_objects_of_all_kinds_are_named_zero_shot(model):
     # By open_clip's own preprocessing and tokenizer, as its documentation does it.
-    prepare = open_clip.image_transform_v2(
-        open_clip.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False
+    prepare = open_clip.transform.image_transform_v2(
+        open_clip.transform.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)),
+        is_train=False,
     )
     rng = np.random.default_rng(12345)
     scenes = [draw_scene(rng, [kind]) for kind in KINDS]
@@ -69,7 +70,7 @@ def test_the_record_tells_how_the_weights_were_made_and_how_good_they_are():
 def test_the_loss_is_open_clips_own():
     torch.manual_seed(0)
     network = ClipModel(weights=RANDOM).create()
-    batch = MiniPairs(seed=0, batches=1, batch_size=8, side=128, most=3)[0]
+    batch = MiniPairs(seed=0, batches=1, batch_size=8, side=128, singles=0.5, most=3)[0]
     cfg = open_clip.get_model_preprocess_cfg(network)
     mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     expected = ClipLoss()(

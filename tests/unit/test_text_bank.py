@@ -57,7 +57,7 @@ def test_the_text_tower_is_frozen_and_stays_out_of_checkpoints():
 
 
 def test_a_template_without_a_place_for_the_name_is_refused():
-    with pytest.raises(InputError, match="templates.*no place for the name"):
+    with pytest.raises(InputError, match=r"templates.*no place for the name"):
         ClipText(MINI, templates=("a photo",))
 
 

@@ -32,13 +32,16 @@ class _Phase(NamedTuple):
 
     share: float  # of all steps
     side: int
-    batch_size: int
-    most: int  # objects of a picture
+    singles: float  # share of pictures with a single object
 
 
-# Small pictures are four times cheaper and teach words and filters; the full size then teaches the
-# attention pool to look around. Objects have the same size in pixels in both.
-_PHASES = (_Phase(0.75, 64, 256, 2), _Phase(0.25, 128, 128, 4))
+# Small pictures of one object are cheap and teach what each word looks like: shapes come late, and
+# come three times later where half of the pictures show several objects. The full size then teaches
+# the attention pool to look around, and what belongs to what. Objects have the same size in pixels
+# in both.
+_PHASES = (_Phase(0.75, 64, 1.0), _Phase(0.25, 128, 0.5))
+_BATCH_SIZE = 128
+_MOST = 4  # objects of a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,16 @@ class _Settings:
             if not (math.isfinite(value) and value >= lowest):
                 raise InputError(f"{value} is too small", field=field, fix=f"give {lowest} or more")
 
+    def command(self) -> str:
+        """What to type for the same weights."""
+        options = [f"--{name} {value}" for name, value in asdict(self).items()]
+        return " ".join(["gridclip clip train", *options])
+
 
 def train_mini_clip(
     output: Path = mini.CONFIG_DIR,
     seed: int = 0,
-    steps: int = 3000,
+    steps: int = 3600,
     learning_rate: float = 2e-3,
     weight_decay: float = 0.05,
 ) -> None:
@@ -70,8 +78,8 @@ def train_mini_clip(
     Args:
         output: Folder for gridclip-mini.safetensors and record.json; by default the package's own.
         seed: Decides the first weights and every picture.
-        steps: Optimiser steps, three quarters of them on small pictures.
-        learning_rate: AdamW's highest rate; it warms up, then falls as a cosine.
+        steps: Optimiser steps, three quarters of them on small pictures of one object.
+        learning_rate: AdamW's highest rate; it warms up, then falls in a straight line.
         weight_decay: AdamW's decay of matrices and filters, save the table of words.
 
     Raises:
@@ -87,7 +95,7 @@ def train_mini_clip(
     _fit(model, settings)
     _round_to_half(model)
     record: dict[str, object] = {
-        "command": f"gridclip clip train --seed {seed} --steps {steps}",
+        "command": settings.command(),
         **asdict(settings),
         "minutes": round((time.monotonic() - began) / 60, 1),
         "threads": torch.get_num_threads(),
@@ -160,9 +168,10 @@ def _batches(seed: int, steps: int) -> Iterator[PairBatch]:
         pairs = MiniPairs(
             seed=seed,
             batches=stop - done,
-            batch_size=phase.batch_size,
+            batch_size=_BATCH_SIZE,
             side=phase.side,
-            most=phase.most,
+            singles=phase.singles,
+            most=_MOST,
         )
         yield from DataLoader(pairs, batch_size=None, num_workers=1, prefetch_factor=4)
         done = stop
@@ -181,8 +190,8 @@ def _optimizer(model: nn.Module, settings: _Settings) -> torch.optim.AdamW:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Share of the highest rate: a linear rise, then a cosine to zero."""
-    return min((step + 1) / _WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    """Share of the highest rate: up in a straight line, then down to zero in another."""
+    return min((step + 1) / _WARM_UP, 1 - step / steps)
 
 
 @torch.no_grad()
@@ -202,14 +211,14 @@ def _round_to_half(model: nn.Module) -> None:
 
 def _save(model: nn.Module, record: dict[str, object], output: Path) -> None:
     """Write both files beside their names, then rename."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
     weights, page = output / mini.WEIGHTS.name, output / mini.RECORD.name
-    save_file(state, weights.with_suffix(".part"), metadata={"format": "pt"})
+    weights.with_suffix(".part").write_bytes(save(state, metadata={"format": "pt"}))
     page.with_suffix(".part").write_text(json.dumps(record, indent=2) + "\n")
     weights.with_suffix(".part").replace(weights)
     page.with_suffix(".part").replace(page)

@@ -1,0 +1,120 @@
+"""Lightning's four verbs, fit, validate, test and predict, with a run folder around them."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+# These imports let a configuration name the classes without their modules.
+from gridclip import assign  # noqa: F401
+from gridclip.clip import text  # noqa: F401
+from gridclip.dashboards.loggers import default_loggers
+from gridclip.dashboards.pictures import ValidationPictures
+from gridclip.data import module, synthetic  # noqa: F401
+from gridclip.detectors import gridclip  # noqa: F401
+from gridclip.networks import backbone  # noqa: F401
+from gridclip.runs import RunFiles, SaveRecipe, choose_run_dir, refuse_finished
+from gridclip.system import DetectionSystem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Which table an experiment is a row of.
+
+    Args:
+        table: Paper and table, or what the row asks where there is no table.
+        reported: The paper's own figures, in percent as printed there; never ours.
+        trained: Whether this row has ever been trained with this package.
+    """
+
+    table: str = ""
+    reported: dict[str, float] = field(default_factory=dict)
+    trained: bool = False
+
+
+class GridClipCLI(LightningCLI):
+    """LightningCLI with a run folder, two loggers and a final evaluation."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments that belong to no class."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of this run (default: $GRIDCLIP_RUN_DIR, else runs/<row>/<time>).",
+        )
+        parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder before anything is built."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        paths = [Path(str(path)) for path in config.get("config") or []]
+        folder = choose_run_dir(config.run_dir, paths)
+        config.run_dir = str(folder)
+        if self.subcommand == "fit" and config.get("ckpt_path") is None:
+            refuse_finished(folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
+        """Add what every run has: loggers, checkpoints, history, pictures."""
+        folder = Path(self._get(self.config, "run_dir"))
+        kwargs.setdefault("default_root_dir", str(folder))
+        logger = self._get(self.config, "trainer.logger")
+        if logger is None:
+            kwargs["logger"] = default_loggers(folder)
+        self.trainer_defaults["callbacks"] = [
+            ModelCheckpoint(
+                dirpath=folder / "checkpoints",
+                filename="last",
+                enable_version_counter=False,
+                save_on_train_epoch_end=True,
+            ),
+            RunFiles(folder),
+            ValidationPictures(folder / "pictures"),
+        ]
+        if self._get(self.config, "trainer.enable_progress_bar") is not False:
+            bar = TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50)
+            self.trainer_defaults["callbacks"].append(bar)
+        if logger is not False:
+            self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Evaluate the last weights, if that is still to do, and conclude the run."""
+        dry = bool(getattr(self.trainer, "fast_dev_run", False))
+        if dry or self.trainer.interrupted or not hasattr(self.datamodule, "val_annotations"):
+            return
+        files = next(c for c in self.trainer.callbacks if isinstance(c, RunFiles))  # type: ignore[attr-defined]
+        if files.step != self.trainer.global_step:
+            self.trainer.validate(self.model, datamodule=self.datamodule)
+        files.conclude(self.trainer, self.model)
+
+
+def build(argv: Sequence[str]) -> GridClipCLI:
+    """Build what a row describes, such as ["--config", row], but run nothing and write nothing."""
+    return run_lightning([*argv, "--trainer.logger=false"], run=False)
+
+
+def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipCLI:
+    """Parse, build and, if asked, run; without arguments those of the process count.
+
+    Raises:
+        ArgumentError: for an unknown key or a value of the wrong type, with the key's name.
+        InputError: for what is wrong otherwise.
+    """
+    return GridClipCLI(
+        DetectionSystem,
+        LightningDataModule,
+        subclass_mode_data=True,
+        args=arguments,
+        run=run,
+        seed_everything_default=0,
+        save_config_callback=SaveRecipe,
+        save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "gridclip", "exit_on_error": False},
+    )

@@ -1,0 +1,56 @@
+"""Every row of the table builds, and says what it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gridclip.detectors.base import Detector
+from gridclip.lightning_cli import build
+
+ROOT = Path(__file__).parents[2]
+ROWS = sorted(
+    path for path in (ROOT / "experiments").rglob("*.yaml") if path.parent.name != "shared"
+)
+CLIPS = ("backbone.init_args.clip.weights", "text.init_args.clip.weights", "teacher.weights")
+
+
+@pytest.fixture
+def stand_ins(tmp_path):
+    """Arguments for what a row names and this machine lacks: CLIP's weights, vectors of names."""
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(3, 512)))
+    (tmp_path / "names.txt").write_text("cat\ndog\ncup\n")
+
+    def arguments(row: dict) -> list[str]:
+        detector = row["model"]["detector"]["init_args"]
+        given = []
+        for key in CLIPS:
+            value = detector
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value == "openai":
+                given.append(f"--model.detector.init_args.{key}=random")
+        if detector["text"]["class_path"] == "TextVectors":
+            text = "--model.detector.init_args.text.init_args"
+            given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
+            given += [f"{text}.names={tmp_path / 'names.txt'}"]
+        return given
+
+    return arguments
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
+def test_every_row_of_the_table_builds(path, stand_ins, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    row = yaml.safe_load(path.read_text())
+    built = build([f"--config={path}", *stand_ins(row)])
+    assert isinstance(built.model.detector, Detector)
+    assert str(built.config.paper.table)
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_a_row_that_was_never_trained_says_so_in_its_head(path):
+    head = "".join(line for line in path.open() if line.startswith("#"))
+    trained = yaml.safe_load(path.read_text())["paper"]["trained"]
+    assert trained != ("NEVER TRAINED" in head)

@@ -1,0 +1,48 @@
+"""A small mini data set, one short training on it, and the command line in this process."""
+
+from pathlib import Path
+
+import pytest
+
+from gridclip.cli import main
+from gridclip.data.mini import make_mini
+
+ROOT = Path(__file__).parents[2]
+ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"
+
+
+@pytest.fixture(scope="session")
+def mini_root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "mini"
+    make_mini(folder, seed=0, train_images=48, val_images=12)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short_run(mini_root):
+    """Calls `gridclip fit` on the mini row, shortened to a few steps."""
+
+    def fit(run_dir: Path, *overrides: str, steps: int = 6) -> Path:
+        main(
+            [
+                "fit",
+                f"--config={ROW}",
+                f"--run_dir={run_dir}",
+                f"--data.init_args.root={mini_root}",
+                "--data.init_args.batch_size=8",
+                f"--trainer.max_steps={steps}",
+                "--trainer.val_check_interval=3",
+                "--trainer.logger=false",
+                "--trainer.enable_progress_bar=false",
+                "--trainer.enable_model_summary=false",
+                *overrides,
+            ]
+        )
+        return run_dir
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def trained(short_run, tmp_path_factory) -> Path:
+    return short_run(tmp_path_factory.mktemp("runs") / "trained")

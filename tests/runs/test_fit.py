@@ -1,0 +1,196 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import gridclip
+from gridclip.cli import main
+from gridclip.errors import InputError
+from gridclip.evaluation.lvis import evaluate
+
+ROW = Path(__file__).parents[2] / "experiments" / "mini" / "gridclip.yaml"
+FIGURES = {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"}
+
+
+def _metrics(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_a_training_leaves_recipe_weights_history_and_figures(trained):
+    metrics = _metrics(trained)
+    assert set(metrics) >= FIGURES
+    assert metrics["protocol"] == "standard"
+    assert metrics["num_images"] == 12
+    lines = [json.loads(line) for line in (trained / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert lines[-1]["val/AP"] == metrics["AP"]
+    recipe = yaml.safe_load((trained / "config.yaml").read_text())
+    assert recipe["trainer"]["max_steps"] == 6
+    assert list((trained / "pictures").glob("*.jpg"))
+
+
+def test_checkpoints_hold_tensors_only_and_no_frozen_network(trained):
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    names = set(checkpoint["state_dict"])
+    assert all(name.startswith("detector.") for name in names)
+    assert not [name for name in names if ".text." in name or ".teacher." in name]
+
+
+def test_a_loaded_detector_finds_what_validation_found(trained, mini_root, tmp_path):
+    """Through `gridclip.load`, picture by picture, to the same AP as in the training process."""
+    detector = gridclip.load(trained)
+    annotations = json.loads((mini_root / "val.json").read_text())
+    ids = {each["name"]: each["id"] for each in annotations["categories"]}
+    results = [
+        {
+            "image_id": image["id"],
+            "category_id": ids[found.name],
+            "bbox": [*found.box[:2], found.box[2] - found.box[0], found.box[3] - found.box[1]],
+            "score": found.score,
+        }
+        for image in annotations["images"]
+        for found in detector.detect(
+            mini_root / "images" / image["file_name"], list(ids), threshold=0.0, limit=300
+        )
+    ]
+    ours = evaluate(mini_root / "val.json", results, protocol="standard")
+    assert ours.AP == pytest.approx(_metrics(trained)["AP"], abs=1e-4)
+    assert ours.APr == pytest.approx(_metrics(trained)["APr"], abs=1e-4)
+
+
+def test_any_form_of_a_picture_gives_the_same_boxes(trained, mini_root):
+    file = next((mini_root / "images").rglob("*.jpg"))
+    detector, names = gridclip.load(trained), ["red striped star", "a thing nobody drew"]
+    with Image.open(file) as picture:
+        forms = [file, str(file), picture.copy(), np.asarray(picture)]
+    answers = [detector.detect(form, names, threshold=0.0) for form in forms]
+    assert answers[0]
+    assert all(answer == answers[0] for answer in answers)
+    assert {found.name for found in answers[0]} <= set(names)
+
+
+def test_detect_writes_boxes_and_drawn_pictures(trained, mini_root, tmp_path):
+    pictures = sorted((mini_root / "images").rglob("*.jpg"))[:2]
+    main(
+        ["detect", "--run", str(trained), "--names", "red plain circle, blue striped square"]
+        + ["--threshold", "0.0", "--output", str(tmp_path), *map(str, pictures)]
+    )
+    found = json.loads((tmp_path / "detections.json").read_text())
+    assert set(found) == {str(picture) for picture in pictures}
+    assert {"name", "score", "box"} == set(found[str(pictures[0])][0])
+    drawn = Image.open(tmp_path / f"{pictures[0].stem}-detected.png")
+    assert drawn.size == Image.open(pictures[0]).size
+
+
+def test_validate_of_a_checkpoint_repeats_the_figures(trained, tmp_path):
+    main(
+        ["validate", f"--config={trained / 'config.yaml'}", f"--run_dir={tmp_path}"]
+        + [f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}"]
+    )
+    again, first = _metrics(tmp_path), _metrics(trained)
+    assert {name: again[name] for name in FIGURES} == pytest.approx(
+        {name: first[name] for name in FIGURES}, nan_ok=True
+    )
+
+
+def test_a_subset_of_the_images_is_scored_on_that_subset_only(trained, mini_root, tmp_path):
+    main(
+        ["validate", f"--config={trained / 'config.yaml'}", f"--run_dir={tmp_path}"]
+        + [f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}"]
+        + ["--data.init_args.val_batch_size=2", "--trainer.limit_val_batches=2"]
+    )
+    assert _metrics(tmp_path)["num_images"] == 4
+
+
+def test_predict_writes_detections_that_evaluate_to_the_same_figures(trained, mini_root, tmp_path):
+    main(
+        ["predict", f"--config={trained / 'config.yaml'}", f"--run_dir={tmp_path}"]
+        + [f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}"]
+    )
+    main(
+        ["evaluate", f"--annotations={mini_root / 'val.json'}"]
+        + [f"--detections={tmp_path / 'detections.json'}", "--protocol=standard"]
+        + [f"--output={tmp_path / 'scored.json'}"]
+    )
+    scored = json.loads((tmp_path / "scored.json").read_text())
+    assert scored["AP"] == pytest.approx(_metrics(trained)["AP"], abs=1e-9)
+
+
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(short_run, trained, tmp_path):
+    """The first epoch (6 steps), then another from its checkpoint, against both at once."""
+    whole = short_run(tmp_path / "whole", "--model.optimizer.schedule=constant", steps=12)
+    half = short_run(tmp_path / "half", "--model.optimizer.schedule=constant", steps=6)
+    resumed = short_run(
+        tmp_path / "resumed",
+        "--model.optimizer.schedule=constant",
+        "--model.optimizer.warmup=0.1",
+        f"--ckpt_path={half / 'checkpoints' / 'last.ckpt'}",
+        steps=12,
+    )
+    one, two = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        for run in (whole, resumed)
+    )
+    assert one == two == 12
+
+
+def test_a_warm_start_takes_the_weights_and_not_the_settings(short_run, trained, tmp_path):
+    checkpoint = trained / "checkpoints" / "last.ckpt"
+    run = short_run(
+        tmp_path / "warm", f"--model.init_from={checkpoint}", "--model.optimizer.lr=0.0", steps=1
+    )
+    first = torch.load(checkpoint, weights_only=True)["state_dict"]
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert after["global_step"] == 1
+    for name, tensor in after["state_dict"].items():
+        assert torch.equal(tensor, first[name]), name
+
+
+def test_two_processes_train_and_evaluate_every_image_once(mini_root, tmp_path):
+    """As a user starts it: Lightning starts the second process from the same command line."""
+    subprocess.run(
+        [sys.executable, "-m", "gridclip", "fit", f"--config={ROW}", f"--run_dir={tmp_path}"]
+        + [f"--data.init_args.root={mini_root}", "--data.init_args.val_batch_size=5"]
+        + ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=2"]
+        + ["--trainer.logger=false", "--trainer.enable_progress_bar=false"],
+        check=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    assert _metrics(tmp_path)["num_images"] == 12
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+def test_the_same_seed_gives_the_same_weights(short_run, trained, tmp_path):
+    again = short_run(tmp_path / "again")
+    one, two = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (trained, again)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+class StopsEarly(lightning.Callback):
+    """A fault in the middle of training."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        raise InputError("the disk is full", fix="empty it")
+
+
+def test_a_run_that_breaks_off_does_not_look_finished(short_run, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        short_run(tmp_path / "broken", f"--trainer.callbacks+={__name__}.StopsEarly")
+    assert stopped.value.code == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert (tmp_path / "broken" / "config.yaml").exists()
+    assert not (tmp_path / "broken" / "metrics.json").exists()
