@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """What a person gave is wrong, and this is how to mend it.
 
     Args:

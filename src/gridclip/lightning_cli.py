@@ -1,5 +1,6 @@
 """Lightning's four verbs, fit, validate, test and predict, with a run folder around them."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,14 @@ from gridclip.dashboards.pictures import ValidationPictures
 from gridclip.data import module, synthetic  # noqa: F401
 from gridclip.detectors import gridclip  # noqa: F401
 from gridclip.networks import backbone  # noqa: F401
-from gridclip.runs import RunFiles, SaveRecipe, choose_run_dir, refuse_finished
+from gridclip.runs import (
+    RUN_DIR_VARIABLE,
+    RunFiles,
+    SaveRecipe,
+    choose_run_dir,
+    refuse_finished,
+    shared_run_dir,
+)
 from gridclip.system import DetectionSystem
 
 
@@ -55,7 +63,7 @@ class GridClipCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         paths = [Path(str(path)) for path in config.get("config") or []]
         folder = choose_run_dir(config.run_dir, paths)
-        config.run_dir = str(folder)
+        config.run_dir = os.environ[RUN_DIR_VARIABLE] = str(folder)
         if self.subcommand == "fit" and config.get("ckpt_path") is None:
             refuse_finished(folder)
 
@@ -106,15 +114,16 @@ def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipC
         ArgumentError: for an unknown key or a value of the wrong type, with the key's name.
         InputError: for what is wrong otherwise.
     """
-    return GridClipCLI(
-        DetectionSystem,
-        LightningDataModule,
-        subclass_mode_data=True,
-        args=arguments,
-        run=run,
-        seed_everything_default=0,
-        save_config_callback=SaveRecipe,
-        save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
-        auto_configure_optimizers=False,
-        parser_kwargs={"prog": "gridclip", "exit_on_error": False},
-    )
+    with shared_run_dir():
+        return GridClipCLI(
+            DetectionSystem,
+            LightningDataModule,
+            subclass_mode_data=True,
+            args=arguments,
+            run=run,
+            seed_everything_default=0,
+            save_config_callback=SaveRecipe,
+            save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "gridclip", "exit_on_error": False},
+        )

@@ -11,6 +11,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,29 @@ RUN_DIR_VARIABLE = "GRIDCLIP_RUN_DIR"
 def choose_run_dir(asked: str | None, configs: list[Path], root: Path = Path("runs")) -> Path:
     """The folder of a run: as asked, as the environment says, or runs/<row>/<time>.
 
-    The choice is left in the environment, so that the processes that Lightning starts for DDP use
-    the same folder.
-
-    Raises:
-        InputError: if the folder already holds a finished run.
+    Args:
+        asked: --run_dir, if it was given.
+        configs: Configuration files; the first one names the row.
+        root: Where runs go that nobody named.
     """
     row = "-".join(configs[0].with_suffix("").parts[-2:]) if configs else "run"
     chosen = asked or os.environ.get(RUN_DIR_VARIABLE)
-    folder = Path(chosen) if chosen else root / row / time.strftime("%Y%m%d-%H%M%S")
-    os.environ[RUN_DIR_VARIABLE] = str(folder)
-    return folder
+    return Path(chosen) if chosen else root / row / time.strftime("%Y%m%d-%H%M%S")
+
+
+@contextmanager
+def shared_run_dir() -> Iterator[None]:
+    """Let the processes that Lightning starts for DDP inherit the run folder, and nobody else.
+
+    They get it by the environment, which is put back as it was.
+    """
+    before = os.environ.get(RUN_DIR_VARIABLE)
+    try:
+        yield
+    finally:
+        os.environ.pop(RUN_DIR_VARIABLE, None)
+        if before is not None:
+            os.environ[RUN_DIR_VARIABLE] = before
 
 
 def refuse_finished(folder: Path) -> None:
@@ -123,5 +137,8 @@ class SaveRecipe(SaveConfigCallback):
         """Write the recipe, atomically; only a training writes one."""
         if stage != "fit" or bool(getattr(trainer, "fast_dev_run", False)):
             return
-        recipe = self.parser.dump(self.config, skip_none=False)
-        write_whole(recipe, Path(self.config.run_dir) / "config.yaml")
+        recipe = self.config.clone()
+        # The folder is no part of the recipe: whoever uses it again must not write over this run.
+        recipe.run_dir = None
+        text = self.parser.dump(recipe, skip_none=False)
+        write_whole(text, Path(self.config.run_dir) / "config.yaml")

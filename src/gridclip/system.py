@@ -14,6 +14,9 @@ from gridclip.evaluation.metric import LVISAveragePrecision
 from gridclip.optimizers import OptimizerSettings, make_optimizer, make_schedule
 from gridclip.structures import DetectionBatch, Detections
 
+FINGERPRINT = "frozen"
+"""Key of a checkpoint: which frozen networks its weights were trained with."""
+
 
 class DetectionSystem(LightningModule):
     """Trains and evaluates any detector.
@@ -90,18 +93,22 @@ class DetectionSystem(LightningModule):
         schedule = make_schedule(optimizer, self.settings, steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which frozen networks the weights depend on, since they are not in it."""
+        checkpoint[FINGERPRINT] = self.detector.fingerprint()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, with the tensors that differ."""
-        check_weights(self, checkpoint.get("state_dict", {}), "--ckpt_path")
+        """Refuse a checkpoint of another model, with what differs."""
+        check_weights(self, checkpoint, "--ckpt_path")
 
 
-def check_weights(system: DetectionSystem, state: dict[str, Tensor], source: str | Path) -> None:
-    """Compare a checkpoint's tensors with the model's, by name and shape.
+def check_weights(system: DetectionSystem, checkpoint: dict[str, Any], source: str | Path) -> None:
+    """Compare a checkpoint with the model: tensors by name and shape, and the text vectors.
 
     Raises:
         InputError: with the first differences, if the checkpoint belongs to another model.
     """
-    own = system.state_dict()
+    own, state = system.state_dict(), checkpoint.get("state_dict", {})
     differences = [f"{name} is missing" for name in own if name not in state]
     differences += [f"{name} is unknown" for name in state if name not in own]
     differences += [
@@ -115,6 +122,13 @@ def check_weights(system: DetectionSystem, state: dict[str, Tensor], source: str
             + "; ".join(differences[:3]),
             file=source,
             fix="use the configuration this checkpoint was trained with: config.yaml beside it",
+        )
+    if checkpoint.get(FINGERPRINT) != system.detector.fingerprint():
+        raise InputError(
+            "was trained with other text vectors than those at hand",
+            file=source,
+            field="text",
+            fix="bring back the text tower or the vectors of that training, or train again",
         )
 
 
@@ -131,5 +145,5 @@ def load_weights(system: DetectionSystem, file: Path) -> None:
         raise InputError(
             f"cannot be read as a checkpoint: {error}", file=file, fix="give a .ckpt of a run"
         ) from error
-    check_weights(system, state, file)
+    check_weights(system, checkpoint, file)
     system.load_state_dict(state)

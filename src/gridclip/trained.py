@@ -117,12 +117,22 @@ def detect_command(
     for file in images:
         found = detector.detect(file, wanted, threshold=threshold, limit=limit)
         results[str(file)] = [each._asdict() for each in found]
-        labels = [Label(each.box, f"{each.name} {each.score:.2f}") for each in found]
         drawn = output / f"{file.stem}-detected.png"
-        draw(Image.fromarray(read_picture(file)), labels).save(drawn)
+        _draw(Image.fromarray(read_picture(file)), found).save(drawn)
         console.print(f"{file}: {len(found)} found, drawn in {drawn}")
     (output / "detections.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
     console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
+
+
+def _draw(picture: Image.Image, found: list[Found], side: int = 512) -> Image.Image:
+    """Draw boxes; a small picture is enlarged a whole number of times, so that words fit in."""
+    zoom = max(1, side // max(picture.size))
+    large = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+    labels = []
+    for name, score, (x1, y1, x2, y2) in found:
+        box = (x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom)
+        labels.append(Label(box, f"{name} {score:.2f}"))
+    return draw(large, labels)
 
 
 def _pixels(image: Picture) -> UInt8[np.ndarray, "height width 3"]:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_detect_writes_boxes_and_drawn_pictures(trained, mini_root, tmp_path):
     assert set(found) == {str(picture) for picture in pictures}
     assert {"name", "score", "box"} == set(found[str(pictures[0])][0])
     drawn = Image.open(tmp_path / f"{pictures[0].stem}-detected.png")
-    assert drawn.size == Image.open(pictures[0]).size
+    assert drawn.size == (512, 512)  # enlarged four times, so that the words can be read
 
 
 def test_validate_of_a_checkpoint_repeats_the_figures(trained, tmp_path):
@@ -125,22 +126,19 @@ def test_predict_writes_detections_that_evaluate_to_the_same_figures(trained, mi
     assert scored["AP"] == pytest.approx(_metrics(trained)["AP"], abs=1e-9)
 
 
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(short_run, trained, tmp_path):
-    """The first epoch (6 steps), then another from its checkpoint, against both at once."""
-    whole = short_run(tmp_path / "whole", "--model.optimizer.schedule=constant", steps=12)
-    half = short_run(tmp_path / "half", "--model.optimizer.schedule=constant", steps=6)
-    resumed = short_run(
-        tmp_path / "resumed",
-        "--model.optimizer.schedule=constant",
-        "--model.optimizer.warmup=0.1",
-        f"--ckpt_path={half / 'checkpoints' / 'last.ckpt'}",
-        steps=12,
-    )
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(short_run, tmp_path):
+    """To the last bit: two epochs at once, against one and then another from its checkpoint."""
+    constant = ("--model.optimizer.schedule=constant", "--model.optimizer.warmup=0.0")
+    whole = short_run(tmp_path / "whole", *constant, steps=12)
+    half = short_run(tmp_path / "half", *constant, steps=6)
+    resume = f"--ckpt_path={half / 'checkpoints' / 'last.ckpt'}"
+    resumed = short_run(tmp_path / "resumed", *constant, resume, steps=12)
     one, two = (
-        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-        for run in (whole, resumed)
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, resumed)
     )
-    assert one == two == 12
+    assert one["global_step"] == two["global_step"] == 12
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, two["state_dict"][name]), name
 
 
 def test_a_warm_start_takes_the_weights_and_not_the_settings(short_run, trained, tmp_path):
@@ -178,6 +176,22 @@ def test_the_same_seed_gives_the_same_weights(short_run, trained, tmp_path):
         for run in (trained, again)
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_weights_are_refused_beside_other_text_vectors(trained, tmp_path):
+    """The text tower is not in the checkpoint, so nothing else would notice."""
+    shutil.copytree(trained, tmp_path / "run")
+    recipe = (tmp_path / "run" / "config.yaml").read_text()
+    assert "a photo of a {}" in recipe
+    changed = recipe.replace("a photo of a {}", "a drawing of a {}")
+    (tmp_path / "run" / "config.yaml").write_text(changed)
+    with pytest.raises(InputError, match="other text vectors"):
+        gridclip.load(tmp_path / "run")
+
+
+def test_a_recipe_used_again_does_not_write_into_its_first_folder(trained):
+    assert yaml.safe_load((trained / "config.yaml").read_text())["run_dir"] is None
+    assert "GRIDCLIP_RUN_DIR" not in os.environ
 
 
 class StopsEarly(lightning.Callback):

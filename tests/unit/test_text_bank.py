@@ -56,6 +56,11 @@ def test_the_text_tower_is_frozen_and_stays_out_of_checkpoints():
     assert not text.train().tower.network.training
 
 
+def test_the_frozen_tower_follows_its_detector_to_another_type_or_device():
+    text = ClipText(MINI).to(torch.float64)
+    assert {p.dtype for p in text.tower.network.parameters()} == {torch.float64}
+
+
 def test_a_template_without_a_place_for_the_name_is_refused():
     with pytest.raises(InputError, match=r"templates.*no place for the name"):
         ClipText(MINI, templates=("a photo",))

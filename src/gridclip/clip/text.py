@@ -57,6 +57,10 @@ class TextBank(nn.Module, ABC):
     def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
         """Vector of every name, of any length."""
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Names what makes the vectors: it changes when they would."""
+
 
 class ClipText(TextBank):
     """Vectors of a frozen open_clip text tower: unit vectors of all templates, averaged.
@@ -112,6 +116,10 @@ class ClipText(TextBank):
             _save_whole(vectors, file)
         return vectors
 
+    def fingerprint(self) -> str:
+        """The tower, its weights and the templates."""
+        return json.dumps([self.clip.fingerprint(), self.templates])
+
     @torch.no_grad()
     def _sentences(self, sentences: list[str]) -> Float[Tensor, "K D"]:
         tokens = self.tokenize(sentences).to(self.anchor.device)
@@ -122,7 +130,7 @@ class ClipText(TextBank):
         if self.clip.weights == RANDOM:
             return None
         folder = Path(os.environ.get("GRIDCLIP_CACHE", Path.home() / ".cache" / "gridclip"))
-        recipe = json.dumps([self.clip.fingerprint(), self.templates, vocabulary.names])
+        recipe = json.dumps([self.fingerprint(), vocabulary.names])
         return folder / "text" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.pt"
 
 
@@ -158,6 +166,10 @@ class TextVectors(TextBank):
                 fix="use names from this file, or a text tower (ClipText), which encodes any name",
             )
         return torch.stack([self._rows[name] for name in vocabulary.names])
+
+    def fingerprint(self) -> str:
+        """The content of the file of vectors."""
+        return hashlib.sha256(self.vectors_file.read_bytes()).hexdigest()
 
 
 def _read_matrix(file: Path) -> Float[Tensor, "K D"]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from gridclip.data.collate import Collate, Sample
 from gridclip.data.dataset import DetectionDataset
-from gridclip.data.lvis import Annotations, Frequency, read_annotations
+from gridclip.data.lvis import Annotations, read_annotations
 from gridclip.data.pictures import check_pictures
 from gridclip.data.sampling import EpochSampler
 from gridclip.data.transforms import Augmentation, EvaluationTransform, Resize, TrainingTransform
@@ -119,18 +119,15 @@ class DetectionData(lightning.LightningDataModule):
         """Id in the evaluation file for each row of the evaluation vocabulary, int64, K."""
         return torch.tensor([category.id for category in self.val_set.annotations.categories])
 
-    @property
-    def frequencies(self) -> tuple[Frequency | None, ...]:
-        """Frequency of each row of the evaluation vocabulary; None in a COCO-form file."""
-        return tuple(category.frequency for category in self.val_set.annotations.categories)
-
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffle by (seed, epoch), in every process its share."""
+        trainer = self.trainer
         sampler = EpochSampler(
             self.train_set,
             seed=self.seed,
-            processes=self.trainer.world_size if self.trainer else 1,
-            rank=self.trainer.global_rank if self.trainer else 0,
+            processes=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            current_epoch=(lambda: trainer.current_epoch) if trainer else None,
         )
         return self._loader(self.train_set, self.batch_size, sampler)
 

@@ -34,3 +34,7 @@ class Detector(nn.Module, ABC):
     def pretrained(self) -> list[nn.Module]:
         """Parts that start from pre-trained weights and should learn more slowly."""
         return []
+
+    def fingerprint(self) -> str:
+        """Names the frozen networks that a checkpoint leaves out but its weights depend on."""
+        return ""

@@ -45,7 +45,7 @@ from gridclip.structures import (
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weight of each loss; at zero it is neither computed nor are its networks loaded.
+    """Weight of each loss; at zero it is not computed, nor is the teacher loaded for `image`.
 
     Args:
         grid: Grid-level alignment: cells against category text.
@@ -123,6 +123,10 @@ class GridCLIP(Detector):
     def pretrained(self) -> list[nn.Module]:
         """The backbone starts from CLIP or ImageNet."""
         return [self.backbone]
+
+    def fingerprint(self) -> str:
+        """Cells were aligned with these text vectors; others would be another language."""
+        return self.text.fingerprint()
 
     def forward(self, images: Images, vocabulary: Vocabulary) -> Predictions:
         """Predict for every grid cell, in pixels of the resized images."""
