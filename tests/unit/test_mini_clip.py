@@ -70,7 +70,7 @@ def test_the_record_tells_how_the_weights_were_made_and_how_good_they_are():
 def test_the_loss_is_open_clips_own():
     torch.manual_seed(0)
     network = ClipModel(weights=RANDOM).create()
-    batch = MiniPairs(seed=0, batches=1, batch_size=8, side=128, singles=0.5, most=3)[0]
+    batch = MiniPairs(seed=0, batches=1, batch_size=8, side=128, most=3)[0]
     cfg = open_clip.get_model_preprocess_cfg(network)
     mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     expected = ClipLoss()(

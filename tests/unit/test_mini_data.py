@@ -264,9 +264,9 @@ def test_a_near_miss_keeps_the_objects_but_not_what_belongs_to_what():
 
 
 def test_a_batch_of_pairs_depends_on_seed_and_index_alone():
-    pairs = MiniPairs(seed=1, batches=4, batch_size=16, side=64, singles=0.5, most=2)
-    again = MiniPairs(seed=1, batches=9, batch_size=16, side=64, singles=0.5, most=2)
-    other = MiniPairs(seed=2, batches=4, batch_size=16, side=64, singles=0.5, most=2)
+    pairs = MiniPairs(seed=1, batches=4, batch_size=16, side=64, most=2)
+    again = MiniPairs(seed=1, batches=9, batch_size=16, side=64, most=2)
+    other = MiniPairs(seed=2, batches=4, batch_size=16, side=64, most=2)
     first, _, second = pairs[2], pairs[0], again[2]
     assert first.captions == second.captions
     assert (first.pixels == second.pixels).all()

@@ -27,25 +27,21 @@ class PairBatch(NamedTuple):
 class MiniPairs(Dataset[PairBatch]):
     """Batches of captioned pictures; batch i depends on the seed and i alone.
 
-    Pictures of a single object are of kinds as different as there are; those of several come in
+    Half of a batch shows one object each, all of different kinds. The other half shows several, in
     pairs of near misses, so that a caption must say what belongs to what. Rare kinds are as
     frequent as any, as the captions of the real CLIP knew rare words.
 
     Args:
         seed: Decides every picture.
         batches: How many batches there are.
-        batch_size: Pictures of a batch.
+        batch_size: Pictures of a batch, a multiple of 4, at most twice the number of kinds.
         side: Side of the pictures in pixels; objects measure 20 to 56 at any side.
-        singles: Share of pictures with a single object.
-        most: Most objects of a picture, at least 2.
+        most: Most objects of a picture.
     """
 
-    def __init__(
-        self, *, seed: int, batches: int, batch_size: int, side: int, singles: float, most: int
-    ) -> None:
-        self.seed, self.batches, self.side, self.most = seed, batches, side, most
-        self.pairs = round((1 - singles) * batch_size / 2)
-        self.singles = batch_size - 2 * self.pairs
+    def __init__(self, *, seed: int, batches: int, batch_size: int, side: int, most: int) -> None:
+        self.seed, self.batches, self.batch_size = seed, batches, batch_size
+        self.side, self.most = side, most
 
     def __len__(self) -> int:
         return self.batches
@@ -55,15 +51,18 @@ class MiniPairs(Dataset[PairBatch]):
         if not 0 <= index < self.batches:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, self.side, index])
-        rows = np.resize(rng.permutation(len(KINDS)), self.singles)
-        scenes = [self._single(rng, KINDS[row]) for row in rows.tolist()]
-        for _ in range(self.pairs):
-            rows = rng.integers(len(KINDS), size=rng.integers(2, self.most + 1))
-            kinds = [KINDS[row] for row in rows.tolist()]
+        singles = rng.permutation(len(KINDS))[: self.batch_size // 2].tolist()
+        scenes = [self._single(rng, KINDS[row]) for row in singles]
+        for _ in range(self.batch_size // 4):
+            kinds = [
+                KINDS[row] for row in rng.integers(len(KINDS), size=rng.integers(2, self.most + 1))
+            ]
             scenes += [self._several(rng, kinds), self._several(rng, near_miss(rng, kinds))]
         pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes]))
-        captions = [describe(rng, scene.kinds) for scene in scenes]
-        return PairBatch(pixels.permute(0, 3, 1, 2).contiguous(), captions)
+        return PairBatch(
+            pixels.permute(0, 3, 1, 2).contiguous(),
+            [describe(rng, scene.kinds) for scene in scenes],
+        )
 
     def _single(self, rng: np.random.Generator, kind: Kind) -> Scene:
         if rng.random() < _CLOSE_UPS:
@@ -71,7 +70,8 @@ class MiniPairs(Dataset[PairBatch]):
         return draw_scene(rng, [kind], size=self.side)
 
     def _several(self, rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
-        return draw_scene(rng, kinds, size=self.side)
+        largest = min(56, round(0.56 * self.side))  # two find room even in a picture of 64 pixels
+        return draw_scene(rng, kinds, size=self.side, object_sizes=(20, largest))
 
 
 def draw_close_up(rng: np.random.Generator, kind: Kind, side: int) -> Scene:
