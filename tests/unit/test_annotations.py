@@ -115,7 +115,7 @@ FAULTS = [
     ("categories", 1, "id", 0, "ids of LVIS and COCO start at 1"),
     ("categories", 1, "id", 7, "already taken"),
     ("categories", 1, "id", 2**70, "not a whole number"),
-    ("categories", 1, "name", "owl", "with a name that is already taken"),
+    ("categories", 1, "name", "owl", "whose name is already taken"),
     ("categories", 1, "name", " ", "not a name"),
     ("categories", 1, "name", ["owl"], "not a name"),
     ("categories", 1, "frequency", "x", "r, c or f"),
@@ -171,15 +171,19 @@ def test_a_fault_is_told_with_its_count_and_three_examples(tmp_path, document):
     assert "[3]" not in str(caught.value)
 
 
+def whole(**lists):
+    return json.dumps(DOCUMENT | lists)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[]", "not an object.*\n.*detections"),
-        ("{}", "categories: the key is absent"),
-        ('{"categories": 3}', "categories: is not a list of objects"),
-        ('{"categories": [3]}', "categories: is not a list of objects"),
-        ('{"categories": []}', "categories: the list is empty"),
-        ('{"categories": [{"id": 1, "name": "a"}], "images": []}', "images: the list is empty"),
+        ("{}", "categories: the key is absent.*\n.*LVIS or COCO"),
+        (whole(categories=3), "categories: is 3, not a list of objects"),
+        (whole(categories=[3]), r"categories\[0\]: is 3, not an object"),
+        (whole(categories=[]), "categories: the list is empty"),
+        (whole(images=[]), "images: the list is empty"),
         ("", "not whole, valid json"),
         ("[" * 100_000, "not whole, valid json"),
     ],

@@ -11,9 +11,10 @@ from gridclip.data.collate import pad
 from gridclip.data.dataset import DetectionDataset
 from gridclip.data.module import DetectionData
 from gridclip.data.sampling import Draw, EpochSampler
-from gridclip.data.synthetic import SyntheticData, read_names
+from gridclip.data.synthetic import SyntheticData
 from gridclip.data.transforms import Augmentation, Resize
 from gridclip.errors import InputError
+from gridclip.names import read_names
 
 SMALL = Resize(shortest=(48,), longest=96)
 CATEGORIES = [
@@ -346,19 +347,37 @@ def test_synthetic_data_trains_without_anything_to_evaluate_on():
         ("names.txt", "red cat\n\nowl\n"),
         ("names.json", '["red cat", "owl"]'),
         ("names.json", '[{"id": 1, "name": "red cat"}, {"id": 2, "name": "owl"}]'),
+        ("names.json", '[{"id": 2, "name": "owl"}, {"id": 1, "name": "red cat"}]'),
         ("names.json", '{"categories": [{"name": "red cat"}, {"name": "owl"}]}'),
     ],
 )
 def test_names_are_read_from_text_and_json(tmp_path, file, text):
     (tmp_path / file).write_text(text)
-    assert read_names(tmp_path / file) == ["red cat", "owl"]
+    assert read_names(tmp_path / file).names == ("red cat", "owl")
     assert SyntheticData(names=str(tmp_path / file)).vocabulary.names == ("red cat", "owl")
 
 
-@pytest.mark.parametrize("text", ["{", "3", "[3]", '[{"id": 3}]', '[{"name": 3}]', '{"a": 1}', ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "3",
+        "[3]",
+        '[{"id": 3}]',
+        '[{"name": 3}]',
+        '{"a": 1}',
+        "",
+        '[{"id": 1, "name": "a"}, {"name": "b"}]',
+        '["a", 3]',
+    ],
+)
 def test_a_file_without_names_is_refused(tmp_path, text):
     (tmp_path / "names.json").write_text(text)
     with pytest.raises(InputError, match=r"names\.json.*\n  fix: |vocabulary is empty"):
         SyntheticData(names=str(tmp_path / "names.json"))
     with pytest.raises(InputError, match="cannot be read"):
         read_names(tmp_path / "absent.json")
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfe\x80")
+    for file in ("absent.txt", "names.txt"):
+        with pytest.raises(InputError, match=rf"{file}: cannot be read"):
+            read_names(tmp_path / file)

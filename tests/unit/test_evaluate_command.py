@@ -97,33 +97,48 @@ def refused(call, *parts):
 
 BAD_DETECTIONS = {
     "an annotation file": (ANNOTATIONS, ["is an object with the keys 'images'", "not a list"]),
-    "an unfinished file": ('[{"image_id": 11, "cate', ["is not json", "cut off"]),
+    "an unfinished file": ('[{"image_id": 11, "cate', ["is not whole", "write the file again"]),
     "an entry that is no object": ([3], ["detections[0]", "is 3"]),
-    "no score": (changed(DETECTIONS, 1, "score"), ["detections[1].score", "is missing"]),
+    "no score": (
+        changed(DETECTIONS, 1, "score"),
+        ["detections[1].score", "1 of 2 detections without this key"],
+    ),
     "a score that is nan": (
         json.dumps(changed(DETECTIONS, 1, "score", to=math.nan)),
-        ["detections[1].score", "nan is no finite number"],
+        ["detections[1].score", "score is not a finite number: [1] score nan"],
     ),
     "a score in words": (
         changed(DETECTIONS, 0, "score", to="0.9"),
-        ["detections[0].score", "'0.9' is no finite number"],
+        ["detections[0].score", "score is not a finite number: [0] score '0.9'"],
     ),
     "a negative width": (
         changed(DETECTIONS, 1, "bbox", to=[9, 9, -4, 4]),
-        ["detections[1].bbox", "[9, 9, -4, 4]", "[x, y, width, height]"],
+        ["detections[1].bbox", "[9.0, 9.0, -4.0, 4.0]", "[x, y, width, height]"],
     ),
     "three numbers for a box": (changed(DETECTIONS, 1, "bbox", to=[1, 2, 3]), ["[1, 2, 3]"]),
+    "true for a coordinate": (
+        changed(DETECTIONS, 1, "bbox", to=[True, 2, 3, 4]),
+        ["detections[1].bbox", "four finite numbers", "[True, 2, 3, 4]"],
+    ),
+    "an image id that is no whole number": (
+        changed(DETECTIONS, 1, "image_id", to=11.5),
+        ["detections[1].image_id", "is not a whole number: [1] image_id 11.5"],
+    ),
     "an image id in words": (
         changed(DETECTIONS, 1, "image_id", to="000012"),
-        ["detections[1].image_id", "'000012' is no whole number"],
+        ["detections[1].image_id", "is not a whole number: [1] image_id '000012'"],
     ),
     "labels counted from 0": (
         changed(DETECTIONS, 1, "category_id", to=0),
-        ["detections[1].category_id", "no category has the id 0 (1 of 2", "counted from 0"],
+        [
+            "detections[1].category_id",
+            "1 of 2 detections of no category in val.json: [1] category_id 0",
+            "counted from 0",
+        ],
     ),
     "another data set's images": (
         changed(DETECTIONS, 0, "image_id", to=99),
-        ["detections[0].image_id", "no image has the id 99", "not val.json"],
+        ["detections[0].image_id", "of no image in val.json: [0] image_id 99", "not val.json"],
     ),
 }
 
@@ -136,16 +151,19 @@ def test_bad_detections_are_refused_with_file_field_and_fix(files, case):
 
 
 BAD_ANNOTATIONS = {
-    "detections": (DETECTIONS, ["neither LVIS nor COCO form"]),
-    "no categories": (changed(ANNOTATIONS, "categories"), ["categories", "is missing"]),
+    "detections": (DETECTIONS, ["not an object", "LVIS or COCO form", "detections"]),
+    "no categories": (
+        changed(ANNOTATIONS, "categories"),
+        ["categories: the key is absent", "LVIS or COCO form"],
+    ),
     "images that are no list": (changed(ANNOTATIONS, "images", to={}), ["images", "not a list"]),
     "a category twice": (
         changed(ANNOTATIONS, "categories", 1, "id", to=3),
-        ["categories[1].id", "3 comes twice"],
+        ["categories[1].id", "1 of 2 categories whose id is already taken: [1] (id 3)"],
     ),
     "a name twice": (
         changed(ANNOTATIONS, "categories", 1, "name", to="cup"),
-        ["categories[1].name", "'cup' comes twice"],
+        ["categories[1].name", "name is already taken: [1] (id 7) name 'cup'"],
     ),
     "a frequency in words": (
         changed(ANNOTATIONS, "categories", 1, "frequency", to="often"),
@@ -153,23 +171,23 @@ BAD_ANNOTATIONS = {
     ),
     "a list of absent categories in one image only": (
         changed(ANNOTATIONS, "images", 1, "neg_category_ids"),
-        ["images[1].neg_category_ids", "is missing"],
+        ["images[1].neg_category_ids", "without this key"],
     ),
     "names for ids": (
         changed(ANNOTATIONS, "images", 1, "neg_category_ids", to=["cup"]),
-        ["images[1].neg_category_ids", "no list of ids"],
+        ["images[1].neg_category_ids", "not a list of category ids"],
     ),
     "a box of an unknown category": (
         changed(ANNOTATIONS, "annotations", 1, "category_id", to=4),
-        ["annotations[1].category_id", "no category has the id 4"],
+        ["annotations[1].category_id", "of no category in the file: [1] (id 2) category_id 4"],
     ),
     "a box in an unknown image": (
         changed(ANNOTATIONS, "annotations", 0, "image_id", to=4),
-        ["annotations[0].image_id", "no image has the id 4"],
+        ["annotations[0].image_id", "of no image in the file: [0] (id 1) image_id 4"],
     ),
     "an area for one box only": (
         changed(ANNOTATIONS, "annotations", 1, "area"),
-        ["annotations[1].area", "is missing"],
+        ["annotations[1].area", "without this key"],
     ),
 }
 

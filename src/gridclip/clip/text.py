@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gridclip.clip.openclip import RANDOM, ClipModel, Frozen
 from gridclip.errors import InputError
+from gridclip.names import read_names
 from gridclip.structures import Vocabulary
 
 TEMPLATES = (
@@ -146,7 +147,7 @@ class TextVectors(TextBank):
     def __init__(self, vectors: str, names: str) -> None:
         super().__init__()
         self.vectors_file, self.names_file = Path(vectors), Path(names)
-        matrix, order = _read_matrix(self.vectors_file), _read_names(self.names_file)
+        matrix, order = _read_matrix(self.vectors_file), read_names(self.names_file).names
         if len(matrix) != len(order):
             raise InputError(
                 f"{len(matrix)} vectors for the {len(order)} names of {names}",
@@ -186,24 +187,6 @@ def _read_matrix(file: Path) -> Float[Tensor, "K D"]:
             fix="save one row of finite numbers a name",
         )
     return matrix
-
-
-def _read_names(file: Path) -> tuple[str, ...]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix != ".json":
-            return Vocabulary(line.strip() for line in text.splitlines() if line.strip()).names
-        content = json.loads(text)
-        categories = content["categories"] if isinstance(content, dict) else content
-        ordered = sorted(categories, key=lambda category: int(category["id"]))
-        return Vocabulary(category["name"] for category in ordered).names
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"holds no names: {error!r}",
-            file=file,
-            field="names",
-            fix="give a .txt with a name a line, or a json in LVIS or COCO form",
-        ) from error
 
 
 def _save_whole(vectors: Tensor, file: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 
-from gridclip.data.records import Records, is_box, is_text, is_whole_list, read_json
 from gridclip.errors import InputError
+from gridclip.records import Records, is_frequency, is_text, is_whole_list, read_lists
 
 Frequency = Literal["r", "c", "f"]
 
@@ -68,17 +68,12 @@ def read_annotations(file: Path) -> Annotations:
         InputError: if anything in it cannot be trusted; the first kind of fault found is told with
             its count, up to three examples, and the fix.
     """
-    document = read_json(file)
-    categories = _read_categories(Records(file, "categories", document))
+    listed, images, annotations = read_lists(file)
+    categories = _read_categories(listed)
     category_ids = np.array([category.id for category in categories])
-    images = Records(file, "images", document)
-    if not len(images):
-        raise InputError("the list is empty", fix="list an image", file=file, field="images")
-    image_ids = images.identifiers()
+    image_ids = _read_ids(images)
     sizes = _read_sizes(images)
-    boxes, labels = _read_boxes(
-        Records(file, "annotations", document), category_ids, image_ids, sizes
-    )
+    boxes, labels = _read_boxes(annotations, category_ids, image_ids, sizes)
     return Annotations(
         file=file,
         categories=categories,
@@ -93,11 +88,7 @@ def read_annotations(file: Path) -> Annotations:
 
 
 def _read_categories(records: Records) -> tuple[Category, ...]:
-    if not len(records):
-        raise InputError(
-            "the list is empty", fix="list a category", file=records.file, field=records.name
-        )
-    ids = records.identifiers()
+    ids = _read_ids(records)
     records.refuse(
         ids < 1,
         "id",
@@ -105,16 +96,8 @@ def _read_categories(records: Records) -> tuple[Category, ...]:
         fix="add 1 to every category id: in categories, annotations and the lists of the images",
     )
     names = records.column("name", is_text, "a name")
-    first = {name: row for row, name in reversed(list(enumerate(names)))}
-    records.refuse(
-        [first[name] != row for row, name in enumerate(names)],
-        "name",
-        "with a name that is already taken",
-        fix="merge them, or make the names distinct",
-    )
-    frequencies = records.column(
-        "frequency", lambda value: value in (None, "r", "c", "f"), "r, c or f", default=None
-    )
+    records.refuse_repeats("name", names)
+    frequencies = records.column("frequency", is_frequency, "r, c or f", default=None)
     if any(frequencies):
         records.refuse(
             [frequency is None for frequency in frequencies],
@@ -124,6 +107,15 @@ def _read_categories(records: Records) -> tuple[Category, ...]:
         )
     rows = zip(ids.tolist(), names, frequencies, strict=True)
     return tuple(sorted(Category(*row) for row in rows))
+
+
+def _read_ids(records: Records) -> Int64[np.ndarray, "R"]:
+    if not len(records):
+        fix = f"list the {records.name}"
+        raise InputError("the list is empty", fix=fix, file=records.file, field=records.name)
+    ids = records.integers("id")
+    records.refuse_repeats("id", ids)
+    return ids
 
 
 def _read_sizes(images: Records) -> Int64[np.ndarray, "I 2"]:
@@ -160,7 +152,7 @@ def _read_boxes(
     image_ids: Int64[np.ndarray, "I"],
     sizes: Int64[np.ndarray, "I 2"],
 ) -> tuple[Ragged, Ragged]:
-    records.identifiers()
+    records.refuse_repeats("id", records.integers("id"))
     images = _rows_of(records.integers("image_id"), image_ids)
     records.refuse(
         images < 0,
@@ -193,8 +185,7 @@ def _read_corners(
     records: Records, sizes: Int64[np.ndarray, "T 2"], checked: Bool[np.ndarray, "T"]
 ) -> Float32[np.ndarray, "T 4"]:
     """Turn xywh into xyxy inside the image; what is not checked need not be a good box."""
-    values = records.column("bbox", is_box, "four finite numbers: x, y, width, height")
-    boxes: Float64[np.ndarray, "T 4"] = np.array(values, dtype=np.float64).reshape(-1, 4)
+    boxes = records.boxes()
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     limits = sizes[:, [1, 0, 1, 0]]
     remove = "mend or remove these annotations"

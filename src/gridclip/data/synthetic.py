@@ -1,6 +1,5 @@
 """Random pictures and boxes of any size and vocabulary: for timing, and for trying shapes."""
 
-import json
 from pathlib import Path
 
 import lightning
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.collate import Collate, Sample
 from gridclip.errors import InputError
+from gridclip.names import read_names
 from gridclip.structures import Record, Targets, Vocabulary
 
 
@@ -46,7 +46,7 @@ class SyntheticData(lightning.LightningDataModule):
             if value < 1:
                 raise InputError(f"{value} is below 1", fix="give 1 or more", field=field)
         made_up = (f"thing {number}" for number in range(names)) if isinstance(names, int) else None
-        self.vocabulary = Vocabulary(made_up or read_names(Path(str(names))))
+        self.vocabulary = Vocabulary(made_up) if made_up else read_names(Path(str(names)))
         self.dataset = NoiseDataset(
             len(self.vocabulary), height, width, boxes=boxes, length=length, seed=seed
         )
@@ -101,31 +101,3 @@ class NoiseDataset(Dataset[Sample]):
         sides = size * np.exp(generator.uniform(np.log(0.02), 0.0, (self.boxes, 2)))
         corners = generator.uniform(0, size - sides)
         return torch.from_numpy(np.concatenate([corners, corners + sides], 1).astype(np.float32))
-
-
-def read_names(file: Path) -> list[str]:
-    """Read category names.
-
-    Args:
-        file: A json list of strings or of objects with a `name`, an annotation file, or text with a
-            name on each line.
-
-    Raises:
-        InputError: if the file is absent or holds something else.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        rows = json.loads(text)
-        rows = rows["categories"] if isinstance(rows, dict) else rows
-        names = [row if isinstance(row, str) else row["name"] for row in rows]
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise InputError(problem, fix="check the path", file=file) from error
-    except (ValueError, KeyError, TypeError) as error:
-        fix = "give a json list of names, or a text file with a name on each line"
-        raise InputError("holds no list of names", fix=fix, file=file) from error
-    if not all(isinstance(name, str) for name in names):
-        raise InputError("has names that are no text", fix="write them as strings", file=file)
-    return names

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gridclip.errors import InputError
-from gridclip.evaluation.records import Records, read_json
+from gridclip.records import Records, is_frequency, is_text, is_whole_list, read_lists
 
 # LVIS's two lists per image: looked for and absent; present, but not every one of them boxed.
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
@@ -83,83 +83,71 @@ def read_annotations(path: str | Path) -> GroundTruth:
         InputError: if the file is of neither form, or contradicts itself.
     """
     file = Path(path)
-    images, categories, annotations = _parts(file)
-    boxes = annotations.boxes()
-    by_id = np.argsort(categories.ids("id"))
-    names, frequencies = categories.column("name"), _frequencies(categories)
+    categories, images, annotations = read_lists(file)
+    category_ids, boxes = _ids(categories), _boxes(annotations)
+    by_id = np.argsort(category_ids)
+    names = categories.column("name", is_text, "a name")
+    categories.refuse_repeats("name", names)
+    frequencies = categories.column("frequency", is_frequency, "r, c or f", default=None)
     truth = GroundTruth(
         file=file,
-        image_ids=images.ids("id"),
+        image_ids=_ids(images),
         negatives=[],
         not_exhaustive=[],
-        category_ids=categories.ids("id")[by_id],
-        names=[str(names[i]) for i in by_id],
+        category_ids=category_ids[by_id],
+        names=[names[i] for i in by_id],
         frequencies=[frequencies[i] for i in by_id],
-        box_images=annotations.ids("image_id"),
-        box_categories=annotations.ids("category_id"),
+        box_images=annotations.whole_numbers("image_id"),
+        box_categories=annotations.whole_numbers("category_id"),
         boxes=boxes,
         areas=_areas(annotations, boxes),
     )
-    fix = "add it to the file, or take the annotation out"
-    annotations.require_known(truth.box_images, "image_id", truth.image_ids, fix=fix)
-    annotations.require_known(truth.box_categories, "category_id", truth.category_ids, fix=fix)
-    if any(NEGATIVE in image or NOT_EXHAUSTIVE in image for image in images.items):
+    for thing, ids, known in (
+        ("image", truth.box_images, truth.image_ids),
+        ("category", truth.box_categories, truth.category_ids),
+    ):
+        problem, fix = f"of no {thing} in the file", f"list the {thing}, or remove the annotations"
+        annotations.refuse(~np.isin(ids, known), f"{thing}_id", problem, fix=fix)
+    if any(NEGATIVE in image or NOT_EXHAUSTIVE in image for image in images.rows):
+        what = "a list of category ids"
         truth = truth._replace(
-            negatives=images.id_lists(NEGATIVE), not_exhaustive=images.id_lists(NOT_EXHAUSTIVE)
+            negatives=images.column(NEGATIVE, is_whole_list, what),
+            not_exhaustive=images.column(NOT_EXHAUSTIVE, is_whole_list, what),
         )
     else:
         truth = _exhaustive(truth, annotations)
     return truth._of_boxes(truth.areas > 0)  # lvis does not see a box whose area is 0
 
 
-def _parts(file: Path) -> tuple[Records, Records, Records]:
-    """The images, categories and annotations of a file."""
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise InputError(
-            "has no object at its top, so it is neither LVIS nor COCO form",
-            fix="give the annotation file here; the detections are the file that is a list",
-            file=file,
-        )
-    parts = []
-    for key in ("images", "categories", "annotations"):
-        if key not in content:
-            raise InputError(
-                "is missing, so this is neither LVIS nor COCO form",
-                fix="give a file with images, categories and annotations",
-                file=file,
-                field=key,
-            )
-        parts.append(Records.of(content[key], key, file))
-    images, categories, annotations = parts
-    images.require_distinct("id")
-    categories.require_distinct("id")
-    categories.require_distinct("name")
-    return images, categories, annotations
+def _ids(records: Records) -> Int[np.ndarray, "R"]:
+    ids = records.whole_numbers("id")
+    records.refuse_repeats("id", ids)
+    return ids
 
 
-def _frequencies(categories: Records) -> list[str | None]:
-    frequencies = [category.get("frequency") for category in categories.items]
-    for index, frequency in enumerate(frequencies):
-        if frequency not in ("r", "c", "f", None):
-            problem, fix = f"{frequency!r} is no frequency", "write r, c or f, or leave it out"
-            categories.refuse(index, "frequency", problem, fix=fix)
-    return frequencies
+def _boxes(annotations: Records) -> Float[np.ndarray, "T 4"]:
+    boxes = annotations.boxes()
+    problem, fix = (
+        "with a negative width or height",
+        "write [x, y, width, height], not [x1, y1, x2, y2]",
+    )
+    annotations.refuse(boxes[:, 2:].min(1, initial=0) < 0, "bbox", problem, fix=fix)
+    return boxes
 
 
 def _areas(annotations: Records, boxes: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T"]:
     """The areas that decide on the size bins; those of boxes to ignore lie beyond every bin."""
-    if any("area" in annotation for annotation in annotations.items):
+    if any("area" in annotation for annotation in annotations.rows):
         areas = annotations.numbers("area")
     else:
         areas = boxes[:, 2] * boxes[:, 3]
-    ignored = np.array([bool(item.get("ignore")) for item in annotations.items], dtype=bool)
+    ignored = np.array([bool(item.get("ignore")) for item in annotations.rows], dtype=bool)
     return np.where(ignored & (areas > 0), IGNORED_AREA, areas)
 
 
 def _exhaustive(truth: GroundTruth, annotations: Records) -> GroundTruth:
     """Fill in the lists of a COCO file, and take its crowd boxes out."""
-    crowd = np.array([bool(item.get("iscrowd")) for item in annotations.items], dtype=bool)
+    crowd = np.array([bool(item.get("iscrowd")) for item in annotations.rows], dtype=bool)
     crowded: dict[int, set[int]] = defaultdict(set)
     for image, category in zip(
         truth.box_images[crowd].tolist(), truth.box_categories[crowd].tolist(), strict=True

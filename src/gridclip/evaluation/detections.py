@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gridclip.evaluation.annotations import GroundTruth
-from gridclip.evaluation.records import Records, read_json
+from gridclip.records import Records, read_json
 
 
 class DetectionTable(NamedTuple):
@@ -43,10 +43,10 @@ def read_detections(source: str | Path | list[dict[str, Any]]) -> DetectionTable
         InputError: if it is no such list, or a value is missing or not what it should be.
     """
     file = None if isinstance(source, list) else Path(source)
-    records = Records.of(read_json(file) if file else source, "detections", file)
+    records = Records(file, "detections", read_json(file) if file else source)
     return DetectionTable(
-        image_ids=records.ids("image_id"),
-        category_ids=records.ids("category_id"),
+        image_ids=records.whole_numbers("image_id"),
+        category_ids=records.whole_numbers("category_id"),
         boxes=records.boxes(),
         scores=records.numbers("score"),
     )
@@ -58,18 +58,35 @@ def check(found: DetectionTable, truth: GroundTruth, file: Path | None) -> None:
     lvis ignores a detection of an unknown category, so labels counted from 0 would score 0.
 
     Raises:
-        InputError: with the first detection that is wrong.
+        InputError: with the count of the detections that are wrong, and examples.
     """
-    records = Records([], "detections", file)
     where = truth.file.name
-    fix = f"evaluate against the annotations of the images that were run, not {where}"
-    records.require_known(found.image_ids, "image_id", truth.image_ids, fix=fix)
-    fix = f"write the ids of {where}: sorted(ids)[label], if these are labels counted from 0"
-    records.require_known(found.category_ids, "category_id", truth.category_ids, fix=fix)
-    good = np.isfinite(found.scores) & np.isfinite(found.boxes).all(1)
-    wrong = np.flatnonzero(~good | (found.boxes[:, 2:] < 0).any(1))
-    if wrong.size:
-        first = int(wrong[0])
-        problem = f"score {found.scores[first]}, box {found.boxes[first].tolist()}"
-        fix = "return finite scores and boxes with x1 <= x2, y1 <= y2; has the model diverged?"
-        records.refuse(first, None, problem, fix=fix)
+    no_box = ~np.isfinite(found.boxes).all(1) | (found.boxes[:, 2:] < 0).any(1)
+    for bad, key, problem, fix in (
+        (
+            ~np.isin(found.image_ids, truth.image_ids),
+            "image_id",
+            f"of no image in {where}",
+            f"evaluate against the annotations of the images that were run, not {where}",
+        ),
+        (
+            ~np.isin(found.category_ids, truth.category_ids),
+            "category_id",
+            f"of no category in {where}",
+            f"write the ids of {where}: sorted(ids)[label], if these are labels counted from 0",
+        ),
+        (
+            ~np.isfinite(found.scores),
+            "score",
+            "whose score is not a finite number",
+            "return finite scores; has the model diverged?",
+        ),
+        (
+            no_box,
+            "bbox",
+            "with a box that is not finite, or of negative width or height",
+            "write [x, y, width, height], not [x1, y1, x2, y2]; or has the model diverged?",
+        ),
+    ):
+        if bad.any():
+            Records(file, "detections", found.to_json()).refuse(bad, key, problem, fix=fix)
