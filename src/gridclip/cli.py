@@ -57,9 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.write(HELP)
         else:
             raise InputError(f"there is no command {verb!r}", fix="see gridclip --help")
-    except (InputError, ArgumentError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (InputError, ArgumentError, ValueError) as error:
+        told = _told(error)
+        if told is None:
+            raise
+        sys.stderr.write(f"error: {told}\n")
         sys.exit(2)
+
+
+def _told(error: BaseException | None) -> BaseException | None:
+    """What was wrong with the input, which jsonargparse may have wrapped in a ValueError."""
+    while error is not None and not isinstance(error, InputError | ArgumentError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _detect(arguments: list[str]) -> None:
