@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from gridclip.errors import InputError
@@ -86,6 +86,19 @@ class DetectionBatch(NamedTuple):
     targets: list[Targets]
     vocabulary: Vocabulary
     records: list[Record]
+    # Names of which the image's boxes tell presence and absence; None: they do of every name.
+    verified: Bool[Tensor, "B K"] | None = None
+    teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
+
+
+class ImageBatch(NamedTuple):
+    """Images without boxes, with what a frozen CLIP saw in each as a whole."""
+
+    images: Images
+    scores: Float[Tensor, "B K"]  # pseudo-label of each name in [0, 1]; 0 where it was not kept
+    vocabulary: Vocabulary
+    records: list[Record]
+    teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
 
 
 class Cells(NamedTuple):

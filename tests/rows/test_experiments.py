@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[2]
 ROWS = sorted(
     path for path in (ROOT / "experiments").rglob("*.yaml") if path.parent.name != "shared"
 )
-CLIPS = ("backbone.init_args.clip.weights", "text.init_args.clip.weights", "teacher.weights")
+CLIPS = (
+    "backbone.init_args.clip.weights",
+    "text.init_args.clip.weights",
+    "teacher.init_args.clip.weights",
+)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import torch
 
 from gridclip.assign import FCOSAssigner
 from gridclip.clip.openclip import ClipModel
+from gridclip.clip.teacher import ClipTeacher
 from gridclip.clip.text import ClipText
 from gridclip.detectors.gridclip import GridCLIP, LossWeights
 from gridclip.errors import InputError
@@ -24,7 +25,7 @@ def _detector(text, *, backbone=None, teacher=MINI, image=0.1, **settings):
         backbone=backbone or ClipResNet(MINI),
         text=text,
         assigner=FCOSAssigner(),
-        teacher=teacher,
+        teacher=teacher and ClipTeacher(teacher),
         width=32,
         num_convs=1,
         weights=LossWeights(image=image, **settings.pop("weights", {})),

@@ -1,4 +1,6 @@
-"""The frozen CLIP image tower that teaches whole-image embeddings, in training only."""
+"""The frozen teachers of whole-image embeddings, in training only."""
+
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,33 @@ from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
 
 
-class ClipTeacher(nn.Module):
-    """Embeds whole pictures with a frozen CLIP image tower.
+class Teacher(nn.Module, ABC):
+    """Embeds whole pictures; frozen, and no part of a checkpoint.
+
+    Making one is cheap: the network comes with `load`, which a detector calls only if a loss needs
+    the teacher.
+
+    Attributes:
+        width: Width E of the embeddings; known after `load`.
+    """
+
+    width: int
+
+    @abstractmethod
+    def load(self) -> None:
+        """Build the network with its weights."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Names the weights and what is done to a picture before: the key of stored embeddings."""
+
+    @abstractmethod
+    def forward(self, images: Images) -> Float[Tensor, "B E"]:
+        """Unit vector of each picture."""
+
+
+class ClipTeacher(Teacher):
+    """A frozen CLIP image tower.
 
     Each picture, without its padding, is resized to the tower's own square, so that nothing is
     cropped away: an object near the border is in the embedding as well (our reading of GridCLIP).
@@ -22,25 +49,39 @@ class ClipTeacher(nn.Module):
 
     def __init__(self, clip: ClipModel) -> None:
         super().__init__()
-        model = clip.create()
+        self.clip = clip
+
+    def load(self) -> None:
+        """Build the image tower with its weights."""
+        model = self.clip.create()
         scale = pixel_scale(model)
         self.side = scale.side
         self.norm = PixelNorm(scale.mean, scale.std)
         self.tower = Frozen(model.visual)  # type: ignore[arg-type]
         with torch.no_grad():
             probe = self.tower(torch.zeros(1, 3, self.side, self.side))
-        self.width: int = probe.shape[-1]
+        self.width = probe.shape[-1]
+
+    def fingerprint(self) -> str:
+        """The tower's weights, and the way its square is made."""
+        return f"{self.clip.fingerprint()}-squeezed"
 
     @torch.no_grad()
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
         """Unit vector of each picture."""
-        squares = [
-            F.interpolate(
-                pixels[None, :, :height, :width].float(),
-                size=(self.side, self.side),
-                mode="bicubic",
-                antialias=True,
-            ).clamp(0, 255)
-            for pixels, (height, width) in zip(images.pixels, images.sizes.tolist(), strict=True)
-        ]
-        return F.normalize(self.tower(self.norm(torch.cat(squares))), dim=-1)
+        squares = squeeze(images, self.side)
+        return F.normalize(self.tower(self.norm(squares)), dim=-1)
+
+
+def squeeze(images: Images, side: int) -> Float[Tensor, "B 3 side side"]:
+    """Resize each picture, without its padding, to a square, whatever its ratio; RGB 0-255."""
+    squares = [
+        F.interpolate(
+            pixels[None, :, :height, :width].float(),
+            size=(side, side),
+            mode="bicubic",
+            antialias=True,
+        ).clamp(0, 255)
+        for pixels, (height, width) in zip(images.pixels, images.sizes.tolist(), strict=True)
+    ]
+    return torch.cat(squares)

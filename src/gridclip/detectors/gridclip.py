@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from gridclip.assign import Assigner, Assignment
 from gridclip.boxes import boxes_from_distances, centreness, distances_from_boxes, grid_cells
 from gridclip.clip.image import Pooled
-from gridclip.clip.openclip import ClipModel
-from gridclip.clip.teacher import ClipTeacher
+from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
 from gridclip.detectors.base import Detector
@@ -74,7 +73,8 @@ class GridCLIP(Detector):
         backbone: Pictures to maps; a CLIP image tower, or any timm network.
         text: Names to unit vectors of width D.
         assigner: Which cell learns which object.
-        teacher: The frozen CLIP whose image tower teaches; needed where `weights.image` > 0.
+        teacher: The frozen image tower that teaches; needed where `weights.image` > 0, and not
+            loaded otherwise.
         width: Channels of pyramid and head.
         num_convs: Convolutions of each head tower; 4 in FCOS.
         clip_residual: Add the attention pool's map of cells, upsampled, to the embeddings. The pool
@@ -91,7 +91,7 @@ class GridCLIP(Detector):
         backbone: Backbone,
         text: TextBank,
         assigner: Assigner,
-        teacher: ClipModel | None = None,
+        teacher: Teacher | None = None,
         width: int = 256,
         num_convs: int = 4,
         clip_residual: bool = False,
@@ -227,16 +227,17 @@ class GridCLIP(Detector):
         embedding: Tensor = self.to_teacher(seen)
         return embedding
 
-    def _load_teacher(self, teacher: ClipModel | None) -> ClipTeacher | None:
+    def _load_teacher(self, teacher: Teacher | None) -> Teacher | None:
         if self.weights.image == 0:
             return None
         if teacher is None:
             raise InputError(
                 f"image-level alignment (weights.image = {self.weights.image}) has no teacher",
                 field="teacher",
-                fix="name a CLIP as teacher, or set weights.image to 0",
+                fix="name a teacher, such as ClipTeacher, or set weights.image to 0",
             )
-        return ClipTeacher(teacher)
+        teacher.load()
+        return teacher
 
     def _student_projection(self) -> nn.Module | None:
         """From the student's picture embedding to the teacher's width."""
