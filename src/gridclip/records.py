@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -18,26 +18,31 @@ from gridclip.errors import InputError
 
 _MISSING = object()
 _EXAMPLES = 3
-_FORM = "give an annotation file of LVIS or COCO form: images, annotations and categories"
 
 
-def read_json(file: Path) -> object:
-    """Read a json file.
+class Fault(NamedTuple):
+    """Rows of one list that break one rule."""
 
-    Args:
-        file: UTF-8 (or 16, or 32) text.
+    list: str  # images, annotations, categories, detections
+    rule: str  # follows the list's name, as in "with a box of no size"
+    key: str  # of the value at fault; empty if the whole row is
+    rows: list[int]
+    total: int  # rows of the list
+    examples: str
+    fix: str
 
-    Raises:
-        InputError: if the file is absent or is cut short.
-    """
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise InputError(problem, fix="check the path and its rights", file=file) from error
-    except (ValueError, RecursionError) as error:
-        problem = f"is not whole, valid json ({error})"
-        raise InputError(problem, fix="fetch or write the file again", file=file) from error
+
+class FaultError(InputError):
+    """A fault that stops the reading."""
+
+    def __init__(self, fault: Fault, file: Path | None) -> None:
+        super().__init__(
+            f"{len(fault.rows)} of {fault.total} {fault.list} {fault.rule}: {fault.examples}",
+            fix=fault.fix,
+            file=file,
+            field=f"{fault.list}[{fault.rows[0]}]" + (f".{fault.key}" if fault.key else ""),
+        )
+        self.fault = fault
 
 
 class Records:
@@ -57,14 +62,8 @@ class Records:
             problem = f"is {_kind(rows)}, not a list of objects"
             raise InputError(problem, fix="give a json list", file=file, field=name)
         self.file, self.name, self.rows = file, name, rows
-        for row, record in enumerate(rows):
-            if not isinstance(record, dict):
-                raise InputError(
-                    f"is {reprlib.repr(record)}, not an object",
-                    fix="make it an object",
-                    file=file,
-                    field=f"{name}[{row}]",
-                )
+        strange = [not isinstance(record, dict) for record in rows]
+        self.refuse(strange, "", "that are not an object", fix="make each an object, or remove it")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -121,7 +120,7 @@ class Records:
         fix: str,
         note: Callable[[int], str] = lambda _: "",
     ) -> None:
-        """Raise an InputError with count and examples if any object is bad.
+        """Raise a FaultError with count and examples if any object is bad.
 
         Args:
             bad: One flag for each object.
@@ -131,16 +130,11 @@ class Records:
             note: What to add to the example of a row, such as the size of its image.
         """
         rows = np.flatnonzero(bad).tolist()
-        if not rows:
-            return
-        examples = "; ".join(self._example(row, key) + note(row) for row in rows[:_EXAMPLES])
-        raise InputError(
-            f"{len(rows)} of {len(self.rows)} {self.name} {problem}: {examples}"
-            + ("; ..." if len(rows) > _EXAMPLES else ""),
-            fix=fix,
-            file=self.file,
-            field=f"{self.name}[{rows[0]}].{key}",
-        )
+        if rows:
+            examples = "; ".join(self._example(row, key) + note(row) for row in rows[:_EXAMPLES])
+            more = "; ..." if len(rows) > _EXAMPLES else ""
+            fault = Fault(self.name, problem, key, rows, len(self.rows), examples + more, fix)
+            raise FaultError(fault, self.file)
 
     def _values(self, key: str, what: str, default: object = _MISSING) -> list[Any]:
         values = [row.get(key, default) for row in self.rows]
@@ -161,30 +155,49 @@ class Records:
 
     def _example(self, row: int, key: str) -> str:
         record = self.rows[row]
+        if not isinstance(record, dict):
+            return f"[{row}] is {reprlib.repr(record)}"
         name = f" (id {reprlib.repr(record['id'])})" if "id" in record else ""
         value = f" {key} {reprlib.repr(record[key])}" if key in record and key != "id" else ""
         return f"[{row}]{name}{value}"
 
 
-def read_lists(file: Path) -> tuple[Records, Records, Records]:
-    """Read the categories, images and annotations of a file of LVIS or COCO form.
+def read_content(file: Path) -> bytes:
+    """Read a file whole.
 
     Raises:
-        InputError: if it has another form.
+        InputError: if it cannot be read.
     """
-    document = read_json(file)
-    if not isinstance(document, dict):
-        problem = f"holds a json {type(document).__name__}, not an object"
-        fix = f"{_FORM} (a bare list is the form of detections)"
-        raise InputError(problem, fix=fix, file=file)
-    for key in ("categories", "images", "annotations"):
-        if key not in document:
-            raise InputError("the key is absent", fix=_FORM, file=file, field=key)
-    return (
-        Records(file, "categories", document["categories"]),
-        Records(file, "images", document["images"]),
-        Records(file, "annotations", document["annotations"]),
-    )
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise InputError(problem, fix="check the path and its rights", file=file) from error
+
+
+def read_json(file: Path) -> object:
+    """Read a json file.
+
+    Args:
+        file: UTF-8 (or 16, or 32) text.
+
+    Raises:
+        InputError: if the file is absent or is cut short.
+    """
+    return parse_json(file, read_content(file))
+
+
+def parse_json(file: Path, content: bytes) -> object:
+    """Parse json that was read from this file; a `segmentation`, which nobody reads, is left out.
+
+    Raises:
+        InputError: if it is not json.
+    """
+    try:
+        return json.loads(content, object_hook=_without_masks)
+    except (ValueError, RecursionError) as error:
+        problem = f"is not whole, valid json ({error})"
+        raise InputError(problem, fix="fetch or write the file again", file=file) from error
 
 
 def is_text(value: object) -> bool:
@@ -232,3 +245,8 @@ def _kind(value: object) -> str:
     if isinstance(value, dict):
         return f"an object with the keys {', '.join(map(repr, value)) or '(none)'}"
     return reprlib.repr(value)
+
+
+def _without_masks(record: dict[str, Any]) -> dict[str, Any]:
+    record.pop("segmentation", None)
+    return record

@@ -181,7 +181,10 @@ def whole(**lists):
         ("[]", "not an object.*\n.*detections"),
         ("{}", "categories: the key is absent.*\n.*LVIS or COCO"),
         (whole(categories=3), "categories: is 3, not a list of objects"),
-        (whole(categories=[3]), r"categories\[0\]: is 3, not an object"),
+        (
+            whole(categories=[3]),
+            r"categories\[0\]: 1 of 1 categories that are not an object: \[0\] is 3",
+        ),
         (whole(categories=[]), "categories: the list is empty"),
         (whole(images=[]), "images: the list is empty"),
         ("", "not whole, valid json"),

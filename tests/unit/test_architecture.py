@@ -10,7 +10,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"errors", "structures", "pixels", "boxes", "records", "names"},
+    {"errors", "structures", "pixels", "boxes", "caches", "records", "lists", "names"},
     {"assign", "losses", "decode", "data", "clip", "networks", "evaluation", "sweeps"},
     {"detectors", "optimizers"},
     {"system"},

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gridclip.caches import cache_folder, written_whole
 from gridclip.clip.openclip import RANDOM, ClipModel, Frozen
 from gridclip.errors import InputError
 from gridclip.names import read_names
@@ -114,7 +114,8 @@ class ClipText(TextBank):
         )
         vectors = vectors.unflatten(0, (len(names), len(self.templates))).mean(1).cpu()
         if file is not None:
-            _save_whole(vectors, file)
+            with written_whole(file) as part:
+                torch.save(vectors, part)
         return vectors
 
     def fingerprint(self) -> str:
@@ -130,9 +131,8 @@ class ClipText(TextBank):
     def _cache_file(self, vocabulary: Vocabulary) -> Path | None:
         if self.clip.weights == RANDOM:
             return None
-        folder = Path(os.environ.get("GRIDCLIP_CACHE", Path.home() / ".cache" / "gridclip"))
         recipe = json.dumps([self.fingerprint(), vocabulary.names])
-        return folder / "text" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.pt"
+        return cache_folder() / "text" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.pt"
 
 
 class TextVectors(TextBank):
@@ -187,11 +187,3 @@ def _read_matrix(file: Path) -> Float[Tensor, "K D"]:
             fix="save one row of finite numbers a name",
         )
     return matrix
-
-
-def _save_whole(vectors: Tensor, file: Path) -> None:
-    """Write under another name and rename, so that other ranks never read half a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
-    torch.save(vectors, part)
-    part.replace(file)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from gridclip.errors import InputError
-from gridclip.records import Records, is_frequency, is_text, is_whole_list, read_lists
+from gridclip.lists import read_lists
+from gridclip.records import Records, is_frequency, is_text, is_whole_list
 
 Frequency = Literal["r", "c", "f"]
 

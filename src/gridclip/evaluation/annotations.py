@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gridclip.errors import InputError
-from gridclip.records import Records, is_frequency, is_text, is_whole_list, read_lists
+from gridclip.lists import read_lists
+from gridclip.records import Records, is_frequency, is_text, is_whole_list
 
 # LVIS's two lists per image: looked for and absent; present, but not every one of them boxed.
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
