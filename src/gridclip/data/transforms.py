@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ class Example(NamedTuple):
     picture: UInt8[np.ndarray, "h w 3"]  # RGB
     boxes: Float32[np.ndarray, "T 4"]  # xyxy, pixels of the picture
     labels: Int64[np.ndarray, "T"]
+    mirrored: bool = False  # left and right are exchanged
+    # Names that `rare_split.verified_names` gives for the image; None: every name.
+    verified: Int64[np.ndarray, "V"] | None = None
 
 
 # Makes another example of one, by chance if it likes; the generator is its only chance.
@@ -70,8 +73,12 @@ class Augmentation:
             hue by a tenth of it.
         crop: Probability of a crop around the boxes before the resize, so objects grow.
         erosion: How far a crop may cut into the boxes at its border, as a fraction; 0 keeps each
-            box whole (but for less than a pixel).
-        scale: Range of a factor on the shortest side (large-scale jitter).
+            box whole.
+        scale: Range of a factor on the picture's size.
+        canvas: Side of the square of large-scale jitter, in pixels; 0 does without. With it a
+            picture gets the size that fits the square, times a factor from `scale`, in place of
+            `resize`; what then exceeds the square is cropped at random. Of LSJ (2012.07177): 1024,
+            with a scale from 0.1 to 2.
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
     """
 
@@ -80,6 +87,7 @@ class Augmentation:
     crop: float = 0.0
     erosion: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    canvas: int = 0
     min_visibility: float = 0.1
 
     def __post_init__(self) -> None:
@@ -92,6 +100,18 @@ class Augmentation:
             raise InputError(
                 f"{self.scale} is no range of factors", fix="give low, high", field="scale"
             )
+        if self.canvas < 0:
+            raise InputError(f"{self.canvas} is no side", fix="give pixels", field="canvas")
+
+    def uncacheable(self) -> list[str]:
+        """Settings that make a teacher see another picture, beyond its size and its mirror image.
+
+        A stored embedding of the whole picture, and one of its mirror image, hold for every view
+        if this is empty.
+        """
+        jittered = self.canvas > 0 and self.scale[1] > 1
+        changes = {"colour": self.colour > 0, "crop": self.crop > 0, "canvas": jittered}
+        return [name for name, changed in changes.items() if changed]
 
 
 def prepare(
@@ -119,7 +139,45 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
     height, width = example.picture.shape[:2]
     factors = np.array([size[1] / width, size[0] / height] * 2)
     boxes = (example.boxes * factors).astype(np.float32)
-    return Example(_resample(example.picture, size), boxes, example.labels)
+    return example._replace(picture=_resample(example.picture, size), boxes=boxes)
+
+
+def mirror(example: Example) -> Example:
+    """Exchange left and right of picture and boxes."""
+    import cv2
+
+    width = example.picture.shape[1]
+    boxes = example.boxes.copy()
+    boxes[:, [2, 0]] = width - example.boxes[:, [0, 2]]
+    return example._replace(
+        picture=cv2.flip(example.picture, 1), boxes=boxes, mirrored=not example.mirrored
+    )
+
+
+def crop(example: Example, window: tuple[int, int, int, int], min_visibility: float) -> Example:
+    """Cut a window out of picture and boxes.
+
+    A name whose box lies wholly outside stays verified: the window does not show that object. One
+    that loses a box of which something is still to be seen is verified no more.
+
+    Args:
+        example: The picture with its boxes.
+        window: xyxy, whole pixels of the picture.
+        min_visibility: Boxes that keep less than this fraction of their area are dropped.
+    """
+    left, top, right, bottom = window
+    near, far = np.array([(left, top) * 2, (right, bottom) * 2], dtype=np.float32)
+    inside = example.boxes.clip(near, far)
+    share = _areas(inside) / np.maximum(_areas(example.boxes), 1e-6)
+    kept = (share > 0) & (share >= min_visibility)
+    partial = example.labels[(share > 0) & ~kept]
+    verified = example.verified
+    return example._replace(
+        picture=example.picture[top:bottom, left:right],
+        boxes=inside[kept] - near,
+        labels=example.labels[kept],
+        verified=None if verified is None else verified[~np.isin(verified, partial)],
+    )
 
 
 class EvaluationTransform:
@@ -150,6 +208,9 @@ class EvaluationTransform:
 class TrainingTransform:
     """Crop, resize, flip and colour, in this order: one resampling, colours on the small picture.
 
+    Crop window and colours are albumentations'; the rest is done here, because a stored embedding
+    has to know whether its picture was mirrored, and so that no pixel is resampled to be cropped.
+
     Args:
         settings: A shortest side is drawn from its list for each picture.
         augmentation: What chance does.
@@ -161,42 +222,62 @@ class TrainingTransform:
         import albumentations
 
         self.settings, self.augmentation = settings, augmentation
-        boxes = albumentations.BboxParams(
-            format="pascal_voc",
-            label_fields=["labels"],
-            min_visibility=augmentation.min_visibility,
-            clip=True,
-            filter_invalid_bboxes=True,
-            check_each_transform=False,  # once, at the end, is enough
-        )
-        crop = albumentations.BBoxSafeRandomCrop(augmentation.erosion, p=augmentation.crop)
-        flip = albumentations.HorizontalFlip(p=augmentation.flip)
+        self._safe = albumentations.BBoxSafeRandomCrop(augmentation.erosion)
         strength = augmentation.colour
-        colour = albumentations.ColorJitter(
-            strength, strength, strength, strength / 10, p=float(strength > 0)
-        )
-        self._before = albumentations.Compose([crop], bbox_params=boxes)
-        self._after = albumentations.Compose([flip, colour], bbox_params=boxes)
+        self._colour = albumentations.ColorJitter(strength, strength, strength, strength / 10, p=1)
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
         """Make a training example, a function of the example and the generator alone."""
-        if self.augmentation.crop:
-            example = _apply(self._before, example, generator)
-        side = generator.choice(self.settings.shortest)
-        shortest = float(side * generator.uniform(*self.augmentation.scale))
+        chance = self.augmentation
+        if generator.random() < chance.crop:
+            window = self._safe_window(example, generator)
+            example = crop(example, window, chance.min_visibility)
+        factor = generator.uniform(*chance.scale)
+        if chance.canvas:
+            example = self._jitter(example, factor, generator)
+        else:
+            shortest = float(generator.choice(self.settings.shortest) * factor)
+            height, width, _ = example.picture.shape
+            example = resize(example, self.settings.size(height, width, shortest))
+        if generator.random() < chance.flip:
+            example = mirror(example)
+        if chance.colour:
+            self._colour.set_random_seed(int(generator.integers(2**32)))
+            example = example._replace(picture=self._colour(image=example.picture)["image"])
+        return example
+
+    def _safe_window(
+        self, example: Example, generator: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """A window around all boxes, or cutting into them as far as the erosion lets it."""
         height, width, _ = example.picture.shape
-        example = resize(example, self.settings.size(height, width, shortest))
-        return _apply(self._after, example, generator)
+        self._safe.set_random_seed(int(generator.integers(2**32)))
+        asked = self._safe.get_params_dependent_on_data(
+            {"shape": (height, width)}, {"bboxes": example.boxes / ([width, height] * 2)}
+        )
+        left, top, right, bottom = map(int, asked["crop_coords"])
+        # It rounds down at the far sides too, which cuts up to a pixel off, or a tiny box away.
+        return left, top, min(right + 1, width), min(bottom + 1, height)
+
+    def _jitter(self, example: Example, factor: float, generator: np.random.Generator) -> Example:
+        """Large-scale jitter (2012.07177): what exceeds the square is left out before resampling.
+
+        Smaller pictures are not padded to the square here: a batch is padded to its largest one.
+        """
+        canvas, sides = self.augmentation.canvas, example.picture.shape[:2]
+        zoom = factor * canvas / max(sides)
+        height, width = (min(side, max(1, round(canvas / zoom))) for side in sides)
+        top = int(generator.integers(sides[0] - height + 1))
+        left = int(generator.integers(sides[1] - width + 1))
+        window = (left, top, left + width, top + height)
+        example = crop(example, window, self.augmentation.min_visibility)
+        size = (min(canvas, max(1, round(side * zoom))) for side in (height, width))
+        return resize(example, (next(size), next(size)))
 
 
-def _apply(compose: Any, example: Example, generator: np.random.Generator) -> Example:  # noqa: ANN401 - imported lazily
-    compose.set_random_seed(int(generator.integers(2**32)))
-    result = compose(image=example.picture, bboxes=example.boxes, labels=example.labels)
-    return Example(
-        picture=result["image"],
-        boxes=np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4),
-        labels=np.asarray(result["labels"]).astype(np.int64),  # they come back as floats
-    )
+def _areas(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T"]:
+    areas: Float32[np.ndarray, "T"] = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return areas
 
 
 def _resample(
