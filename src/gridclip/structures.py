@@ -89,6 +89,7 @@ class DetectionBatch(NamedTuple):
     # Names of which the image's boxes tell presence and absence; None: they do of every name.
     verified: Bool[Tensor, "B K"] | None = None
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
+    shares: Float[Tensor, "K"] | None = None  # share of the training images that show each name
 
 
 class ImageBatch(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gridclip.data.lvis import Ragged, read_annotations
-from gridclip.data.rare_split import image_counts, repeat_factors, verified_names
+from gridclip.data.rare_split import image_counts, name_shares, repeat_factors, verified_names
 from gridclip.data.vocabulary import label_map
 from gridclip.errors import InputError
 
@@ -81,6 +81,7 @@ def test_an_image_counts_once_for_a_name_however_many_boxes_it_has(listed, tmp_p
     naive = [sum(i in boxed(listed, image) for image in listed["images"]) for i in ids]
     counts = image_counts(rows, len(labels.vocabulary))
     assert counts.tolist() == naive
+    assert name_shares(rows, len(labels.vocabulary)).tolist() == [n / 30 for n in naive]
     assert counts.sum() < len(rows.values)  # or nothing was counted once
     assert 0 in naive
 

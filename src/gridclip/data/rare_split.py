@@ -21,6 +21,17 @@ def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
     return counts
 
 
+def name_shares(labels: Ragged, num_categories: int) -> Float[np.ndarray, "K"]:
+    """Share of all images that have a box of each name: `DetectionBatch.shares`.
+
+    Args:
+        labels: For each image the rows of the training vocabulary of its boxes.
+        num_categories: Names K of the training vocabulary.
+    """
+    images = max(len(labels.offsets) - 1, 1)
+    return image_counts(labels, num_categories) / images
+
+
 def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Float[np.ndarray, "I"]:
     """How often an epoch should show each image, so that rare names are seen more often.
 
@@ -45,7 +56,7 @@ def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Flo
             field="repeat_threshold",
             fix="give a number in [0, 1], such as 0.001; 0 repeats nothing",
         )
-    share = image_counts(labels, num_categories) / max(len(labels.offsets) - 1, 1)
+    share = name_shares(labels, num_categories)
     # Names that no image shows ask for nothing; any share does for them.
     asked = np.maximum(1, np.sqrt(threshold / np.where(share, share, 1)))
     factors = np.ones(len(labels.offsets) - 1)
