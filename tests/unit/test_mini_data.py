@@ -92,9 +92,11 @@ def test_every_image_is_a_jpeg_of_the_size_its_record_says(folder):
 
 
 def test_box_and_area_are_those_of_the_painted_pixels(monkeypatch):
-    black = np.zeros((drawing._GROUND, drawing._GROUND, 3), np.float32)
-    monkeypatch.setattr(drawing, "_noise_fields", lambda: (black, black))
-    monkeypatch.setattr(drawing, "_ground", lambda rng, size: black[:size, :size].copy())
+    def black(rng, size):
+        return np.zeros((size, size, 3), np.float32)
+
+    monkeypatch.setattr(drawing, "noisy_ground", black)
+    monkeypatch.setattr(drawing, "grain", black)
     rng = np.random.default_rng(0)
     for shape in SHAPES:
         scene = draw_scene(rng, [Kind("cyan", "plain", shape)])

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
-from PIL import Image
+
+from gridclip.data.ground import crop, grain, noisy_ground
 
 Plane = Float32[np.ndarray, "H W"]
 
@@ -60,7 +61,6 @@ SHAPES: dict[str, Callable[[Plane, Plane], Bool[np.ndarray, "H W"]]] = {
 
 _ANGLES = 13  # an object leans by up to 24 degrees to either side, in steps of 4
 _TILE = 160  # pixels of a texture tile's side; objects are cut from it at a random offset
-_GROUND = 768  # pixels of the noise fields' side
 _TRIES = 40  # places tried for an object before the scene does without it
 
 
@@ -102,7 +102,7 @@ def draw_scene(
         size: Side of the picture in pixels.
         object_sizes: Smallest and largest side of an object's square in pixels, both included.
     """
-    canvas = _ground(rng, size)
+    canvas = noisy_ground(rng, size)
     placed: list[Kind] = []
     boxes: list[tuple[int, int, int, int]] = []
     areas: list[int] = []
@@ -114,7 +114,7 @@ def draw_scene(
             placed.append(kind)
             boxes.append(_shift(mask.box, x, y))
             areas.append(mask.area)
-    canvas += _crop(rng, _noise_fields()[1], size)
+    canvas += grain(rng, size)
     pixels = np.clip(canvas, 0, 255).astype(np.uint8)
     return Scene(
         pixels, np.array(boxes, np.int64).reshape(-1, 4), np.array(areas, np.int64), placed
@@ -150,7 +150,7 @@ def _paint(
     ink = (np.array(COLOURS[kind.colour]) + rng.normal(0, 12, 3)).astype(np.float32)
     coat: Float32[np.ndarray, "..."] = ink
     if kind.texture != "plain":
-        pattern = _crop(rng, _tile(kind.texture, max(6, round(side / 4.5))), side)
+        pattern = crop(rng, _tile(kind.texture, max(6, round(side / 4.5))), side)
         if rng.random() < 0.5:
             pattern = pattern[::-1]  # stripes lean both ways
         second = 0.3 * ink if kind.texture == "striped" else np.full(3, 250, np.float32)
@@ -182,32 +182,6 @@ def _tile(texture: str, period: int) -> Plane:
     else:
         edge = 0.33 * period - np.hypot(x % period - period / 2, y % period - period / 2)
     return np.clip(edge + 0.5, 0, 1).astype(np.float32)
-
-
-@cache
-def _noise_fields() -> tuple[Float32[np.ndarray, "G G 3"], Float32[np.ndarray, "G G 3"]]:
-    """Slow clouds of unit variance and the grain of a sensor, from which scenes are cut."""
-    rng = np.random.default_rng(0)
-    coarse = rng.normal(0, 1, (3, _GROUND // 16, _GROUND // 16)).astype(np.float32)
-    clouds = [
-        np.asarray(Image.fromarray(plane).resize((_GROUND, _GROUND), Image.Resampling.BICUBIC))
-        for plane in coarse
-    ]
-    grain = rng.normal(0, 6, (_GROUND, _GROUND, 3)).astype(np.float32)
-    return np.ascontiguousarray(np.stack(clouds, -1)), grain
-
-
-def _ground(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S S 3"]:
-    tint = rng.uniform(60, 200, 3).astype(np.float32)
-    strength = np.float32(rng.uniform(8, 25))
-    return tint + strength * _crop(rng, _noise_fields()[0], size)
-
-
-def _crop(
-    rng: np.random.Generator, field: Float32[np.ndarray, "H W *C"], side: int
-) -> Float32[np.ndarray, "side side *C"]:
-    y, x = rng.integers(0, len(field) - side + 1, 2).tolist()
-    return field[y : y + side, x : x + side]
 
 
 def _shift(box: tuple[int, int, int, int], x: int, y: int) -> tuple[int, int, int, int]:

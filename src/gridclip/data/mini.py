@@ -1,17 +1,13 @@
 """The mini data set: scenes of the mini world as real JPEG files with true LVIS-form json."""
 
 import json
-import os
-import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
 
 from gridclip.data.drawing import Scene, draw_scene
 from gridclip.data.mini_world import (
@@ -23,10 +19,21 @@ from gridclip.data.mini_world import (
     is_base,
     synonyms,
 )
+from gridclip.data.writing import (
+    Json,
+    annotation_records,
+    deal,
+    deal_evenly,
+    image_record,
+    is_finished,
+    tally,
+    whole_folder,
+    write_jpeg,
+    write_lines,
+)
 from gridclip.errors import InputError
 
 Split = Literal["train", "val"]
-_Json = dict[str, Any]
 
 VERSION = 1  # raised when the same arguments would give other files
 RECORD = "mini.json"  # tells how a folder was made; a folder without it is not finished
@@ -92,34 +99,10 @@ def make_mini(
         InputError: if an argument is out of range, or the folder holds something else.
     """
     recipe = _Recipe(seed=seed, train_images=train_images, val_images=val_images, size=size)
-    if _is_finished(dir, recipe):
+    if is_finished(dir, RECORD, asdict(recipe), what="a mini data set"):
         return
-    dir.parent.mkdir(parents=True, exist_ok=True)
-    part = dir.parent / f".{dir.name}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with whole_folder(dir) as part:
         _write(part, recipe)
-        part.replace(dir)  # an empty folder gives way; what another run finished meanwhile does not
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _is_finished(folder: Path, recipe: _Recipe) -> bool:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    record = folder / RECORD
-    try:
-        made: object = json.loads(record.read_text())
-    except (OSError, ValueError):
-        made = None
-    if made != asdict(recipe):
-        raise InputError(
-            "holds something else" if made is None else f"holds a mini data set made with {made}",
-            fix="name a new folder, or remove this one",
-            file=folder,
-            field="dir",
-        )
-    return True
 
 
 def _write(folder: Path, recipe: _Recipe) -> None:
@@ -128,23 +111,22 @@ def _write(folder: Path, recipe: _Recipe) -> None:
     categories = _categories(train["annotations"], min(1.0, recipe.train_images / _FULL))
     for name, document in (("train.json", train), ("val.json", val)):
         (folder / name).write_text(json.dumps({**document, "categories": categories}))
-    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
+    write_lines(captions, folder / "captions.jsonl")
     (folder / RECORD).write_text(json.dumps(asdict(recipe)) + "\n")
 
 
 def _write_images(
     folder: Path, split: Split, recipe: _Recipe
-) -> tuple[dict[str, list[_Json]], list[_Json]]:
+) -> tuple[dict[str, list[Json]], list[Json]]:
     """Write a split's pictures; give its json without categories, and a caption of each picture."""
     (folder / "images" / split).mkdir(parents=True)
-    images: list[_Json] = []
-    annotations: list[_Json] = []
-    captions: list[_Json] = []
+    images: list[Json] = []
+    annotations: list[Json] = []
+    captions: list[Json] = []
     rng = np.random.default_rng([recipe.seed, split == "val", 1])  # leaves the scenes' own alone
     for row, labelled in enumerate(_label_scenes(split, recipe)):
         file_name = f"{split}/{row + 1:06d}.jpg"
-        picture = Image.fromarray(labelled.scene.pixels)
-        picture.save(folder / "images" / file_name, quality=90, subsampling=0)
+        write_jpeg(labelled.scene.pixels, folder / "images" / file_name)
         images.append(_image(rng, labelled, row + 1, file_name, split))
         annotations += _annotations(labelled, row + 1, len(annotations) + 1)
         caption = describe(rng, labelled.scene.kinds)
@@ -193,56 +175,35 @@ def _long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count
     base = np.array([row for row, kind in enumerate(KINDS) if is_base(kind)])
     base = np.random.default_rng(0).permutation(base)  # who is frequent belongs to the world
     number_rare = round(_RARE_SHARE * count)
-    law = np.cumsum(1 / (np.arange(len(base)) + _ZIPF_OFFSET))
-    quantiles = (np.arange(count - number_rare) + 0.5) / (count - number_rare)
-    drawn = base[np.searchsorted(law / law[-1], quantiles)]
-    return rng.permutation(np.concatenate([drawn, np.resize(rng.permutation(rare), number_rare)]))
+    drawn = base[deal(1 / (np.arange(len(base)) + _ZIPF_OFFSET), count - number_rare)]
+    return rng.permutation(np.concatenate([drawn, deal_evenly(rng, rare, number_rare)]))
 
 
 def _even(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
     """Rows of KINDS, shuffled, each as often as the next."""
-    return rng.permutation(np.resize(rng.permutation(len(KINDS)), count))
+    return rng.permutation(deal_evenly(rng, np.arange(len(KINDS)), count))
 
 
 def _image(
     rng: np.random.Generator, labelled: _Labelled, image_id: int, file_name: str, split: Split
-) -> _Json:
+) -> Json:
     absent = sorted(set(_ID.values()) - {_ID[kind] for kind in labelled.scene.kinds})
     if split == "train":
         absent = np.sort(rng.choice(absent, _NEGATIVES, replace=False)).tolist()
-    height, width = labelled.scene.pixels.shape[:2]
-    return {
-        "id": image_id,
-        "width": width,
-        "height": height,
-        "file_name": file_name,
-        "coco_url": "",
-        "neg_category_ids": absent,
-        "not_exhaustive_category_ids": labelled.not_exhaustive,
-    }
+    size = (labelled.scene.pixels.shape[0], labelled.scene.pixels.shape[1])
+    return image_record(
+        image_id, file_name, size, absent=absent, not_exhaustive=labelled.not_exhaustive
+    )
 
 
-def _annotations(labelled: _Labelled, image_id: int, first_id: int) -> list[_Json]:
-    scene = labelled.scene
-    objects = zip(scene.kinds, scene.boxes.tolist(), scene.areas.tolist(), strict=True)
-    shown = [thing for thing, boxed in zip(objects, labelled.boxed, strict=True) if boxed]
-    return [
-        {
-            "id": first_id + row,
-            "image_id": image_id,
-            "category_id": _ID[kind],
-            "bbox": [left, top, right - left, bottom - top],
-            "area": area,
-            "segmentation": [],
-        }
-        for row, (kind, (left, top, right, bottom), area) in enumerate(shown)
-    ]
+def _annotations(labelled: _Labelled, image_id: int, first_id: int) -> list[Json]:
+    scene, shown = labelled.scene, np.array(labelled.boxed, dtype=bool)
+    ids = [_ID[kind] for kind, boxed in zip(scene.kinds, labelled.boxed, strict=True) if boxed]
+    return annotation_records(image_id, first_id, ids, scene.boxes[shown], scene.areas[shown])
 
 
-def _categories(annotations: list[_Json], scale: float) -> list[_Json]:
-    instances = Counter(annotation["category_id"] for annotation in annotations)
-    pairs = {(annotation["category_id"], annotation["image_id"]) for annotation in annotations}
-    images = Counter(category for category, _ in pairs)
+def _categories(annotations: list[Json], scale: float) -> list[Json]:
+    images, instances = tally(annotations)
     return [
         {
             "id": _ID[kind],

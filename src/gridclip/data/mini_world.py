@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gridclip.data.captions import caption
 from gridclip.data.drawing import COLOURS, SHAPES, TEXTURES, Kind
 
 KINDS = tuple(
@@ -50,25 +51,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "moon": ("crescent",),
 }
 
-# Ways to speak of one object and of several.
-TEMPLATES = (
-    "a {}",
-    "a photo of a {}",
-    "a photo of the {}",
-    "a picture of a {}",
-    "a drawing of a {}",
-    "there is a {} in the scene",
-    "{}",
-)
-_OPENINGS = (
-    "a photo of {}",
-    "a picture of {}",
-    "a drawing of {}",
-    "there is {} in the scene",
-    "{}",
-)
-_LINKS = (" and ", " next to ", " with ", ", ")
-
 
 def is_base(kind: Kind) -> bool:
     """Whether training pictures box every object of this kind."""
@@ -99,15 +81,7 @@ def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: f
         kinds: The objects of the picture; none gives the caption of an empty scene.
         synonym_rate: How often a word that has a synonym gives way to it.
     """
-    if not kinds:
-        return "an empty scene."
-    stop = "." if rng.random() < 0.5 else ""
-    phrases = [_phrase(rng, kinds[int(row)], synonym_rate) for row in rng.permutation(len(kinds))]
-    if len(phrases) == 1:
-        return TEMPLATES[int(rng.integers(len(TEMPLATES)))].format(phrases[0]) + stop
-    link = _LINKS[int(rng.integers(len(_LINKS)))]
-    listing = ", ".join(f"a {phrase}" for phrase in phrases[:-1]) + f"{link}a {phrases[-1]}"
-    return _OPENINGS[int(rng.integers(len(_OPENINGS)))].format(listing) + stop
+    return caption(rng, len(kinds), lambda row: _phrase(rng, kinds[row], synonym_rate))
 
 
 def _phrase(rng: np.random.Generator, kind: Kind, synonym_rate: float) -> str:
