@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gridclip.clip.embeddings import StoredEmbeddings
 from gridclip.clip.openclip import ClipModel, Frozen, pixel_scale
+from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
 
@@ -35,6 +37,41 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
         """Unit vector of each picture."""
+
+
+class StoredTeacher(Teacher):
+    """Embeddings that a teacher gave before; there is no network behind it.
+
+    What a batch carries (`batch.teacher`) takes its place; only the width is asked of it.
+
+    Args:
+        file: What `gridclip data embed` wrote.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+
+    def load(self) -> None:
+        """Read the width."""
+        self.width = StoredEmbeddings(self.file).width
+
+    def fingerprint(self) -> str:
+        """That of the teacher whose embeddings they are."""
+        return StoredEmbeddings(self.file).fingerprint
+
+    def forward(self, images: Images) -> Float[Tensor, "B E"]:
+        """Refuse: there is nothing to embed with.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "this batch carries no stored embeddings, and the teacher is no network",
+            fix="let the data carry them (data.init_args.embeddings), or give a ClipTeacher",
+            file=self.file,
+            field="teacher",
+        )
 
 
 class ClipTeacher(Teacher):

@@ -1,0 +1,173 @@
+"""Images without boxes, with what a frozen CLIP saw in them, as training wants them."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from gridclip.clip.pseudo_labels import Keep, PseudoLabels
+from gridclip.data.image_level import ImageLevelSource, ImageSample
+from gridclip.data.image_list import ImageList, decode_picture
+from gridclip.data.sampling import Draw
+from gridclip.data.sources import open_images
+from gridclip.data.transforms import Augmentation, Example, Resize, TrainingTransform, to_tensor
+from gridclip.errors import InputError
+from gridclip.names import read_names
+from gridclip.structures import Record, Vocabulary
+
+_RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
+_AUGMENTATION = Augmentation()
+
+
+class PseudoLabelled(ImageLevelSource):
+    """Images with stored pseudo-labels and stored embeddings.
+
+    Making one is cheap: files are opened when they are first asked for, by `check` at the latest.
+    A view carries the teacher's embedding, of the picture or of its mirror image, unless the
+    augmentation makes a teacher see another picture (`Augmentation.uncacheable`); then none does.
+
+    Args:
+        source: Images, in any form that `gridclip data pack` takes; best what it writes.
+        labels: What `gridclip data pseudo-label` wrote of these images.
+        images: What the paths in a captions or annotation file are relative to.
+        names: Names to learn from, such as the rare ones: a file of names. Their scores are those
+            among all names of the labels, and threshold and top_k are applied before. All by
+            default.
+        threshold: Names of a lower score are dropped; by default as the labels say.
+        top_k: At most so many names an image; by default as the labels say.
+        temperature: Of the softmax that makes scores; by default as the labels say.
+        keep_unlabelled: Whether images without a name left take part, for alignment alone.
+        resize: Size of the pictures; one of the shortest sides is drawn for each.
+        augmentation: What chance does to a picture.
+        seed: Of the augmentation.
+    """
+
+    def __init__(  # noqa: PLR0913 - one argument a setting
+        self,
+        source: str,
+        labels: str,
+        images: str | None = None,
+        names: str | None = None,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        keep_unlabelled: bool = True,
+        resize: Resize = _RESIZE,
+        augmentation: Augmentation = _AUGMENTATION,
+        seed: int = 0,
+    ) -> None:
+        self.source, self.labels_file = Path(source), Path(labels)
+        self.folder = Path(images) if images else None
+        self.names_file = Path(names) if names else None
+        asked = {"threshold": threshold, "top_k": top_k, "temperature": temperature}
+        self._asked = {name: value for name, value in asked.items() if value is not None}
+        Keep(**self._asked)  # type: ignore[arg-type] # refuses at once what makes no sense
+        self.keep_unlabelled, self.seed = keep_unlabelled, seed
+        self.transform = TrainingTransform(resize, augmentation)
+        self.has_embeddings = not augmentation.uncacheable()
+
+    @cached_property
+    def labels(self) -> PseudoLabels:
+        """The file of pseudo-labels, opened."""
+        return PseudoLabels(self.labels_file)
+
+    @cached_property
+    def listed(self) -> ImageList:
+        """The images, opened."""
+        return open_images(self.source, self.folder)
+
+    @cached_property
+    def keep(self) -> Keep:
+        """What was asked for, and for the rest what the labels say."""
+        said = self.labels.recipe.keep
+        stated = {name: getattr(said, name) for name in ("threshold", "top_k", "temperature")}
+        return Keep(**{**stated, **self._asked})
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:  # type: ignore[override]
+        """The names that scores are of."""
+        return read_names(self.names_file) if self.names_file else self.labels.recipe.vocabulary
+
+    @cached_property
+    def sizes(self) -> Int64[np.ndarray, "I 2"]:  # type: ignore[override]
+        """Height and width of each image that takes part."""
+        return self.labels.sizes[self.rows]
+
+    @cached_property
+    def rows(self) -> Int64[np.ndarray, "I"]:
+        """Row in the source of each image that takes part."""
+        everything = np.arange(len(self.labels))
+        if self.keep_unlabelled:
+            return everything
+        return everything[[bool(self._scores(row).any()) for row in everything.tolist()]]
+
+    def check(self) -> None:
+        """Refuse, before any training, what cannot be read.
+
+        Raises:
+            InputError: if a file is missing or cut short, the labels are of other images or lack
+                some of the names, or more names are asked for than are stored.
+        """
+        if self.labels.recipe.origin["source"] != self.listed.fingerprint():
+            raise InputError(
+                f"its labels are of other images than {self.source} holds",
+                fix="give the source that was labelled (a folder and its packed shards are the "
+                "same), or label this one: gridclip data pseudo-label",
+                file=self.labels_file,
+                field="labels",
+            )
+        self.labels.check(self.keep)
+        unknown = [name for name in self.vocabulary.names if name not in self._places]
+        if unknown:
+            raise InputError(
+                f"{len(unknown)} names are not among those labelled: {', '.join(unknown[:3])}",
+                fix="take them out, or label again with a vocabulary that has them",
+                file=self.names_file,
+                field="names",
+            )
+        if not len(self.rows):
+            raise InputError(
+                "no image has a pseudo-label left",
+                fix="lower threshold, raise top_k, or set keep_unlabelled to true",
+                file=self.labels_file,
+                field="threshold",
+            )
+
+    def __getitem__(self, draw: Draw | int) -> ImageSample:
+        """Read and transform one image; augmentation is a function of (seed, epoch, row) alone.
+
+        Raises:
+            InputError: if the picture cannot be read.
+        """
+        turn, epoch = draw if isinstance(draw, Draw) else (draw, 0)
+        row = int(self.rows[turn])
+        stored = decode_picture(self.listed.read(row), self.listed.place_of(row))
+        view = self.transform(
+            Example(stored, np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)),
+            np.random.default_rng((self.seed, epoch, row)),
+        )
+        height, width, _ = stored.shape
+        return ImageSample(
+            picture=to_tensor(view.picture),
+            scores=torch.from_numpy(self._scores(row)),
+            record=Record(row, self.listed.image(row).path, height, width),
+            teacher=self._embedding(row, view.mirrored) if self.has_embeddings else None,
+        )
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Row of each name in the labels."""
+        return {name: row for row, name in enumerate(self.labels.recipe.vocabulary.names)}
+
+    @cached_property
+    def _columns(self) -> Int64[np.ndarray, "K"]:
+        return np.array([self._places[name] for name in self.vocabulary.names])
+
+    def _embedding(self, row: int, mirrored: bool) -> Float[Tensor, "E"]:
+        return torch.from_numpy(self.labels.embedding(row, mirrored))
+
+    def _scores(self, row: int) -> Float32[np.ndarray, "K"]:
+        return self.labels.scores(row, self.keep)[self._columns]
