@@ -23,7 +23,7 @@ _EXAMPLES = 3
 class Fault(NamedTuple):
     """Rows of one list that break one rule."""
 
-    list: str  # images, annotations, categories, detections
+    name: str  # of the list: images, annotations, categories, detections
     rule: str  # follows the list's name, as in "with a box of no size"
     key: str  # of the value at fault; empty if the whole row is
     rows: list[int]
@@ -37,10 +37,10 @@ class FaultError(InputError):
 
     def __init__(self, fault: Fault, file: Path | None) -> None:
         super().__init__(
-            f"{len(fault.rows)} of {fault.total} {fault.list} {fault.rule}: {fault.examples}",
+            f"{len(fault.rows)} of {fault.total} {fault.name} {fault.rule}: {fault.examples}",
             fix=fault.fix,
             file=file,
-            field=f"{fault.list}[{fault.rows[0]}]" + (f".{fault.key}" if fault.key else ""),
+            field=f"{fault.name}[{fault.rows[0]}]" + (f".{fault.key}" if fault.key else ""),
         )
         self.fault = fault
 

@@ -1,238 +1,71 @@
-"""LVIS- and COCO-form annotation files: read once, checked whole, kept as columns."""
+"""LVIS- and COCO-form annotation files: read once, checked whole, kept as columns on disk."""
 
-from collections.abc import Sequence
+import logging
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from gridclip.data.columns import RAGGED
+from gridclip.data.columns import Annotations as Annotations
+from gridclip.data.columns import Category as Category
+from gridclip.data.columns import Ragged as Ragged
+from gridclip.data.faults import Faults, drop_faults
+from gridclip.data.index import Columns, indexed
+from gridclip.data.rules import to_columns
+from gridclip.lists import parse_lists
 
-from gridclip.errors import InputError
-from gridclip.lists import read_lists
-from gridclip.records import Records, is_frequency, is_text, is_whole_list
-
-Frequency = Literal["r", "c", "f"]
-
-# LVIS v1 boxes come from polygons and overshoot their image by fractions of a pixel. Up to this
-# many pixels are clipped silently; more is taken for an error.
-OVERSHOOT = 2.0
+logger = logging.getLogger(__name__)
 
 
-class Category(NamedTuple):
-    """One name of the data set."""
-
-    id: int  # as in the file, from 1
-    name: str
-    frequency: Frequency | None  # rare, common or frequent in LVIS; None in COCO
-
-
-class Ragged(NamedTuple):
-    """Lists of different lengths, end to end: one flat array that workers share."""
-
-    values: Shaped[np.ndarray, "V ..."]
-    offsets: Int64[np.ndarray, "I+1"]
-
-    def of(self, row: int) -> Shaped[np.ndarray, "v ..."]:
-        """Give the list of one row."""
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def keep(self, kept: Bool[np.ndarray, "V"]) -> "Ragged":
-        """Leave values out; the rows stay."""
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return Ragged(self.values[kept], before[self.offsets])
-
-
-class Annotations(NamedTuple):
-    """What an annotation file says: I images, C categories, T boxes of all images."""
-
-    file: Path
-    categories: tuple[Category, ...]  # by ascending id
-    image_ids: Int64[np.ndarray, "I"]
-    paths: Shaped[np.ndarray, "I"]  # strings, relative to the folder of the images
-    sizes: Int64[np.ndarray, "I 2"]  # height, width
-    boxes: Ragged  # float32, T x 4, xyxy in pixels of the original image; without crowds
-    labels: Ragged  # rows of categories, one for each box
-    negative: Ragged  # rows of categories that are verified to be absent from the image
-    not_exhaustive: Ragged  # rows of categories of which not every object has a box
-
-
-def read_annotations(file: Path) -> Annotations:
+def read_annotations(
+    file: Path, faults: Faults = "refuse", folder: str | None = None
+) -> Annotations:
     """Read a file of LVIS form (v0.5, v1) or COCO form.
 
     Crowd regions (`iscrowd`) are left out. Boxes that overshoot their image by at most OVERSHOOT
-    pixels are clipped to it.
+    pixels are clipped to it. What was read is kept under $GRIDCLIP_CACHE, by the file's content,
+    and mapped by all processes that read it again.
 
     Args:
         file: The json file.
+        faults: `refuse` stops at the first kind of fault; `drop` leaves out the images and boxes at
+            fault, and logs how many. What is wrong with the file as a whole or with its categories
+            is always refused.
+        folder: Keep only the images that lie here: `val2017` gives LVIS minival of LVIS val.
 
     Raises:
         InputError: if anything in it cannot be trusted; the first kind of fault found is told with
             its count, up to three examples, and the fix.
     """
-    listed, images, annotations = read_lists(file)
-    categories = _read_categories(listed)
-    category_ids = np.array([category.id for category in categories])
-    image_ids = _read_ids(images)
-    sizes = _read_sizes(images)
-    boxes, labels = _read_boxes(annotations, category_ids, image_ids, sizes)
+    columns = indexed(file, faults, lambda content: _make(file, content, faults))
+    for line in columns.facts["dropped"]:
+        logger.warning("%s: %s", file, line)
+    annotations = _annotations(file, columns)
+    return annotations if folder is None else annotations.in_folder(folder)
+
+
+def _make(file: Path, content: bytes, faults: Faults) -> Columns:
+    lists = parse_lists(file, content)
+    if faults == "drop":
+        lists, dropped = drop_faults(file, lists)
+    else:
+        dropped = []
+    found = to_columns(file, lists)
+    arrays = {name: getattr(found, name) for name in ("image_ids", "paths", "sizes")}
+    for name in RAGGED:
+        column: Ragged = getattr(found, name)
+        arrays |= {name: column.values, f"{name}_offsets": column.offsets}
+    return Columns(arrays, {"categories": found.categories, "dropped": dropped})
+
+
+def _annotations(file: Path, columns: Columns) -> Annotations:
+    arrays, facts = columns
+    # As json gives them back: the tuple of synonyms has become a list.
+    rows = (dict(zip(Category._fields, values, strict=True)) for values in facts["categories"])
+    categories = (Category(**row | {"synonyms": tuple(row["synonyms"])}) for row in rows)
     return Annotations(
         file=file,
-        categories=categories,
-        image_ids=image_ids,
-        paths=np.array(_read_paths(images)),
-        sizes=sizes,
-        boxes=boxes,
-        labels=labels,
-        negative=_read_rows(images, "neg_category_ids", category_ids),
-        not_exhaustive=_read_rows(images, "not_exhaustive_category_ids", category_ids),
+        categories=tuple(categories),
+        image_ids=arrays["image_ids"],
+        paths=arrays["paths"],
+        sizes=arrays["sizes"],
+        **{name: Ragged(arrays[name], arrays[f"{name}_offsets"]) for name in RAGGED},
     )
-
-
-def _read_categories(records: Records) -> tuple[Category, ...]:
-    ids = _read_ids(records)
-    records.refuse(
-        ids < 1,
-        "id",
-        "with an id below 1 (ids of LVIS and COCO start at 1)",
-        fix="add 1 to every category id: in categories, annotations and the lists of the images",
-    )
-    names = records.column("name", is_text, "a name")
-    records.refuse_repeats("name", names)
-    frequencies = records.column("frequency", is_frequency, "r, c or f", default=None)
-    if any(frequencies):
-        records.refuse(
-            [frequency is None for frequency in frequencies],
-            "frequency",
-            "without a frequency, which others have",
-            fix="give every category its frequency (r, c or f), or none",
-        )
-    rows = zip(ids.tolist(), names, frequencies, strict=True)
-    return tuple(sorted(Category(*row) for row in rows))
-
-
-def _read_ids(records: Records) -> Int64[np.ndarray, "R"]:
-    if not len(records):
-        fix = f"list the {records.name}"
-        raise InputError("the list is empty", fix=fix, file=records.file, field=records.name)
-    ids = records.integers("id")
-    records.refuse_repeats("id", ids)
-    return ids
-
-
-def _read_sizes(images: Records) -> Int64[np.ndarray, "I 2"]:
-    sides = {key: images.integers(key) for key in ("height", "width")}
-    for key, side in sides.items():
-        images.refuse(
-            side < 1, key, f"with no {key}", fix="write the size of the picture in pixels"
-        )
-    return np.stack([*sides.values()], axis=1)
-
-
-def _read_paths(images: Records) -> list[str]:
-    """Read `file_name`; LVIS v1 has none, and the end of `coco_url` says it: train2017/9.jpg."""
-    sort = "a path relative to the folder of the images"
-    names = images.column("file_name", lambda value: value is None or is_text(value), sort, None)
-    # An empty coco_url is common in own data, and harmless beside a file_name.
-    urls = images.column("coco_url", lambda value: not value or is_text(value), "a URL", None)
-    paths = [
-        name or (url and "/".join(url.split("/")[-2:]))
-        for name, url in zip(names, urls, strict=True)
-    ]
-    images.refuse(
-        [not path for path in paths],
-        "file_name",
-        "with neither file_name nor coco_url",
-        fix=f"give each a file_name: {sort}",
-    )
-    return paths
-
-
-def _read_boxes(
-    records: Records,
-    category_ids: Int64[np.ndarray, "C"],
-    image_ids: Int64[np.ndarray, "I"],
-    sizes: Int64[np.ndarray, "I 2"],
-) -> tuple[Ragged, Ragged]:
-    records.refuse_repeats("id", records.integers("id"))
-    images = _rows_of(records.integers("image_id"), image_ids)
-    records.refuse(
-        images < 0,
-        "image_id",
-        "of an image that the file does not list",
-        fix="list the image, or remove the annotations",
-    )
-    labels = _rows_of(records.integers("category_id"), category_ids)
-    records.refuse(
-        labels < 0,
-        "category_id",
-        f"of a category that the file does not list (its ids: {_span(category_ids)})",
-        fix="list the category, or mend the id (ids from 0 need 1 added)",
-    )
-    crowd = records.column(
-        "iscrowd", lambda value: value in (0, 1), "0 or 1 (a region of many objects)", 0
-    )
-    single = ~np.array(crowd, dtype=bool)
-    corners = _read_corners(records, sizes[images], single)
-    order = np.argsort(images, kind="stable")
-    offsets = np.searchsorted(images[order], np.arange(len(image_ids) + 1))
-    kept = single[order]
-    return (
-        Ragged(corners[order], offsets).keep(kept),
-        Ragged(labels[order], offsets).keep(kept),
-    )
-
-
-def _read_corners(
-    records: Records, sizes: Int64[np.ndarray, "T 2"], checked: Bool[np.ndarray, "T"]
-) -> Float32[np.ndarray, "T 4"]:
-    """Turn xywh into xyxy inside the image; what is not checked need not be a good box."""
-    boxes = records.boxes()
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    limits = sizes[:, [1, 0, 1, 0]]
-    remove = "mend or remove these annotations"
-    records.refuse(
-        checked & (boxes[:, 2:] <= 0).any(1), "bbox", "with a box of no size", fix=remove
-    )
-    outside = np.maximum(-corners, corners - limits).max(1, initial=0.0) > OVERSHOOT
-    records.refuse(
-        checked & outside,
-        "bbox",
-        f"with a box that leaves its image by more than {OVERSHOOT:g} pixels",
-        fix="boxes are x, y, width, height in pixels of the image: clip them, or " + remove,
-        note=lambda row: f" in {sizes[row, 1]} x {sizes[row, 0]}",
-    )
-    clipped = corners.clip(0, limits).astype(np.float32)
-    empty = (clipped[:, 2:] <= clipped[:, :2]).any(1)
-    records.refuse(checked & empty, "bbox", "with a box of no size inside its image", fix=remove)
-    return clipped
-
-
-def _read_rows(images: Records, key: str, category_ids: Int64[np.ndarray, "C"]) -> Ragged:
-    """Read a list of category ids for each image; COCO form has none."""
-    lists = images.column(key, is_whole_list, "a list of category ids", default=[])
-    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    rows = Ragged(_rows_of(_flat(lists), category_ids), offsets)
-    unknown = (rows.keep(rows.values < 0)).offsets
-    images.refuse(
-        np.diff(unknown) > 0,
-        key,
-        f"that name a category the file does not list (its ids: {_span(category_ids)})",
-        fix="list the category, or take the id out (ids from 0 need 1 added)",
-    )
-    return rows
-
-
-def _flat(lists: Sequence[Sequence[int]]) -> Int64[np.ndarray, "V"]:
-    return np.array([value for values in lists for value in values], dtype=np.int64)
-
-
-def _rows_of(ids: Int64[np.ndarray, "V"], known: Int64[np.ndarray, "R"]) -> Int64[np.ndarray, "V"]:
-    """Find where each id stands among the known, distinct ones; -1 for a stranger."""
-    order = np.argsort(known)
-    places = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
-    rows = order[places]
-    return np.where(known[rows] == ids, rows, -1)
-
-
-def _span(ids: Int64[np.ndarray, "C"]) -> str:
-    return f"{len(ids)} from {ids[0]} to {ids[-1]}"
