@@ -80,6 +80,19 @@ def test_precomputed_vectors_are_found_by_name_and_normalised(tmp_path):
     assert torch.allclose(text(Vocabulary(["cup", "cat"]))[0], row / row.norm(), atol=1e-6)
 
 
+def test_centred_vectors_lose_what_all_names_share_and_are_another_language(tmp_path):
+    names = ["cat", "dog", "cup", "bat"]
+    plain = _vectors(tmp_path, 4, names)
+    centred = TextVectors(str(tmp_path / "v.npy"), str(tmp_path / "n.json"), centred=True)
+    rows = np.load(tmp_path / "v.npy").astype("float64")
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows -= rows.mean(axis=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    # Two of the names only: the mean is the file's, whatever the vocabulary.
+    assert np.allclose(centred(Vocabulary(["bat", "dog"])), rows[[3, 1]], atol=1e-6)
+    assert centred.fingerprint() != plain.fingerprint()
+
+
 def test_vectors_of_another_number_than_names_are_refused_with_the_file(tmp_path):
     with pytest.raises(InputError, match=r"v\.npy: 3 vectors for the 2 names"):
         _vectors(tmp_path, 3, ["cat", "dog"])
