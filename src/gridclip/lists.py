@@ -48,14 +48,19 @@ class Lists(NamedTuple):
     images: Any
     annotations: Any
 
-    def records(self, file: Path) -> tuple[Records, Records, Records]:
+    def records(self, file: Path, shown: "Lists | None" = None) -> tuple[Records, Records, Records]:
         """Give them for reading by column.
+
+        Args:
+            file: Where they were read.
+            shown: The same with other values, for the messages to show.
 
         Raises:
             InputError: if one is no list of objects.
         """
         categories, images, annotations = (
-            Records(file, name, rows) for name, rows in self._asdict().items()
+            Records(file, name, rows, getattr(shown, name, None))
+            for name, rows in self._asdict().items()
         )
         return categories, images, annotations
 

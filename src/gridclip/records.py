@@ -52,16 +52,20 @@ class Records:
         file: Where they were read, for the messages; None if they never were in a file.
         name: What the list is called: images, annotations, categories, detections.
         rows: What should be a list of objects.
+        shown: What messages show of each; the rows themselves if not given.
 
     Raises:
         InputError: if it is something else.
     """
 
-    def __init__(self, file: Path | None, name: str, rows: object) -> None:
+    def __init__(
+        self, file: Path | None, name: str, rows: object, shown: list[Any] | None = None
+    ) -> None:
         if not isinstance(rows, list):
             problem = f"is {_kind(rows)}, not a list of objects"
             raise InputError(problem, fix="give a json list", file=file, field=name)
         self.file, self.name, self.rows = file, name, rows
+        self.shown = rows if shown is None else shown
         strange = [not isinstance(record, dict) for record in rows]
         self.refuse(strange, "", "that are not an object", fix="make each an object, or remove it")
 
@@ -124,17 +128,31 @@ class Records:
 
         Args:
             bad: One flag for each object.
-            key: The key at fault.
+            key: The key at fault; empty if the whole object is.
             problem: Follows "3 of 10 annotations", as in "with a box outside its image".
             fix: What to do about it.
             note: What to add to the example of a row, such as the size of its image.
         """
-        rows = np.flatnonzero(bad).tolist()
-        if rows:
-            examples = "; ".join(self._example(row, key) + note(row) for row in rows[:_EXAMPLES])
-            more = "; ..." if len(rows) > _EXAMPLES else ""
-            fault = Fault(self.name, problem, key, rows, len(self.rows), examples + more, fix)
+        fault = self.find(bad, key, problem, fix=fix, note=note)
+        if fault is not None:
             raise FaultError(fault, self.file)
+
+    def find(
+        self,
+        bad: list[bool] | Bool[np.ndarray, "R"],
+        key: str,
+        problem: str,
+        *,
+        fix: str,
+        note: Callable[[int], str] = lambda _: "",
+    ) -> Fault | None:
+        """Tell what `refuse` would, without raising it."""
+        rows = np.flatnonzero(bad).tolist()
+        if not rows:
+            return None
+        examples = "; ".join(self._example(row, key) + note(row) for row in rows[:_EXAMPLES])
+        more = "; ..." if len(rows) > _EXAMPLES else ""
+        return Fault(self.name, problem, key, rows, len(self.rows), examples + more, fix)
 
     def _values(self, key: str, what: str, default: object = _MISSING) -> list[Any]:
         values = [row.get(key, default) for row in self.rows]
@@ -154,7 +172,7 @@ class Records:
         return array
 
     def _example(self, row: int, key: str) -> str:
-        record = self.rows[row]
+        record = self.shown[row]
         if not isinstance(record, dict):
             return f"[{row}] is {reprlib.repr(record)}"
         name = f" (id {reprlib.repr(record['id'])})" if "id" in record else ""

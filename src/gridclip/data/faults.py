@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gridclip.data.rules import LOW_ID, UNKNOWN_IN_LIST, to_columns
+from gridclip.errors import InputError
 from gridclip.lists import Lists
 from gridclip.records import Fault, FaultError
 
@@ -25,6 +26,8 @@ _REQUIRED = {
     "images": ("id", "height", "width", "file_name"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
 }
+
+_TOGETHER = {side: ("height", "width") for side in ("height", "width")}
 
 
 class Finding(NamedTuple):
@@ -68,7 +71,8 @@ def survey(
         InputError: if what is wrong lies not in single rows.
     """
     findings: list[Finding] = []
-    while (fault := _first_fault(file, lists)) is not None:
+    shown = lists
+    while (fault := _first_fault(file, lists, shown)) is not None:
         if any(fault == finding.fault for finding in findings):  # could not be set aside
             raise FaultError(fault, file)
         findings.append(Finding(fault, _repair(fault, lists)))
@@ -98,7 +102,11 @@ def drop_faults(file: Path, lists: Lists) -> tuple[Lists, list[str]]:
         lines.append(f"{finding.outcome}: {what}: {fault.examples}")
     if found.follow:
         lines.append(f"dropped: {found.follow} annotations of images that were dropped")
-    return edited(lists, found.edits), lines
+    kept = edited(lists, found.edits)
+    if not kept.images:
+        problem = f"every image is at fault; {lines[0]}"
+        raise InputError(problem, fix="mend the file: gridclip data check FILE", file=file)
+    return kept, lines
 
 
 def edited(lists: Lists, edits: Edits) -> Lists:
@@ -111,9 +119,9 @@ def edited(lists: Lists, edits: Edits) -> Lists:
     return Lists(*kept)
 
 
-def _first_fault(file: Path, lists: Lists) -> Fault | None:
+def _first_fault(file: Path, lists: Lists, shown: Lists) -> Fault | None:
     try:
-        to_columns(file, lists)
+        to_columns(file, lists, shown)
     except FaultError as error:
         return error.fault
     return None
@@ -145,8 +153,8 @@ def _merged(parts: Any) -> Edits:  # noqa: ANN401
 
 def _neutral(fault: Fault, lists: Lists) -> Edits:
     """Replace the values at fault by such as break no rule, here or elsewhere."""
-    if fault.rule == LOW_ID:
-        return _ids_from_one(lists)
+    if fault.rule == LOW_ID or fault.rule.startswith(UNKNOWN_IN_LIST):
+        return _repair(fault, lists)
     records = getattr(lists, fault.name)
     fresh = _unused_ids(records)
     values: dict[str, Callable[[int], Any]] = {
@@ -164,7 +172,7 @@ def _neutral(fault: Fault, lists: Lists) -> Edits:
         "bbox": lambda _: [0, 0, 1, 1],
         "iscrowd": lambda _: 0,
     }
-    keys = (fault.key,) if fault.key else _REQUIRED[fault.name]
+    keys = _TOGETHER.get(fault.key, (fault.key,)) if fault.key else _REQUIRED[fault.name]
     return {fault.name: {row: {key: values[key](row) for key in keys} for row in fault.rows}}
 
 

@@ -21,14 +21,19 @@ LOW_ID = "with an id below 1 (ids of LVIS and COCO start at 1)"
 UNKNOWN_IN_LIST = "that name a category the file does not list"
 
 
-def to_columns(file: Path, lists: Lists) -> Annotations:
+def to_columns(file: Path, lists: Lists, shown: Lists | None = None) -> Annotations:
     """Turn the lists into columns if they keep every rule.
+
+    Args:
+        file: Where they were read.
+        lists: What it says.
+        shown: The same with other values, for the messages to show.
 
     Raises:
         FaultError: for the first rule that is broken, with all rows that break it.
         InputError: if a list is none, or is empty.
     """
-    listed, images, annotations = lists.records(file)
+    listed, images, annotations = lists.records(file, shown)
     categories = _read_categories(listed)
     category_ids = np.array([category.id for category in categories])
     image_ids = _read_ids(images)
@@ -99,15 +104,11 @@ def _read_sizes(images: Records) -> Int64[np.ndarray, "I 2"]:
 
 
 def _read_paths(images: Records) -> list[str]:
-    """Read `file_name`; LVIS v1 has none, and the end of `coco_url` says it: train2017/9.jpg."""
     sort = "a path relative to the folder of the images"
     names = images.column("file_name", lambda value: value is None or is_text(value), sort, None)
     # An empty coco_url is common in own data, and harmless beside a file_name.
     urls = images.column("coco_url", lambda value: not value or is_text(value), "a URL", None)
-    paths = [
-        name or (url and "/".join(url.split("/")[-2:]))
-        for name, url in zip(names, urls, strict=True)
-    ]
+    paths = [picture_path(*pair) for pair in zip(names, urls, strict=True)]
     images.refuse(
         [not path for path in paths],
         "file_name",
@@ -115,6 +116,11 @@ def _read_paths(images: Records) -> list[str]:
         fix=f"give each a file_name: {sort}",
     )
     return paths
+
+
+def picture_path(file_name: str | None, coco_url: str | None) -> str:
+    """Give `file_name`; LVIS v1 has none, and the end of `coco_url` says it: train2017/9.jpg."""
+    return file_name or "/".join((coco_url or "").split("/")[-2:])
 
 
 def _read_boxes(

@@ -1,0 +1,179 @@
+"""The command that lists all that is wrong with an annotation file, and writes a mended copy."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from gridclip.data.faults import Edits, Finding, Survey, edited, survey
+from gridclip.data.mending import write_edited
+from gridclip.data.pictures import read_picture
+from gridclip.data.rules import picture_path
+from gridclip.errors import InputError
+from gridclip.lists import Lists, parse_lists
+from gridclip.records import Fault, Records, read_content
+
+
+def check_annotations(file: Path, images: Path | None = None, fix: Path | None = None) -> None:
+    """List every problem of an annotation file, with counts, examples and what to do.
+
+    The exit status is 0 if there is none (or none is left in the repaired copy), else 1.
+
+    Args:
+        file: Json file in LVIS or COCO form. It is never changed.
+        images: Folder of the pictures. With it, every picture is decoded: absent, broken and
+            truncated ones are problems, and those of another size than the file says.
+        fix: Where to write a repaired copy: a new file. Images and boxes at fault are left out;
+            doubled ids of boxes, category ids from 0 and unknown ids in lists are mended.
+    """
+    if fix is not None:
+        _require_new(fix, file)
+    content = read_content(file)
+    lists = parse_lists(file, content)
+    found = find_problems(file, lists, images)
+    console = Console()
+    _print(console, file, found, lists)
+    left = bool(found.findings)
+    if fix is not None:
+        # Asked before it is written: what is left out may leave others in want, or nothing at all.
+        mended = edited(lists, found.edits)
+        if not mended.images:
+            problem, advice = "not written: every image is at fault", "mend the problems by hand"
+            raise InputError(problem, fix=advice, file=fix)
+        remaining = find_problems(fix, mended)
+        write_edited(content, found.edits, fix)
+        console.print(f"\nwrote {escape(str(fix))}", soft_wrap=True)
+        _print(console, fix, remaining, mended)
+        left = bool(remaining.findings)
+    if left:
+        raise SystemExit(1)
+
+
+def find_problems(file: Path, lists: Lists, images: Path | None = None) -> Survey:
+    """Find all that breaks a rule of reading, and what makes training or evaluation fail later.
+
+    Args:
+        file: Where the lists were read.
+        lists: They are left as they are.
+        images: Folder of the pictures; None leaves them unread.
+
+    Raises:
+        InputError: if a list is none or empty, or the folder does not exist.
+    """
+    if images is not None and not images.is_dir():
+        raise InputError("is no folder", fix="give that of the pictures", file=images)
+
+    def pictures(sound: Lists, edits: Edits) -> list[Fault]:
+        return [] if images is None else _find_pictures(file, sound, edits, images)
+
+    found = survey(file, lists, pictures)
+    unverified = _find_unverified(file, found)
+    if unverified is None:
+        return found
+    return found._replace(findings=[*found.findings, unverified])
+
+
+_ABSENT, _BROKEN, _RESIZED = (
+    "whose picture does not exist",
+    "whose picture cannot be read whole",
+    "whose picture has another size than listed",
+)
+_PICTURE_FIXES = {
+    _ABSENT: "put it into the folder of the pictures, or mend its path",
+    _BROKEN: "fetch or write it again, or take it out",
+    _RESIZED: "give the picture that was annotated, or mend width, height and boxes",
+}
+
+
+def _find_pictures(file: Path, lists: Lists, edits: Edits, folder: Path) -> list[Fault]:
+    """Decode every picture but those of rows that go anyway."""
+
+    def judge(row: int) -> tuple[str, str]:
+        image = lists.images[row]
+        if edits["images"].get(row, {}) is None:
+            return "", ""
+        path = folder / picture_path(image.get("file_name"), image.get("coco_url"))
+        return _judge(path, (image["height"], image["width"]))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = range(len(lists.images))
+        judged = pool.map(judge, rows)
+        console = Console(stderr=True)
+        verdicts = [*track(judged, "decoding pictures", len(rows), console=console, transient=True)]
+    records = Records(file, "images", lists.images)
+    faults = (
+        records.find(
+            [verdict == rule for verdict, _ in verdicts],
+            "file_name",
+            rule,
+            fix=fix,
+            note=lambda row: verdicts[row][1],
+        )
+        for rule, fix in _PICTURE_FIXES.items()
+    )
+    return [fault for fault in faults if fault is not None]
+
+
+def _judge(file: Path, listed: tuple[int, int]) -> tuple[str, str]:
+    """Say which rule a picture breaks, if any, and how."""
+    try:
+        if not file.is_file():
+            return _ABSENT, f" at {file}"
+    except (OSError, ValueError):  # a name that no file can have
+        return _ABSENT, ""
+    try:
+        height, width, _ = read_picture(file).shape
+    except InputError as error:
+        return _BROKEN, f" ({error.__cause__ or 'more than 8 bits a channel'})"
+    if (height, width) == listed:
+        return "", ""
+    return _RESIZED, f" is {width} x {height}, listed as {listed[1]} x {listed[0]}"
+
+
+def _find_unverified(file: Path, found: Survey) -> Finding | None:
+    """Find the categories whose AP nothing defines; whether they matter, only a person knows."""
+    own = [finding.edits.get("annotations", {}) for finding in found.findings]
+    bad = {row for edits in own for row, change in edits.items() if change is None}
+    seen = {
+        annotation["category_id"]
+        for row, annotation in enumerate(found.sound.annotations)
+        if row not in bad and not annotation.get("iscrowd")
+    }
+    for image in found.sound.images:
+        seen.update(image.get("neg_category_ids", ()))
+    categories = found.sound.categories
+    fault = Records(file, "categories", categories).find(
+        [category["id"] not in seen for category in categories],
+        "name",
+        "that no image verifies: never boxed, never listed as absent, so AP is undefined",
+        fix="add images that show them or are known not to, or take them out of the list",
+    )
+    return None if fault is None else Finding(fault, {})
+
+
+def _require_new(output: Path, file: Path) -> None:
+    """Refuse, before any work, to write over something."""
+    if output.exists():
+        same = file.exists() and output.samefile(file)
+        problem = "is the file to repair, which is never changed" if same else "exists already"
+        raise InputError(problem, fix="give the name of a new file", file=output, field="fix")
+
+
+def _print(console: Console, file: Path, found: Survey, lists: Lists) -> None:
+    if not found.findings:
+        sizes = ", ".join(f"{len(rows)} {name}" for name, rows in lists._asdict().items())
+        console.print(f"{escape(str(file))}: no problem in {sizes}", soft_wrap=True)
+        return
+    table = Table("problem", "count", "first examples", "fix", "--fix", show_lines=True)
+    for fault, outcome in ((finding.fault, finding.outcome) for finding in found.findings):
+        count = f"{len(fault.rows)} of {fault.total}"
+        problem = f"{fault.name} {fault.rule}"
+        table.add_row(*map(escape, (problem, count, fault.examples, fault.fix, outcome)))
+    table.title = f"{escape(str(file))}: {len(found.findings)} kinds of problems"
+    console.print(table)
+    if found.follow:
+        console.print(f"With the images at fault go {found.follow} annotations of theirs.")
