@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
+from gridclip.clip.fitted import ImageEncoder, save_encoder
 from gridclip.detectors.base import Detector
 from gridclip.lightning_cli import build
+from gridclip.networks.backbone import TimmBackbone
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted(
@@ -22,7 +24,7 @@ CLIPS = (
 
 @pytest.fixture
 def stand_ins(tmp_path):
-    """Arguments for what a row names and this machine lacks: CLIP's weights, vectors of names."""
+    """Arguments for what a row names and this machine lacks: weights, vectors, a fitted teacher."""
     np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(3, 512)))
     (tmp_path / "names.txt").write_text("cat\ndog\ncup\n")
 
@@ -39,6 +41,10 @@ def stand_ins(tmp_path):
             text = "--model.detector.init_args.text.init_args"
             given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
             given += [f"{text}.names={tmp_path / 'names.txt'}"]
+        if detector.get("teacher", {}).get("class_path") == "FittedTeacher":
+            name, file = "tf_efficientnet_lite0", tmp_path / "teacher.safetensors"
+            save_encoder(ImageEncoder(TimmBackbone(name), 512), file, backbone=name, side=64)
+            given.append(f"--model.detector.init_args.teacher.init_args.file={file}")
         return given
 
     return arguments
