@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # These imports let a configuration name the classes without their modules.
@@ -16,11 +16,12 @@ from gridclip import assign  # noqa: F401
 from gridclip.clip import teacher, text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
-from gridclip.data import module, synthetic  # noqa: F401
+from gridclip.data import module, pseudo_labelled, synthetic  # noqa: F401
 from gridclip.detectors import gridclip  # noqa: F401
 from gridclip.networks import backbone  # noqa: F401
 from gridclip.runs import (
     RUN_DIR_VARIABLE,
+    LastCheckpoint,
     RunFiles,
     SaveRecipe,
     choose_run_dir,
@@ -56,6 +57,12 @@ class GridClipCLI(LightningCLI):
             default=None,
             help="Folder of this run (default: $GRIDCLIP_RUN_DIR, else runs/<row>/<time>).",
         )
+        parser.add_argument(
+            "--checkpoint_every_steps",
+            type=int | None,
+            default=None,
+            help="Steps between checkpoints within an epoch; each epoch's end has one anyway.",
+        )
         parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
 
     def before_instantiate_classes(self) -> None:
@@ -71,16 +78,12 @@ class GridClipCLI(LightningCLI):
         """Add what every run has: loggers, checkpoints, history, pictures."""
         folder = Path(self._get(self.config, "run_dir"))
         kwargs.setdefault("default_root_dir", str(folder))
+        every_steps = self._get(self.config, "checkpoint_every_steps")
         logger = self._get(self.config, "trainer.logger")
         if logger is None:
             kwargs["logger"] = default_loggers(folder)
         self.trainer_defaults["callbacks"] = [
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                filename="last",
-                enable_version_counter=False,
-                save_on_train_epoch_end=True,
-            ),
+            LastCheckpoint(folder / "checkpoints", every_steps),
             RunFiles(folder),
             ValidationPictures(folder / "pictures"),
         ]

@@ -1,7 +1,7 @@
 """The run folder: the recipe, the weights, the history and the figures of one training.
 
 config.yaml            the recipe, complete
-checkpoints/last.ckpt  tensors only
+checkpoints/last.ckpt  tensors and counters only; always whole
 history.jsonl          one line per validation
 metrics.json           written last, and only when the evaluation is complete
 pictures/              truth beside prediction
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from gridclip.errors import InputError
@@ -80,6 +81,15 @@ class RunFiles(Callback):
         self.started = time.monotonic()
         self.step: int | None = None  # of the last validation within a fit
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of a resumed training forget what was measured after its checkpoint: it comes again."""
+        file = self.folder / "history.jsonl"
+        if trainer.ckpt_path is None or not trainer.is_global_zero or not file.exists():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step(line) <= trainer.global_step]
+        write_whole("".join(line + "\n" for line in kept), file)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Append what was measured; outside a fit it is the last word."""
         if trainer.sanity_checking or bool(getattr(trainer, "fast_dev_run", False)):
@@ -120,6 +130,83 @@ class RunFiles(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as history:
             history.write(json.dumps(line) + "\n")
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps one checkpoint, `last.ckpt`: of the end of each epoch, and if asked of steps between.
+
+    It is written beside the one before, which it replaces when it is whole and on the disk, so
+    there is always one to resume from. One that falls together with a validation is written after
+    it, so that a training resumed from it has its figures in the history, and others don't.
+
+    Args:
+        folder: Where it lies.
+        every_steps: Optimizer steps between checkpoints within an epoch; None writes none.
+    """
+
+    def __init__(self, folder: Path, every_steps: int | None = None) -> None:
+        if every_steps is not None and every_steps < 1:
+            raise InputError(
+                f"{every_steps} is below 1",
+                field="checkpoint_every_steps",
+                fix="give 1 or more, or leave it out",
+            )
+        self.file, self.every_steps = folder / "last.ckpt", every_steps
+        self.step = 0  # of the last checkpoint
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401 - Lightning's hook
+        """Save where neither a validation nor the end of the epoch follows, which save too."""
+        loop: Any = trainer.fit_loop
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if self._due(trainer) and not validates and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where this interrupts an epoch."""
+        if not trainer.sanity_checking and self._due(trainer) and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, also where the last step falls within an epoch."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint; every process must call it."""
+        if bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        part = self.file.with_name(f".{self.file.name}.part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            _flush(part)
+            part.replace(self.file)
+            _flush(self.file.parent)
+        self.step = trainer.global_step
+
+    def _due(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        return (
+            trainer.state.fn == "fit"
+            and self.every_steps is not None
+            and step % self.every_steps == 0
+            and step > self.step  # not again while gradients are accumulated
+        )
+
+
+def _step(line: str) -> float:
+    """Step of a line of the history; a line that was cut short is of no step that ever was."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk and not only in memory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_whole(text: str, file: Path) -> None:

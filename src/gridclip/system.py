@@ -1,8 +1,10 @@
 """The thin Lightning shell: step, log, optimise; no maths."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -12,7 +14,7 @@ from gridclip.errors import InputError
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
 from gridclip.optimizers import OptimizerSettings, make_optimizer, make_schedule
-from gridclip.structures import DetectionBatch, Detections
+from gridclip.structures import DetectionBatch, Detections, ImageBatch
 
 FINGERPRINT = "frozen"
 """Key of a checkpoint: which frozen networks its weights were trained with."""
@@ -49,13 +51,22 @@ class DetectionSystem(LightningModule):
         if init_from is not None:
             load_weights(self, Path(init_from))
 
-    def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
-        """Sum of the detector's losses, each logged under its name."""
+    def on_train_batch_start(self, batch: DetectionBatch | ImageBatch, index: int) -> None:
+        """Make chance within networks (dropout) one of the step, so that a resume repeats it."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        step = (seed, self.trainer.current_epoch, index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
+
+    def training_step(self, batch: DetectionBatch | ImageBatch, index: int) -> Tensor:
+        """Sum of the detector's losses, each logged under its name; by kind of batch."""
         losses = self.detector.losses(batch)
         total = torch.stack([*losses.values()]).sum()
-        logged = {f"train/{name}": loss for name, loss in losses.items()}
-        self.log_dict(logged, batch_size=len(batch.targets))
-        self.log("train/loss", total, prog_bar=True, batch_size=len(batch.targets))
+        if isinstance(batch, ImageBatch):
+            total = total + self._touch_all()
+        group = "train/image_level/" if isinstance(batch, ImageBatch) else "train/"
+        logged = {f"{group}{name}": loss for name, loss in losses.items()}
+        self.log_dict(logged, batch_size=len(batch.records))
+        self.log(f"{group}loss", total, prog_bar=True, batch_size=len(batch.records))
         return total
 
     def on_validation_epoch_start(self) -> None:
@@ -85,6 +96,16 @@ class DetectionSystem(LightningModule):
 
     on_predict_epoch_start = on_validation_epoch_start
     predict_step = validation_step
+
+    def _touch_all(self) -> Tensor:
+        """Zero, by way of every weight that is trained.
+
+        Image-level losses reach neither box nor centreness branch, and processes that train
+        together (DDP) wait for the gradient of every weight. In one process too the gradient is
+        then zero and not absent, which AdamW tells apart (decay and momentum go on).
+        """
+        trained = [weight.sum() for weight in self.parameters() if weight.requires_grad]
+        return 0.0 * torch.stack(trained).sum()
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of nine forms
         """The optimizer, and its schedule over all steps of the training."""

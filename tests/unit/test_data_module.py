@@ -10,7 +10,7 @@ from PIL import Image
 from gridclip.data.collate import pad
 from gridclip.data.dataset import DetectionDataset
 from gridclip.data.module import DetectionData
-from gridclip.data.sampling import Draw, EpochSampler
+from gridclip.data.sampling import Draw
 from gridclip.data.synthetic import SyntheticData
 from gridclip.data.transforms import Augmentation, Resize
 from gridclip.errors import InputError
@@ -144,18 +144,6 @@ def test_order_and_augmentation_change_with_epoch_and_seed(root):
     assert epoch(loader, 2)[0] == orders[2]
     early, late = (module.train_set[Draw(row=0, epoch=number)].picture for number in (0, 1))
     assert not torch.equal(early, late)
-
-
-def test_processes_share_out_each_epoch():
-    dataset = torch.utils.data.TensorDataset(torch.zeros(10))
-    whole = [draw.row for draw in EpochSampler(dataset, seed=3)]
-    parts = [
-        [draw.row for draw in EpochSampler(dataset, seed=3, processes=4, rank=rank)]
-        for rank in range(4)
-    ]
-    assert [len(part) for part in parts] == [3, 3, 3, 3]
-    dealt = [row for turn in zip(*parts, strict=True) for row in turn]
-    assert dealt == whole + whole[:2]
 
 
 class Recorder(lightning.LightningModule):

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from gridclip.structures import DetectionBatch, Images, Record, Targets, Vocabulary
+from gridclip.data.image_level import ImageSample
+from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
 
 
 class Sample(NamedTuple):
@@ -16,6 +17,8 @@ class Sample(NamedTuple):
     picture: UInt8[Tensor, "3 h w"]
     targets: Targets
     record: Record
+    verified: Bool[Tensor, "K"] | None = None  # names whose presence or absence the boxes tell
+    teacher: Float[Tensor, "E"] | None = None  # the stored embedding of this very view
 
 
 def pad(pictures: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int = 32) -> Images:
@@ -40,10 +43,16 @@ class Collate:
     Args:
         vocabulary: What the labels are rows of.
         multiple: As in `pad`.
+        shares: Share of the training images that show each name; evaluation has none.
     """
 
-    def __init__(self, vocabulary: Vocabulary, multiple: int = 32) -> None:
-        self.vocabulary, self.multiple = vocabulary, multiple
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        multiple: int = 32,
+        shares: Float[Tensor, "K"] | None = None,
+    ) -> None:
+        self.vocabulary, self.multiple, self.shares = vocabulary, multiple, shares
 
     def __call__(self, samples: list[Sample]) -> DetectionBatch:
         """Pad and gather."""
@@ -52,4 +61,27 @@ class Collate:
             targets=[sample.targets for sample in samples],
             vocabulary=self.vocabulary,
             records=[sample.record for sample in samples],
+            verified=_stack([sample.verified for sample in samples]),
+            teacher=_stack([sample.teacher for sample in samples]),
+            shares=self.shares,
         )
+
+
+class CollateImages(Collate):
+    """The same of images without boxes; the vocabulary is what the scores are of."""
+
+    def __call__(self, samples: list[ImageSample]) -> ImageBatch:  # type: ignore[override]
+        """Pad and gather."""
+        return ImageBatch(
+            images=pad([sample.picture for sample in samples], self.multiple),
+            scores=torch.stack([sample.scores for sample in samples]),
+            vocabulary=self.vocabulary,
+            records=[sample.record for sample in samples],
+            teacher=_stack([sample.teacher for sample in samples]),
+        )
+
+
+def _stack(values: list[Tensor | None]) -> Tensor | None:
+    """Stack what all have; what one lacks all lack, because a data set has it or not."""
+    present = [value for value in values if value is not None]
+    return torch.stack(present) if present else None

@@ -1,25 +1,41 @@
 """Images with boxes, one at a time."""
 
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from gridclip.clip.embeddings import StoredEmbeddings
 from gridclip.data.collate import Sample
-from gridclip.data.lvis import Annotations
+from gridclip.data.columns import Annotations, Ragged
 from gridclip.data.pictures import read_picture, require_size
+from gridclip.data.rare_split import image_counts
 from gridclip.data.sampling import Draw
 from gridclip.data.transforms import Example, Transform, to_tensor
 from gridclip.data.vocabulary import LabelMap
 from gridclip.structures import Record, Targets, Vocabulary
 
 
+class Beside(NamedTuple):
+    """What else is known of each image of an annotation file."""
+
+    verified: Ragged | None = None  # rows of the vocabulary; None: every name, in every image
+    embeddings: StoredEmbeddings | None = None  # of the teacher
+
+
+NOTHING = Beside()
+
+
 class DetectionDataset(Dataset[Sample]):
     """The images of an annotation file, with the boxes that a vocabulary names.
 
-    Augmentation is a function of (seed, epoch, image) alone, so it is the same with any number of
-    workers, and new in each epoch.
+    Augmentation is a function of (seed, epoch, image, turn) alone, so it is the same with any
+    number of workers, and new in each epoch.
 
     Args:
         annotations: The file, read.
@@ -28,9 +44,10 @@ class DetectionDataset(Dataset[Sample]):
         transform: From the stored picture to what the network sees.
         seed: Of the augmentation.
         keep_empty: Whether images without (remaining) boxes count, as pure negatives.
+        beside: What goes with each image beside its boxes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as a data set has parts
         self,
         annotations: Annotations,
         folder: Path,
@@ -39,8 +56,9 @@ class DetectionDataset(Dataset[Sample]):
         *,
         seed: int = 0,
         keep_empty: bool = True,
+        beside: Beside = NOTHING,
     ) -> None:
-        self.annotations, self.folder = annotations, folder
+        self.annotations, self.folder, self.beside = annotations, folder, beside
         self.transform, self.seed = transform, seed
         rows = labels.rows[annotations.labels.values]
         self.boxes = annotations.boxes.keep(rows >= 0)
@@ -48,6 +66,17 @@ class DetectionDataset(Dataset[Sample]):
         counts = np.diff(self.labels.offsets)
         self.images = np.flatnonzero(counts >= (0 if keep_empty else 1))
         self.vocabulary: Vocabulary = labels.vocabulary
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "I 2"]:
+        """Height and width of each image, in pixels of the original image."""
+        return self.annotations.sizes[self.images]
+
+    @cached_property
+    def shares(self) -> Float[Tensor, "K"]:
+        """Share of the images of the file that show each name."""
+        counts = image_counts(self.labels, len(self.vocabulary))
+        return torch.tensor(counts / len(self.annotations.image_ids), dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,19 +90,37 @@ class DetectionDataset(Dataset[Sample]):
         Raises:
             InputError: if the picture cannot be read or has another size than listed.
         """
-        row, epoch = draw if isinstance(draw, Draw) else (draw, 0)
-        image = int(self.images[row])
+        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        image = int(self.images[draw.row])
         path = str(self.annotations.paths[image])
         file = self.folder / path
         height, width = self.annotations.sizes[image].tolist()
         picture = read_picture(file)
         require_size(file, picture.shape[:2], (height, width), self.annotations.file)
-        picture, boxes, labels = self.transform(
-            Example(picture, self.boxes.of(image), self.labels.of(image)),
-            np.random.default_rng((self.seed, epoch, image)),
+        known = self.beside.verified
+        view = self.transform(
+            Example(
+                picture,
+                self.boxes.of(image),
+                self.labels.of(image),
+                verified=None if known is None else known.of(image),
+            ),
+            np.random.default_rng((self.seed, draw.epoch, image, draw.turn)),
         )
         return Sample(
-            picture=to_tensor(picture),
-            targets=Targets(torch.tensor(boxes), torch.tensor(labels)),
+            picture=to_tensor(view.picture),
+            targets=Targets(torch.tensor(view.boxes), torch.tensor(view.labels)),
             record=Record(int(self.annotations.image_ids[image]), path, height, width),
+            verified=None if view.verified is None else self._column(view.verified),
+            teacher=self._embedding(path, view.mirrored),
         )
+
+    def _embedding(self, path: str, mirrored: bool) -> Float[Tensor, "E"] | None:
+        stored = self.beside.embeddings
+        return None if stored is None else torch.tensor(stored.of(path, mirrored))
+
+    def _column(self, names: Int64[np.ndarray, "V"]) -> Bool[Tensor, "K"]:
+        """Mark rows of the vocabulary."""
+        marked = torch.zeros(len(self.vocabulary), dtype=torch.bool)
+        marked[torch.from_numpy(names)] = True
+        return marked

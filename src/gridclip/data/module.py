@@ -1,18 +1,27 @@
 """An LVIS- or COCO-form data set, from its folder to batches."""
 
+import math
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gridclip.clip.embeddings import StoredEmbeddings
 from gridclip.data.collate import Collate, Sample
-from gridclip.data.dataset import DetectionDataset
-from gridclip.data.lvis import Annotations, read_annotations
-from gridclip.data.pictures import check_pictures
-from gridclip.data.sampling import EpochSampler
+from gridclip.data.columns import Annotations
+from gridclip.data.dataset import Beside, DetectionDataset
+from gridclip.data.faults import Faults
+from gridclip.data.image_level import ImageLevelSource
+from gridclip.data.loading import Batches, TrainingLoader, start_worker
+from gridclip.data.lvis import read_annotations
+from gridclip.data.pictures import HEADERS_READ, check_pictures
+from gridclip.data.rare_split import repeat_factors, verified_names
+from gridclip.data.resume import fingerprint, position, require_same
+from gridclip.data.sampling import ALONE, MixedSampler, Pool, Share
 from gridclip.data.transforms import Augmentation, EvaluationTransform, Resize, TrainingTransform
 from gridclip.data.vocabulary import RareSplit, label_map
 from gridclip.errors import InputError
@@ -35,9 +44,20 @@ class DetectionData(lightning.LightningDataModule):
         images: Folder of the pictures, relative to root.
         rare_split: base_only leaves rare names and their boxes out of training; all keeps them.
         keep_empty: Whether to train on images without boxes, as pure negatives.
+        faults: What to do where the training file is at fault: refuse it, or drop the images and
+            boxes at fault and log how many.
         batch_size: Training images a process and step.
         val_batch_size: Evaluation images a process and step.
         num_workers: Loading processes beside each training process; 0 loads in it.
+        repeat_threshold: Repeat-factor sampling: images with names that fewer than this share of
+            all images show are drawn more often, LVIS takes 0.001; 0 draws each once an epoch.
+        verified: Whether only names that an image verifies (by boxes or `neg_category_ids`) count
+            as absent from it, as in the federated annotations of LVIS.
+        embeddings: File of stored teacher embeddings (`gridclip data embed`), so that no step pays
+            for the teacher; for augmentations that it would not notice, but for mirroring.
+        image_level: Images without boxes to train on too, in batches of their own.
+        image_level_ratio: Image-level batches for each detection batch; 0 leaves them out.
+        image_level_batch_size: Image-level images a process and step.
         resize: Size of training pictures; one of the shortest sides is drawn for each.
         augmentation: What chance does to training pictures.
         val_resize: Size of evaluation pictures.
@@ -53,9 +73,16 @@ class DetectionData(lightning.LightningDataModule):
         images: str = "images",
         rare_split: RareSplit = "base_only",
         keep_empty: bool = True,
+        faults: Faults = "refuse",
         batch_size: int = 2,
         val_batch_size: int = 2,
         num_workers: int = 2,
+        repeat_threshold: float = 0.0,
+        verified: bool = False,
+        embeddings: str | None = None,
+        image_level: ImageLevelSource | None = None,
+        image_level_ratio: float = 1.0,
+        image_level_batch_size: int = 2,
         resize: Resize = _TRAIN_RESIZE,
         augmentation: Augmentation = _AUGMENTATION,
         val_resize: Resize = _VAL_RESIZE,
@@ -64,15 +91,22 @@ class DetectionData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         _require_at_least(1, batch_size=batch_size, val_batch_size=val_batch_size, pad_to=pad_to)
+        _require_at_least(1, image_level_batch_size=image_level_batch_size)
         _require_at_least(0, num_workers=num_workers, seed=seed)
+        _require_at_least(0, image_level_ratio=image_level_ratio, repeat_threshold=repeat_threshold)
         self.root = Path(root)
         self.train_annotations = self.root / train
         self.val_annotations = self.root / val
         self.images = self.root / images
         self.rare_split: RareSplit = rare_split
-        self.keep_empty = keep_empty
+        self.keep_empty, self.faults = keep_empty, faults
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.pad_to, self.seed = num_workers, pad_to, seed
+        self.repeat_threshold, self.verified = repeat_threshold, verified
+        self.embeddings = None if embeddings is None else _stored(embeddings, augmentation)
+        self.image_level = image_level if image_level_ratio else None
+        self.image_level_ratio = image_level_ratio
+        self.image_level_batch_size = image_level_batch_size
         self.resize, self.augmentation = resize, augmentation
         self.val_transform = EvaluationTransform(val_resize)
 
@@ -84,19 +118,27 @@ class DetectionData(lightning.LightningDataModule):
         """
         if stage in (None, "fit"):
             check_pictures(self.train_set.annotations, self.images)
+            self._check_embeddings()
+            if self.image_level is not None:
+                self.image_level.check()
         check_pictures(self.val_set.annotations, self.images)
 
     @cached_property
     def train_set(self) -> DetectionDataset:
         """The training images, augmented, with the boxes of the training vocabulary."""
-        annotations = self._read(self.train_annotations)
+        annotations = self._read(self.train_annotations, self.faults)
+        labels = label_map(annotations, self.rare_split)
         dataset = DetectionDataset(
             annotations,
             self.images,
-            label_map(annotations, self.rare_split),
+            labels,
             TrainingTransform(self.resize, self.augmentation),
             seed=self.seed,
             keep_empty=self.keep_empty,
+            beside=Beside(
+                verified=verified_names(annotations, labels) if self.verified else None,
+                embeddings=self.embeddings,
+            ),
         )
         if not len(dataset.labels.values):
             raise InputError(
@@ -119,17 +161,26 @@ class DetectionData(lightning.LightningDataModule):
         """Id in the evaluation file for each row of the evaluation vocabulary, int64, K."""
         return torch.tensor([category.id for category in self.val_set.annotations.categories])
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffle by (seed, epoch), in every process its share."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches drawn by (seed, epoch, step), in every process its share.
+
+        A resumed training goes on with the batch after the last one it trained on, because the
+        trainer's own counters are asked, whenever an epoch begins.
+        """
         trainer = self.trainer
-        sampler = EpochSampler(
-            self.train_set,
+        if getattr(trainer, "overfit_batches", 0):  # the same few, in order
+            return self._loader(self.train_set, self.batch_size)
+        detection, image_level = self._pools()
+        sampler = MixedSampler(
+            detection,
+            image_level,
+            ratio=self.image_level_ratio,
             seed=self.seed,
-            processes=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            current_epoch=(lambda: trainer.current_epoch) if trainer else None,
+            share=Share(trainer.world_size, trainer.global_rank) if trainer else ALONE,
+            position=(lambda: position(trainer)) if trainer else None,
         )
-        return self._loader(self.train_set, self.batch_size, sampler)
+        batches = Batches(self.train_set, self.image_level, self.pad_to)
+        return TrainingLoader(batches, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In the order of the file; Lightning shares it out among processes."""
@@ -138,7 +189,29 @@ class DetectionData(lightning.LightningDataModule):
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
 
-    def _read(self, file: Path) -> Annotations:
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must find again, so that its training goes on as it would have."""
+        mixed = self.image_level is not None
+        return {
+            "processes": self.trainer.world_size if self.trainer else 1,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "repeat_threshold": self.repeat_threshold,
+            "image_level_ratio": self.image_level_ratio if mixed else 0.0,
+            "image_level_batch_size": self.image_level_batch_size if mixed else 0,
+            "training images": fingerprint(self.train_set, self.image_level),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with a training in another way than it began.
+
+        Raises:
+            InputError: naming what differs, before any step.
+        """
+        if self.trainer and self.trainer.state.fn == "fit":
+            require_same(state_dict, self.state_dict())
+
+    def _read(self, file: Path, faults: Faults = "refuse") -> Annotations:
         if not file.is_file():
             draw = f"gridclip data mini {self.root}"
             other = "set data.root to the folder that holds it"
@@ -149,31 +222,56 @@ class DetectionData(lightning.LightningDataModule):
                 else f"{other}, or draw the mini data set: gridclip data mini data/mini",
                 file=file,
             )
-        return read_annotations(file)
+        return read_annotations(file, faults)
 
-    def _loader(
-        self, dataset: DetectionDataset, batch_size: int, sampler: EpochSampler | None = None
-    ) -> DataLoader[Sample]:
+    def _check_embeddings(self) -> None:
+        if self.embeddings is None:
+            return
+        paths = self.train_set.annotations.paths[self.train_set.images].tolist()
+        # To ask for the length of every file of a large set takes minutes on a network disk.
+        self.embeddings.check(paths, self.images if len(paths) <= HEADERS_READ else None)
+
+    def _pools(self) -> tuple[Pool, Pool | None]:
+        data, source = self.train_set, self.image_level
+        repeats = None
+        if self.repeat_threshold:
+            names = len(data.vocabulary)
+            repeats = repeat_factors(data.labels, names, self.repeat_threshold)[data.images]
+        detection = Pool(data.sizes, self.batch_size, repeats)
+        if source is None:
+            return detection, None
+        return detection, Pool(source.sizes, self.image_level_batch_size)
+
+    def _loader(self, dataset: DetectionDataset, batch_size: int) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=Collate(dataset.vocabulary, self.pad_to),
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             persistent_workers=self.num_workers > 0,
         )
 
 
-def _start_worker(worker: int) -> None:
-    """Keep OpenCV to the worker's own core, and out of thread pools that a fork has broken."""
-    import cv2
+def _stored(file: str, augmentation: Augmentation) -> StoredEmbeddings:
+    """Open stored embeddings, if they are of what training will show.
 
-    cv2.setNumThreads(0)
+    Raises:
+        InputError: if an augmentation changes what the teacher would see.
+    """
+    changed = augmentation.uncacheable()
+    if changed:
+        raise InputError(
+            f"stored embeddings are of whole pictures in their own colours, but "
+            f"{' and '.join(f'augmentation.{name}' for name in changed)} would change them",
+            field="embeddings",
+            fix="turn that off, or leave embeddings out, and the teacher sees each view itself",
+        )
+    return StoredEmbeddings(file)
 
 
-def _require_at_least(least: int, **values: int) -> None:
+def _require_at_least(least: int, **values: float | int) -> None:
     for field, value in values.items():
-        if value < least:
+        if not least <= value < math.inf:
             raise InputError(f"{value} is below {least}", fix=f"give {least} or more", field=field)

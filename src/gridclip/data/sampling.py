@@ -1,48 +1,215 @@
-"""The order of training images: a function of seed and epoch."""
+"""Which images make up which training batch: a function of seed, epoch and step.
+
+Nothing here remembers anything. The order of an epoch is drawn from (seed, epoch), the batch from
+its step, so a training that died goes on exactly where the trainer's own counters say it was, with
+any number of workers.
+"""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from torch.utils.data import Dataset, DistributedSampler
+
+Kind = Literal["detection", "image_level"]
 
 
 class Draw(NamedTuple):
     """One turn of one image. The epoch travels with it, because workers live through epochs."""
 
     row: int
+    epoch: int  # of image-level images: how many times all of them had their turn before
+    turn: int = 0  # of an image that is drawn several times in its epoch
+    source: Kind = "detection"
+
+
+class Position(NamedTuple):
+    """How far a training is."""
+
     epoch: int
+    step: int  # batches of this epoch that are done
 
 
-class EpochSampler(DistributedSampler[Draw]):
-    """A new order each epoch, shared out among processes.
+class Share(NamedTuple):
+    """Which part of every batch this process has."""
 
-    A DistributedSampler by type, so Lightning leaves it alone and tells it the epoch, also in a
-    single process. Where the images do not divide by the processes, the first ones fill up.
+    processes: int
+    rank: int
+
+
+ALONE = Share(processes=1, rank=0)
+
+
+class Pool(NamedTuple):
+    """Images to draw from."""
+
+    sizes: Int[np.ndarray, "I 2"]  # height and width; only which is longer counts
+    batch_size: int  # of one process
+    repeats: Float[np.ndarray, "I"] | None = None  # turns of each image in an epoch, on average
+
+
+class Order(NamedTuple):
+    """All draws of an epoch, one batch after the other."""
+
+    rows: Int[np.ndarray, "T"]
+    turns: Int[np.ndarray, "T"]
+
+
+def draw_order(pool: Pool, share: Share, generator: np.random.Generator) -> Order:
+    """Shuffle an epoch so that each batch has pictures of one orientation, and so little padding.
+
+    Every image has its turn. Landscape and portrait pictures are batched apart; what does not fill
+    a batch of its own orientation fills batches of both. Only the last batch may be short. Where
+    the draws do not divide by the processes, the first ones fill up.
 
     Args:
-        dataset: What to draw from.
-        seed: Of the order; with the epoch it says all.
-        processes: How many share the images.
-        rank: Which of them this is.
-        current_epoch: Tells the epoch; without it, what `set_epoch` said last. Lightning 2.6 says
-            one too many after a resume from the end of an epoch, so its own count is asked.
+        pool: The images.
+        share: How many processes have a part in each batch.
+        generator: The only chance.
+    """
+    rows, turns = _turns(pool, generator)
+    shuffled = generator.permutation(len(rows))
+    tall = (pool.sizes[:, 0] > pool.sizes[:, 1])[rows[shuffled]]
+    size = pool.batch_size * share.processes
+    grouped = _fill_batches(shuffled, tall, size)
+    whole = len(grouped) // size * size
+    batches = generator.permutation(grouped[:whole].reshape(-1, size))
+    order = np.concatenate([batches.ravel(), grouped[whole:]])
+    order = np.resize(order, -(-len(order) // share.processes) * share.processes)
+    return Order(rows[order], turns[order])
+
+
+def count_batches(pool: Pool, share: Share) -> int:
+    """Batches of an epoch of each process; the same in every epoch, as a trainer expects."""
+    draws = len(pool.sizes) if pool.repeats is None else _largest_count(pool.repeats)
+    return -(-draws // (pool.batch_size * share.processes))
+
+
+def image_level_before(step: int, detection: int, image_level: int) -> int:
+    """How many of the first `step` batches are image-level, spread evenly (error diffusion).
+
+    Args:
+        step: Batches of both kinds.
+        detection: Detection batches of an epoch.
+        image_level: Image-level batches of an epoch.
+    """
+    return step * image_level // (detection + image_level)
+
+
+class MixedSampler(DistributedSampler[list[Draw]]):
+    """Draws whole batches of detection images and, mixed in, of image-level images.
+
+    An epoch is one pass over the detection images. Image-level batches go through their own images
+    at their own pace, as many passes as it takes, and the next epoch goes on where this one ended.
+    At each step every process has the same kind.
+
+    A DistributedSampler by type, so Lightning leaves it alone, also in a single process.
+
+    Args:
+        detection: Images with boxes.
+        image_level: Images without, if any.
+        ratio: Image-level batches for each detection batch; above zero there is at least one an
+            epoch.
+        seed: Of every order.
+        share: Which part of each batch is drawn here.
+        position: Tells where to begin, each time anew; without it, at the epoch that `set_epoch`
+            said. Lightning 2.6 says one too many after some resumes, so a trainer is asked itself.
     """
 
     def __init__(
         self,
-        dataset: Dataset[object],
+        detection: Pool,
+        image_level: Pool | None = None,
         *,
-        seed: int,
-        processes: int = 1,
-        rank: int = 0,
-        current_epoch: Callable[[], int] | None = None,
+        ratio: float = 0.0,
+        seed: int = 0,
+        share: Share = ALONE,
+        position: Callable[[], Position] | None = None,
     ) -> None:
-        super().__init__(dataset, num_replicas=processes, rank=rank, seed=seed)
-        self.current_epoch = current_epoch
+        rows: Dataset[object] = detection.sizes  # type: ignore[assignment]  # only its length counts
+        super().__init__(rows, num_replicas=share.processes, rank=share.rank, seed=seed)
+        self.detection, self.image_level, self.share = detection, image_level, share
+        self.position = position
+        self.detection_batches = count_batches(detection, share)
+        self.image_level_batches = 0
+        if image_level is not None and ratio > 0:
+            self.image_level_batches = max(1, round(ratio * self.detection_batches))
 
-    def __iter__(self) -> Iterator[Draw]:
-        epoch = self.current_epoch() if self.current_epoch else self.epoch
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.dataset))  # type: ignore[arg-type]
-        mine = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        return (Draw(row, epoch) for row in mine.tolist())
+    def __len__(self) -> int:
+        return self.detection_batches + self.image_level_batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, first = self.position() if self.position else Position(self.epoch, 0)
+        boxed = self._order("detection", epoch)
+        passing, weak = -1, boxed  # of the image-level images: which pass, and its order
+        for step in range(first, len(self)):
+            before, after = (self._image_level_before(epoch, each) for each in (step, step + 1))
+            if before == after:
+                done = step - self._image_level_before(0, step)
+                yield self._batch(boxed, done, "detection", epoch)
+                continue
+            assert self.image_level is not None  # or there were no such batches
+            number, turn = divmod(before, count_batches(self.image_level, self.share))
+            if number != passing:
+                passing, weak = number, self._order("image_level", number)
+            yield self._batch(weak, turn, "image_level", number)
+
+    def _image_level_before(self, epoch: int, step: int) -> int:
+        counts = self.detection_batches, self.image_level_batches
+        return epoch * self.image_level_batches + image_level_before(step, *counts)
+
+    def _order(self, kind: Kind, epoch: int) -> Order:
+        pool = self.detection if kind == "detection" else self.image_level
+        assert pool is not None
+        chance = np.random.default_rng((self.seed, epoch, int(kind == "image_level")))
+        return draw_order(pool, self.share, chance)
+
+    def _batch(self, order: Order, number: int, kind: Kind, epoch: int) -> list[Draw]:
+        pool = self.detection if kind == "detection" else self.image_level
+        assert pool is not None
+        size = pool.batch_size * self.share.processes
+        mine = slice(number * size + self.share.rank, (number + 1) * size, self.share.processes)
+        pairs = zip(order.rows[mine].tolist(), order.turns[mine].tolist(), strict=True)
+        return [Draw(row, epoch, turn, kind) for row, turn in pairs]
+
+
+def _turns(pool: Pool, generator: np.random.Generator) -> Order:
+    """How often each image is drawn in this epoch, spelt out.
+
+    An image of repeat factor r (LVIS, 1908.03195, appendix) has floor(r) turns and one more with
+    the probability r - floor(r). These chances are drawn together, by systematic sampling: images
+    stand along a line in random order, each as long as its fraction, and one comb of spacing 1 is
+    laid over it at random. So each has its exact probability, yet every epoch is equally long.
+    """
+    images = len(pool.sizes)
+    if pool.repeats is None:
+        return Order(np.arange(images), np.zeros(images, dtype=np.int64))
+    whole = np.floor(pool.repeats).astype(np.int64)
+    line = generator.permutation(images)
+    ends = np.cumsum((pool.repeats - whole)[line])
+    teeth = np.floor(ends + generator.random()).astype(np.int64)
+    counts = whole.copy()
+    counts[line] += np.diff(teeth, prepend=0)
+    longest = _largest_count(pool.repeats)
+    if counts.sum() < longest:  # one less, where the fractions add up to no whole number
+        counts[generator.integers(images)] += 1
+    rows = np.repeat(np.arange(images), counts)[:longest]
+    first = np.cumsum(counts) - counts
+    return Order(rows, np.arange(len(rows)) - first[rows])
+
+
+def _largest_count(repeats: Float[np.ndarray, "I"]) -> int:
+    """Draws of an epoch: the sum of the factors, rounded up."""
+    whole = np.floor(repeats)
+    return int(whole.sum() + np.ceil(round(float((repeats - whole).sum()), 6)))
+
+
+def _fill_batches(
+    shuffled: Int[np.ndarray, "T"], tall: Bool[np.ndarray, "T"], size: int
+) -> Int[np.ndarray, "T"]:
+    """Put whole batches of one orientation first, then what is left of both."""
+    groups = [shuffled[~tall], shuffled[tall]]
+    cuts = [len(group) // size * size for group in groups]
+    whole = [group[:cut] for group, cut in zip(groups, cuts, strict=True)]
+    return np.concatenate([*whole, *(group[cut:] for group, cut in zip(groups, cuts, strict=True))])

@@ -1,0 +1,54 @@
+"""Going on with a training: from where, and only as it began."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from lightning import Trainer
+
+from gridclip.data.dataset import DetectionDataset
+from gridclip.data.image_level import ImageLevelSource
+from gridclip.data.sampling import Position
+from gridclip.errors import InputError
+
+
+def position(trainer: Trainer) -> Position:
+    """Where a training is by the trainer's own counters, which its checkpoints keep.
+
+    To be asked when the first batch of an epoch, or of the rest of one, is wanted: by then
+    Lightning has restored and mended them. `ready` counts batches handed out for training.
+    """
+    done: int = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return Position(trainer.current_epoch, done)
+
+
+def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None) -> str:
+    """Name what is trained on by its content: images, boxes, labels, vocabularies."""
+    annotations = dataset.annotations
+    columns = [annotations.image_ids, dataset.images, dataset.sizes]
+    columns += [dataset.boxes.values, dataset.boxes.offsets, dataset.labels.values]
+    names = [*dataset.vocabulary.names]
+    if source is not None:
+        columns.append(source.sizes)
+        names += source.vocabulary.names
+    digest = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return f"{len(dataset)} ({digest.hexdigest()})"
+
+
+def require_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare what decides which images a step sees, of a checkpoint and of this training.
+
+    Raises:
+        InputError: naming all that differs.
+    """
+    different = [name for name in now if name in before and before[name] != now[name]]
+    if different:
+        told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in different)
+        raise InputError(
+            f"the checkpoint's training went otherwise: {told}",
+            field="--ckpt_path",
+            fix="resume it as it began, or begin a new training with its weights by "
+            "--model.init_from",
+        )
