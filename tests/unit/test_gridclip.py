@@ -6,9 +6,17 @@ from gridclip.clip.openclip import ClipModel
 from gridclip.clip.teacher import ClipTeacher
 from gridclip.clip.text import ClipText
 from gridclip.detectors.gridclip import GridCLIP, LossWeights
+from gridclip.detectors.negatives import Negatives
 from gridclip.errors import InputError
 from gridclip.networks.backbone import ClipResNet, TimmBackbone
-from gridclip.structures import DetectionBatch, Images, Record, Targets, Vocabulary
+from gridclip.structures import (
+    DetectionBatch,
+    ImageBatch,
+    Images,
+    Record,
+    Targets,
+    Vocabulary,
+)
 
 MINI = ClipModel(name="gridclip-mini", weights="random")
 NOT_THERE = ClipModel(name="no-such-clip", weights="random")
@@ -43,6 +51,14 @@ def _batch(names=("red star", "green ring", "blue moon"), side=64):
     records = [Record(i, "", 2 * side, 2 * side) for i in (1, 2)]
     images = Images(pixels, torch.tensor([[side, side], [side, side // 2]]))
     return DetectionBatch(images, targets, Vocabulary(names), records)
+
+
+def _unboxed(names=("red star", "green ring", "blue moon")):
+    """The same pictures, with pseudo-labels in place of boxes."""
+    boxed = _batch(names)
+    scores = torch.zeros(2, len(names))
+    scores[0, 1], scores[1, 0] = 0.8, 0.4
+    return ImageBatch(boxed.images, scores, boxed.vocabulary, boxed.records)
 
 
 def test_every_loss_scales_with_its_weight(text):
@@ -80,6 +96,92 @@ def test_checkpoints_hold_neither_teacher_nor_text_tower(text):
     trained = {name for name, _ in detector.named_parameters()}
     assert not [n for n in detector.state_dict() if n.startswith(("text", "teacher"))]
     assert {"log_scale", "bias"} <= trained
+
+
+def test_image_level_losses_come_under_their_own_names_and_weights(text):
+    one = _detector(text, weights={"unboxed": 1.0, "pseudo": 1.0}).losses(_unboxed())
+    two = _detector(text, weights={"unboxed": 2.0, "pseudo": 2.0}).losses(_unboxed())
+    assert set(one) == {"unboxed", "pseudo"}
+    for name, loss in one.items():
+        assert two[name].item() == pytest.approx(2 * loss.item(), rel=1e-4)
+
+
+def test_images_without_boxes_align_as_those_with_boxes_do(text):
+    detector = _detector(text, image=0.5, weights={"unboxed": 0.5})
+    boxed, unboxed = detector.losses(_batch())["image"], detector.losses(_unboxed())["unboxed"]
+    assert boxed.item() == pytest.approx(unboxed.item(), rel=1e-5)
+
+
+def test_image_level_batches_are_refused_where_no_weight_lets_them_teach(text):
+    with pytest.raises(InputError, match=r"weights: images without boxes teach nothing"):
+        _detector(text).losses(_unboxed())
+
+
+def test_without_pseudo_labels_an_image_level_batch_runs_no_grid(text, monkeypatch):
+    detector = _detector(text, weights={"unboxed": 1.0})
+    monkeypatch.setattr(detector.neck, "forward", lambda _: pytest.fail("the pyramid ran"))
+    assert set(detector.losses(_unboxed())) == {"unboxed"}
+
+
+def test_without_alignment_an_image_level_batch_needs_no_teacher(text):
+    detector = _detector(text, image=0.0, teacher=NOT_THERE, weights={"pseudo": 1.0})
+    assert set(detector.losses(_unboxed())) == {"pseudo"}
+
+
+def test_pseudo_labels_raise_their_names_and_lower_the_others(text):
+    detector = _detector(text, image=0.0, weights={"pseudo": 1.0})
+    batch = _unboxed()._replace(scores=torch.tensor([[0.0, 1, 0], [0, 1, 0]]))
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        detector.losses(batch)["pseudo"].backward()
+        optimizer.step()
+    embeddings = detector(batch.images, batch.vocabulary).embeddings
+    best = detector.cosines(embeddings, batch.vocabulary).logits()[:, :64].mean((0, 1))
+    assert best.argmax() == 1
+
+
+@pytest.mark.parametrize("kind", ["boxed", "unboxed"])
+def test_a_stored_embedding_spares_the_teacher(text, monkeypatch, kind):
+    detector = _detector(text, image=0.5, weights={"unboxed": 0.5})
+    batch = _batch() if kind == "boxed" else _unboxed()
+    name = "image" if kind == "boxed" else "unboxed"
+    seen, truth = detector.losses(batch)[name], detector.teacher(batch.images)
+    monkeypatch.setattr(detector.teacher, "forward", lambda _: pytest.fail("teacher ran"))
+    assert detector.losses(batch._replace(teacher=truth))[name].item() == pytest.approx(seen.item())
+    other = detector.losses(batch._replace(teacher=-truth))[name]
+    assert other.item() != pytest.approx(seen.item())
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"unboxed": 1.0},
+        {"pseudo": 1.0},
+        {"unboxed": 1.0, "grid": 0.0},
+        {"pseudo": 1.0, "grid": 0.0, "box": 0.0},
+    ],
+)
+@pytest.mark.parametrize("image", [0.0, 0.1])
+@pytest.mark.parametrize("make", [_batch, _unboxed])
+def test_either_kind_of_batch_gives_every_trainable_parameter_a_gradient(
+    text, make, image, weights
+):
+    detector = _detector(text, image=image, weights=weights)
+    torch.stack([*detector.losses(make()).values()]).sum().backward()
+    idle = [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+
+
+def test_names_that_do_not_count_take_no_part_in_the_loss(text):
+    detector = _detector(text, negatives=Negatives(kind="verified"))
+    nothing = torch.zeros(2, 3, dtype=torch.bool)
+    one, two = _batch(), _batch(("red star", "green ring", "another word"))
+    losses = [detector.losses(b._replace(verified=nothing))["grid"].item() for b in (one, two)]
+    assert losses[0] == pytest.approx(losses[1])
+    everything = detector.losses(one._replace(verified=~nothing))["grid"].item()
+    assert everything == pytest.approx(_detector(text).losses(one)["grid"].item(), rel=1e-5)
+    assert losses[0] < everything
 
 
 @pytest.mark.parametrize("image", [0.0, 0.1])
@@ -139,7 +241,7 @@ def test_names_outside_the_batchs_vocabulary_take_no_part_in_the_loss(text):
 def test_at_the_start_every_cell_and_name_scores_about_the_prior(text):
     detector, batch = _detector(text, prior=0.01).eval(), _batch()
     embeddings = detector(batch.images, batch.vocabulary).embeddings
-    scores = detector.logits(embeddings, text(batch.vocabulary)).sigmoid()
+    scores = detector.cosines(embeddings, batch.vocabulary).logits().sigmoid()
     assert 0.001 < scores.median() < 0.1
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gridclip.structures import (
     DetectionBatch,
     Detections,
+    ImageBatch,
     Images,
     Predictions,
     Record,
@@ -22,8 +23,12 @@ class Detector(nn.Module, ABC):
         """Predict for every grid cell, in pixels of the resized images."""
 
     @abstractmethod
-    def losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
-        """Weighted scalar losses to be summed; the keys are the names they are logged under."""
+    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+        """Weighted scalar losses to be summed; the keys are the names they are logged under.
+
+        Raises:
+            InputError: if the detector cannot learn from this kind of batch.
+        """
 
     @abstractmethod
     def detect(

@@ -6,7 +6,6 @@ forms here are our reading: docs/papers.md lists every choice.
 """
 
 import math
-from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,14 @@ from gridclip.clip.image import Pooled
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
+from gridclip.detectors.alignment import check_residual, load_teacher, student_projection
 from gridclip.detectors.base import Detector
+from gridclip.detectors.negatives import Negatives
+from gridclip.detectors.pseudo_labels import PseudoLabels
+from gridclip.detectors.weights import LossWeights
 from gridclip.errors import InputError
 from gridclip.losses import (
+    Cosines,
     ImageDistance,
     box_regression,
     centreness_agreement,
@@ -29,41 +33,20 @@ from gridclip.losses import (
     image_alignment,
 )
 from gridclip.networks.backbone import Backbone
-from gridclip.networks.head import GridHead, LevelOutput
+from gridclip.networks.head import GridHead
 from gridclip.networks.neck import FPN, STRIDES
 from gridclip.structures import (
     Cells,
     DetectionBatch,
     Detections,
+    ImageBatch,
     Images,
     Predictions,
     Record,
     Vocabulary,
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weight of each loss; at zero it is not computed, nor is the teacher loaded for `image`.
-
-    Args:
-        grid: Grid-level alignment: cells against category text.
-        image: Image-level alignment: the picture's embedding against the frozen teacher's.
-        box: Generalised IoU of boxes.
-        centreness: How central a cell is to its box.
-    """
-
-    grid: float = 1.0
-    image: float = 0.1
-    box: float = 2.0
-    centreness: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(
-                    f"{value} is no weight", field=f"weights.{name}", fix="give a number >= 0"
-                )
+_WEIGHTS, _NEGATIVES, _PSEUDO_LABELS = LossWeights(), Negatives(), PseudoLabels()
 
 
 class GridCLIP(Detector):
@@ -73,14 +56,16 @@ class GridCLIP(Detector):
         backbone: Pictures to maps; a CLIP image tower, or any timm network.
         text: Names to unit vectors of width D.
         assigner: Which cell learns which object.
-        teacher: The frozen image tower that teaches; needed where `weights.image` > 0, and not
-            loaded otherwise.
+        teacher: The frozen image tower that teaches; needed where `weights.image` or
+            `weights.unboxed` > 0, and not loaded otherwise.
         width: Channels of pyramid and head.
         num_convs: Convolutions of each head tower; 4 in FCOS.
         clip_residual: Add the attention pool's map of cells, upsampled, to the embeddings. The pool
             must have the width of the text vectors, as it has in one and the same CLIP.
         weights: Weight of each loss.
         image_distance: Form of the image-level alignment.
+        negatives: Which names count as negatives in grid-level alignment.
+        pseudo_labels: What image-level batches teach where `weights.pseudo` > 0.
         decoding: How many detections leave.
         prior: Score of every cell and name at the start (focal loss, 1708.02002, section 3.3).
         temperature: 1 / scale of the cosine at the start; the scale is learned.
@@ -95,8 +80,10 @@ class GridCLIP(Detector):
         width: int = 256,
         num_convs: int = 4,
         clip_residual: bool = False,
-        weights: LossWeights = LossWeights(),
+        weights: LossWeights = _WEIGHTS,
         image_distance: ImageDistance = "l1",
+        negatives: Negatives = _NEGATIVES,
+        pseudo_labels: PseudoLabels = _PSEUDO_LABELS,
         decoding: DecodeSettings = DecodeSettings(),
         prior: float = 0.01,
         temperature: float = 0.07,
@@ -105,6 +92,7 @@ class GridCLIP(Detector):
         self.backbone, self.text, self.assigner = backbone, text, assigner
         self.weights, self.image_distance, self.decoding = weights, image_distance, decoding
         self.clip_residual = clip_residual
+        self.negatives, self.pseudo_labels = negatives, pseudo_labels
         if width < 8 or width % 8:
             raise InputError(
                 f"{width} channels cannot be normalised in groups of 8",
@@ -115,9 +103,10 @@ class GridCLIP(Detector):
         self.head = GridHead(width, text.width, len(STRIDES), num_convs)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(math.log(prior / (1 - prior))))
-        self.teacher = self._load_teacher(teacher)
-        self.to_teacher = self._student_projection()
-        self._check_residual()
+        self.teacher = load_teacher(teacher, weights)
+        self.to_teacher = self.teacher and student_projection(backbone, self.teacher.width)
+        if clip_residual:
+            check_residual(backbone, text.width)
         self._rest_idle_parts()
 
     def pretrained(self) -> list[nn.Module]:
@@ -131,42 +120,40 @@ class GridCLIP(Detector):
     def forward(self, images: Images, vocabulary: Vocabulary) -> Predictions:
         """Predict for every grid cell, in pixels of the resized images."""
         maps = self.backbone(images)
-        pooled = self._pool(images, maps)
+        aligned = self.training and self.weights.image > 0
+        pooled = self._pool(images, maps, aligned)
         levels = self.head(self.neck(maps))
-        shapes = [(level.centreness.shape[-2], level.centreness.shape[-1]) for level in levels]
-        cells = grid_cells(shapes, STRIDES, images.pixels.device)
-        embeddings = torch.cat([self._embed(level, pooled) for level in levels], dim=1)
+        cells, embeddings = self._grid([level.embeddings for level in levels], pooled)
         distances = torch.cat([level.distances.flatten(2) for level in levels], dim=2).mT
         return Predictions(
-            embeddings=F.normalize(embeddings, dim=-1, eps=1e-6),
+            embeddings=embeddings,
             boxes=boxes_from_distances(
                 cells.centres.expand(len(distances), -1, -1), distances * cells.strides[:, None]
             ),
             centreness=torch.cat([level.centreness.flatten(1) for level in levels], dim=1),
             cells=cells,
-            image=self._image_embedding(maps, pooled),
+            image=self._image_embedding(maps, pooled) if aligned else None,
         )
 
-    def logits(
-        self, embeddings: Float[Tensor, "*B N D"], text: Float[Tensor, "K D"]
-    ) -> Float[Tensor, "*B N K"]:
-        """Scaled and shifted cosine of cells with names."""
-        return self.log_scale.exp() * (embeddings @ text.mT) + self.bias
+    def cosines(self, embeddings: Float[Tensor, "*B N D"], vocabulary: Vocabulary) -> Cosines:
+        """Scaled and shifted cosine of cells with names, not yet multiplied out."""
+        return Cosines(embeddings, self.text(vocabulary), self.log_scale.exp(), self.bias)
 
-    def losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
-        """Weighted losses: grid, box, centreness, and image where a teacher is loaded."""
-        predictions = self(batch.images, batch.vocabulary)
-        assigned = self.assigner(predictions.cells, batch.targets)
-        losses = self._box_losses(predictions, assigned)
-        if self.weights.grid:
-            logits = self.logits(predictions.embeddings, self.text(batch.vocabulary))
-            losses["grid"] = self.weights.grid * grid_alignment(
-                logits, assigned.positive, assigned.labels
-            )
-        if self.teacher is not None:
-            losses["image"] = self.weights.image * image_alignment(
-                predictions.image, self.teacher(batch.images), distance=self.image_distance
-            )
+    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+        """Weighted losses, of those whose weight is not zero.
+
+        Of boxes: grid, box, centreness, and image. Of image-level batches: unboxed and pseudo.
+
+        Raises:
+            InputError: at an image-level batch if neither of its weights is set.
+        """
+        if isinstance(batch, ImageBatch):
+            losses = self._image_level_losses(batch)
+        else:
+            losses = self._detection_losses(batch)
+        if self.weights.unboxed or self.weights.pseudo:
+            first = next(iter(losses))
+            losses[first] = losses[first] + self._nothing()
         return losses
 
     @torch.no_grad()
@@ -177,15 +164,72 @@ class GridCLIP(Detector):
 
         A score is the geometric mean of the name's probability and the cell's centreness.
         """
-        predictions, text = self(images, vocabulary), self.text(vocabulary)
+        predictions = self(images, vocabulary)
         found = []
         for index, record in enumerate(records):
-            named = self.logits(predictions.embeddings[index], text).sigmoid()
+            named = self.cosines(predictions.embeddings[index], vocabulary).logits().sigmoid()
             central = predictions.centreness[index].sigmoid()
             scores = (named * central[:, None]).sqrt()
             boxes, size = predictions.boxes[index], images.sizes[index]
             found.append(decode(scores, boxes, size, record, self.decoding))
         return found
+
+    def _detection_losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        predictions = self(batch.images, batch.vocabulary)
+        assigned = self.assigner(predictions.cells, batch.targets)
+        losses = self._box_losses(predictions, assigned)
+        if self.weights.grid:
+            losses["grid"] = self.weights.grid * grid_alignment(
+                self.cosines(predictions.embeddings, batch.vocabulary),
+                assigned.positive,
+                assigned.labels,
+                counted=self.negatives.counted(batch),
+            )
+        if self.weights.image:
+            losses["image"] = self.weights.image * self._gap_to_teacher(predictions.image, batch)
+        return losses
+
+    def _image_level_losses(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """Only what they read is run: neither boxes, nor the grid where nothing labels it."""
+        weights, losses = self.weights, {}
+        if not (weights.unboxed or weights.pseudo):
+            raise InputError(
+                "images without boxes teach nothing at weights.unboxed = weights.pseudo = 0",
+                field="weights",
+                fix="set one of the two, or leave the image-level data out",
+            )
+        maps = self.backbone(batch.images)
+        pooled = self._pool(batch.images, maps, weights.unboxed > 0)
+        if weights.unboxed:
+            student = self._image_embedding(maps, pooled)
+            losses["unboxed"] = weights.unboxed * self._gap_to_teacher(student, batch)
+        if weights.pseudo:
+            towers = [self.head.embed(self.head.embedding_tower(x)) for x in self.neck(maps)]
+            cells, embeddings = self._grid(towers, pooled)
+            losses["pseudo"] = weights.pseudo * self.pseudo_labels.loss(
+                self.cosines(embeddings, batch.vocabulary),
+                (cells.centres < batch.images.sizes[:, None].flip(-1)).all(-1),
+                batch.scores,
+            )
+        return losses
+
+    def _gap_to_teacher(
+        self, student: Float[Tensor, "B E"], batch: DetectionBatch | ImageBatch
+    ) -> Float[Tensor, ""]:
+        """The teacher is run only if the batch does not bring its embeddings along."""
+        assert self.teacher is not None  # loaded where a weight asks for it
+        truth = self.teacher(batch.images) if batch.teacher is None else batch.teacher
+        return image_alignment(student, truth, distance=self.image_distance)
+
+    def _nothing(self) -> Float[Tensor, ""]:
+        """Zero, with a gradient of zero for what only the other kind of batch reads.
+
+        A parameter without a gradient would stall DDP.
+        """
+        parts = [self.neck, self.head, self.to_teacher, self.backbone.pool]
+        parameters = [p for part in parts if part is not None for p in part.parameters()]
+        sums = [p.sum() for p in (*parameters, self.log_scale, self.bias) if p.requires_grad]
+        return 0 * torch.stack(sums).sum()
 
     def _box_losses(self, predictions: Predictions, assigned: Assignment) -> dict[str, Tensor]:
         positive, weights = assigned.positive, self.weights
@@ -203,71 +247,42 @@ class GridCLIP(Detector):
             losses["centreness"] = weights.centreness * gap
         return losses
 
-    def _pool(self, images: Images, maps: list[Tensor]) -> Pooled | None:
+    def _pool(self, images: Images, maps: list[Tensor], aligned: bool) -> Pooled | None:
         """The backbone's own embeddings, where something reads them."""
-        wanted = self.clip_residual or (self.training and self.teacher is not None)
-        return self.backbone.embed(images, maps[-1]) if wanted else None
+        return self.backbone.embed(images, maps[-1]) if self.clip_residual or aligned else None
 
-    def _embed(self, level: LevelOutput, pooled: Pooled | None) -> Float[Tensor, "B n D"]:
-        """Embeddings of one level's cells, with the attention pool's map where that is asked."""
-        embeddings = level.embeddings
+    def _grid(
+        self, levels: list[Tensor], pooled: Pooled | None
+    ) -> tuple[Cells, Float[Tensor, "B N D"]]:
+        """Cells and their unit vectors; the attention pool's map is added where that is asked."""
         if self.clip_residual and pooled is not None:
-            embeddings = embeddings + F.interpolate(
-                pooled.grid, embeddings.shape[-2:], mode="bilinear", align_corners=False
-            )
-        return embeddings.flatten(2).mT
+            levels = [
+                level
+                + F.interpolate(pooled.grid, level.shape[-2:], mode="bilinear", align_corners=False)
+                for level in levels
+            ]
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        embeddings = torch.cat([level.flatten(2).mT for level in levels], dim=1)
+        cells = grid_cells(shapes, STRIDES, embeddings.device)
+        return cells, F.normalize(embeddings, dim=-1, eps=1e-6)
 
-    def _image_embedding(
-        self, maps: list[Tensor], pooled: Pooled | None
-    ) -> Float[Tensor, "B E"] | None:
-        """The picture's embedding in the teacher's space, in training with a teacher only."""
-        if self.to_teacher is None or not self.training:
-            return None
+    def _image_embedding(self, maps: list[Tensor], pooled: Pooled | None) -> Float[Tensor, "B E"]:
+        """The picture's embedding in the teacher's space."""
+        assert self.to_teacher is not None  # made with the teacher
         seen = maps[-1].mean((2, 3)) if pooled is None else pooled.image
         embedding: Tensor = self.to_teacher(seen)
         return embedding
-
-    def _load_teacher(self, teacher: Teacher | None) -> Teacher | None:
-        if self.weights.image == 0:
-            return None
-        if teacher is None:
-            raise InputError(
-                f"image-level alignment (weights.image = {self.weights.image}) has no teacher",
-                field="teacher",
-                fix="name a teacher, such as ClipTeacher, or set weights.image to 0",
-            )
-        teacher.load()
-        return teacher
-
-    def _student_projection(self) -> nn.Module | None:
-        """From the student's picture embedding to the teacher's width."""
-        if self.teacher is None:
-            return None
-        pool = self.backbone.pool
-        width = self.backbone.channels[-1] if pool is None else pool.embed_dim
-        if pool is not None and width == self.teacher.width:
-            return nn.Identity()
-        return nn.Linear(width, self.teacher.width)
-
-    def _check_residual(self) -> None:
-        pool = self.backbone.pool
-        if self.clip_residual and (pool is None or pool.embed_dim != self.text.width):
-            has = "no attention pool" if pool is None else f"a pool of width {pool.embed_dim}"
-            raise InputError(
-                f"the backbone has {has}, the text vectors have width {self.text.width}",
-                field="clip_residual",
-                fix="take backbone and text from the same CLIP, or set clip_residual to false",
-            )
 
     def _rest_idle_parts(self) -> None:
         """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
         idle: list[nn.Module | nn.Parameter] = []
         pool = self.backbone.pool
+        gridless = self.weights.grid == 0 and self.weights.pseudo == 0
         if self.teacher is None and pool is not None:
             if not self.clip_residual:
                 self.backbone.pool = None
-            idle += [pool.query, pool.key] if self.weights.grid else [pool]
-        if self.weights.grid == 0:
+            idle += [pool] if gridless else [pool.query, pool.key]
+        if gridless:
             idle += [self.head.embedding_tower, self.head.embed, self.log_scale, self.bias]
         if self.weights.box == 0:
             idle += [self.head.box, self.head.scales]
