@@ -184,7 +184,7 @@ def test_a_sample_has_picture_scores_and_the_embedding_of_this_very_view(made):
     facing = set()
     for epoch in range(8):
         sample = images[Draw(1, epoch)]
-        plain = images.transform.settings.size(88, 96, min(sample.picture.shape[1:]))
+        plain = SMALL["resize"].size(88, 96, float(min(sample.picture.shape[1:])))
         assert tuple(sample.picture.shape) == (3, *plain)
         np.testing.assert_array_equal(sample.scores, labels.scores(1, KEEP))
         assert sample.record == (1, "1.png", 88, 96)

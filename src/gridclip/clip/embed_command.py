@@ -34,6 +34,7 @@ class Stored(NamedTuple):
 
 def embed_command(  # noqa: PLR0913 - one argument a setting
     source: Path,
+    *,
     output: Path,
     images: Path | None = None,
     clip: ClipModel = _CLIP,

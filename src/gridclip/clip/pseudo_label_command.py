@@ -44,6 +44,7 @@ _LABELLER = Labeller()
 
 def pseudo_label_command(  # noqa: PLR0913 - one argument a setting
     source: Path,
+    *,
     vocabulary: Path,
     output: Path,
     images: Path | None = None,

@@ -5,7 +5,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -118,14 +118,14 @@ class PictureHeader(NamedTuple):
     suffix: str  # the ending that its format, whatever its name, should have
 
 
-def read_header(opened: IO[bytes] | Path, place: Path) -> PictureHeader:
+def read_header(opened: io.BufferedIOBase | Path, place: Path) -> PictureHeader:
     """Read size and format of a picture, without its pixels.
 
     Raises:
         InputError: if it is no picture.
     """
     try:
-        with Image.open(opened) as picture:
+        with Image.open(opened) as picture:  # type: ignore[arg-type]
             width, height = picture.size
             format = str(picture.format)
     except Exception as error:

@@ -66,7 +66,7 @@ class PseudoLabelled(ImageLevelSource):
         self._asked = {name: value for name, value in asked.items() if value is not None}
         Keep(**self._asked)  # type: ignore[arg-type] # refuses at once what makes no sense
         self.keep_unlabelled, self.seed = keep_unlabelled, seed
-        self.transform = TrainingTransform(resize, augmentation)
+        self.resize, self.augmentation = resize, augmentation
         self.has_embeddings = not augmentation.uncacheable()
 
     @cached_property
@@ -78,6 +78,11 @@ class PseudoLabelled(ImageLevelSource):
     def listed(self) -> ImageList:
         """The images, opened."""
         return open_images(self.source, self.folder)
+
+    @cached_property
+    def transform(self) -> TrainingTransform:
+        """From the stored picture to what the network sees."""
+        return TrainingTransform(self.resize, self.augmentation)
 
     @cached_property
     def keep(self) -> Keep:
@@ -137,17 +142,17 @@ class PseudoLabelled(ImageLevelSource):
             )
 
     def __getitem__(self, draw: Draw | int) -> ImageSample:
-        """Read and transform one image; augmentation is a function of (seed, epoch, row) alone.
+        """Read and transform one image; augmentation is a function of seed and draw alone.
 
         Raises:
             InputError: if the picture cannot be read.
         """
-        turn, epoch = draw if isinstance(draw, Draw) else (draw, 0)
-        row = int(self.rows[turn])
+        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        row = int(self.rows[draw.row])
         stored = decode_picture(self.listed.read(row), self.listed.place_of(row))
         view = self.transform(
             Example(stored, np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)),
-            np.random.default_rng((self.seed, epoch, row)),
+            np.random.default_rng((self.seed, draw.epoch, row, draw.turn)),
         )
         height, width, _ = stored.shape
         return ImageSample(

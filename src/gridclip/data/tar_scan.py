@@ -1,11 +1,12 @@
 """What lies where in a tar file: its headers are read, its pictures are not."""
 
+import io
 import json
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from gridclip.data.image_list import SUFFIXES, is_picture, read_header
 from gridclip.errors import InputError
@@ -143,9 +144,9 @@ def _text(content: bytes) -> str:
     return content.decode("utf-8", "replace").strip()
 
 
-def _opened(shard: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+def _opened(shard: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedReader:
     opened = shard.extractfile(info)
-    assert opened is not None  # it is a regular file
+    assert isinstance(opened, io.BufferedReader)  # it is a regular file
     return opened
 
 
