@@ -173,7 +173,7 @@ def test_a_fit_writes_a_teacher_that_names_what_it_never_saw_drawn(sprites, vect
     [
         ({"output": "teacher.pt"}, "output: ends in '.pt'"),
         ({"val_sets": ("wax",)}, "val_sets"),
-        ({"names": "few.txt"}, "few.txt: .*vectors for the 2 names"),
+        ({"names": "few.txt"}, "vectors.npy: 5 vectors for the 2 names of .*few.txt"),
         ({"vectors": "few.npy", "names": "few.txt"}, "few.txt: names: has no vector for 2 names"),
     ],
 )

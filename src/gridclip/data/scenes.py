@@ -142,6 +142,7 @@ def _find_room(
     shortest, longest = np.log(settings.sides)
     angle = rng.uniform(-settings.lean, settings.lean)
     leaning = cutout.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    leaning = leaning.crop(leaning.getchannel("A").getbbox())  # an empty border needs no room
     for attempt in range(_TRIES):
         most = longest - (longest - shortest) * attempt / _TRIES
         scaled = _scale(leaning, float(np.exp(rng.uniform(shortest, most))))
