@@ -78,9 +78,9 @@ class Names(NamedTuple):
 
 
 def fit_teacher(
-    output: Path,
-    vectors: Path,
-    names: Path,
+    output: Path = Path("data/teachers/sprites.safetensors"),
+    vectors: Path = Path("data/clip_vit_b32_text/lvis_v1.npy"),
+    names: Path = Path("data/lvis/lvis_v1_categories.json"),
     sprites: Path = Path("data/sprites"),
     val_sets: tuple[str, ...] = (),
     fit: FitSettings = _FIT,
