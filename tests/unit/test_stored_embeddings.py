@@ -154,14 +154,14 @@ def test_a_missing_image_is_named_with_the_command_that_adds_it(root, tmp_path):
     message = r"e: 2 images have no embedding: '2.png', '3.png'(.|\n)*gridclip data embed"
     with pytest.raises(InputError, match=message):
         stored.check(["0.png", "2.png", "3.png"])
-    with pytest.raises(InputError, match="1 images have no embedding: '4.png'"):
+    with pytest.raises(InputError, match=r"1 images have no embedding: '4.png'"):
         stored.of("4.png", mirrored=False)
 
 
 def test_a_file_of_another_length_is_told(root, tmp_path):
     embed_command(listing(root, 0, 1), output=tmp_path / "e")
     shutil.copy(root / "images" / "4.png", root / "images" / "1.png")
-    with pytest.raises(InputError, match="1 images are other files than those embedded: '1.png'"):
+    with pytest.raises(InputError, match=r"1 images are other files than those embedded: '1.png'"):
         StoredEmbeddings(tmp_path / "e").check(["0.png", "1.png"], root / "images")
 
 
@@ -182,6 +182,12 @@ def test_a_stored_teacher_knows_width_and_name_and_cannot_look(teacher, root, tm
         stored(Images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]])))
     with pytest.raises(InputError, match=r"absent: cannot be read(.|\n)*gridclip data embed"):
         StoredTeacher(str(tmp_path / "absent")).load()
+
+
+def test_embeddings_of_random_weights_are_not_stored(root, tmp_path):
+    with pytest.raises(InputError, match="weights: embeddings of random weights"):
+        embed_command(listing(root, 0), output=tmp_path / "e", clip=ClipModel(weights="random"))
+    assert not (tmp_path / "e").exists()
 
 
 def test_two_runs_do_not_write_one_file(root, tmp_path):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.clip.embeddings import StoredEmbeddings
-from gridclip.clip.openclip import ClipModel, Frozen, pixel_scale
+from gridclip.clip.openclip import RANDOM, ClipModel, Frozen, pixel_scale
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
@@ -100,7 +100,17 @@ class ClipTeacher(Teacher):
         self.width = probe.shape[-1]
 
     def fingerprint(self) -> str:
-        """The tower's weights, and the way its square is made."""
+        """The tower's weights, and the way its square is made.
+
+        Raises:
+            InputError: if the weights are random: they are others in each run.
+        """
+        if self.clip.weights == RANDOM:
+            raise InputError(
+                "embeddings of random weights are worth nothing in another run",
+                fix="give weights: a tag of open_clip, or a file",
+                field="weights",
+            )
         return f"{self.clip.fingerprint()}-squeezed"
 
     @torch.no_grad()
