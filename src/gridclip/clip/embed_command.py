@@ -69,7 +69,7 @@ def embed(
     """Write or complete a file of embeddings.
 
     An image is what its path and its content say. The content is hashed, because times change when
-    files are copied, and reading a file costs a hundredth of what the teacher does.
+    files are copied, and reading a file costs far less than what the teacher does.
 
     Args:
         images: With distinct paths.
