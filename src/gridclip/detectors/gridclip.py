@@ -21,7 +21,7 @@ from gridclip.decode import DecodeSettings, decode
 from gridclip.detectors.alignment import check_residual, load_teacher, student_projection
 from gridclip.detectors.base import Detector
 from gridclip.detectors.negatives import Negatives
-from gridclip.detectors.pseudo_labels import PseudoLabels
+from gridclip.detectors.pseudo_label_loss import PseudoLabelLoss
 from gridclip.detectors.weights import LossWeights
 from gridclip.errors import InputError
 from gridclip.losses import (
@@ -46,7 +46,7 @@ from gridclip.structures import (
     Vocabulary,
 )
 
-_WEIGHTS, _NEGATIVES, _PSEUDO_LABELS = LossWeights(), Negatives(), PseudoLabels()
+_WEIGHTS, _NEGATIVES, _PSEUDO_LABEL_LOSS = LossWeights(), Negatives(), PseudoLabelLoss()
 
 
 class GridCLIP(Detector):
@@ -83,7 +83,7 @@ class GridCLIP(Detector):
         weights: LossWeights = _WEIGHTS,
         image_distance: ImageDistance = "l1",
         negatives: Negatives = _NEGATIVES,
-        pseudo_labels: PseudoLabels = _PSEUDO_LABELS,
+        pseudo_labels: PseudoLabelLoss = _PSEUDO_LABEL_LOSS,
         decoding: DecodeSettings = DecodeSettings(),
         prior: float = 0.01,
         temperature: float = 0.07,

@@ -15,7 +15,7 @@ Pooling = Literal["top", "log_sum_exp"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabels:
+class PseudoLabelLoss:
     """How a picture's cells are pooled into one logit a name, and what its labels teach.
 
     A picture shows a name if some of its cells do (multiple-instance learning); which form GridCLIP
