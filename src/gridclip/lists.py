@@ -72,6 +72,8 @@ def parse_lists(file: Path, content: bytes) -> Lists:
         InputError: if it has another form.
     """
     try:  # several times as fast, and strict: what it refuses, json itself judges
+        if not content.isascii():
+            content.decode()  # msgspec does not look at text that it skips
         document: object = msgspec.json.decode(content, type=_Document)
     except (ValueError, RecursionError):
         document = parse_json(file, content)

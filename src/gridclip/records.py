@@ -58,14 +58,12 @@ class Records:
         InputError: if it is something else.
     """
 
-    def __init__(
-        self, file: Path | None, name: str, rows: object, shown: list[Any] | None = None
-    ) -> None:
+    def __init__(self, file: Path | None, name: str, rows: object, shown: object = None) -> None:
         if not isinstance(rows, list):
             problem = f"is {_kind(rows)}, not a list of objects"
             raise InputError(problem, fix="give a json list", file=file, field=name)
         self.file, self.name, self.rows = file, name, rows
-        self.shown = rows if shown is None else shown
+        self.shown: list[Any] = shown if isinstance(shown, list) else rows
         strange = [not isinstance(record, dict) for record in rows]
         self.refuse(strange, "", "that are not an object", fix="make each an object, or remove it")
 
@@ -157,7 +155,7 @@ class Records:
     def _values(self, key: str, what: str, default: object = _MISSING) -> list[Any]:
         values = [row.get(key, default) for row in self.rows]
         absent = [value is _MISSING for value in values]
-        self.refuse(absent, key, "without this key", fix=f"give each {key}: {what}")
+        self.refuse(absent, key, f"without this key: {key}", fix=f"give each {key}: {what}")
         return values
 
     def _array(
