@@ -60,10 +60,9 @@ class DetectionSystem(LightningModule):
     def training_step(self, batch: DetectionBatch | ImageBatch, index: int) -> Tensor:
         """Sum of the detector's losses, each logged under its name; by kind of batch."""
         losses = self.detector.losses(batch)
-        total = torch.stack([*losses.values()]).sum()
-        if isinstance(batch, ImageBatch):
-            total = total + self._touch_all()
-        group = "train/image_level/" if isinstance(batch, ImageBatch) else "train/"
+        boxed = isinstance(batch, DetectionBatch)
+        total = torch.stack([*losses.values(), *([] if boxed else [self._touch_all()])]).sum()
+        group = "train/" if boxed else "train/image_level/"
         logged = {f"{group}{name}": loss for name, loss in losses.items()}
         self.log_dict(logged, batch_size=len(batch.records))
         self.log(f"{group}loss", total, prog_bar=True, batch_size=len(batch.records))
