@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gridclip.data.transforms import (
     Augmentation,
@@ -8,6 +10,7 @@ from gridclip.data.transforms import (
     Example,
     Resize,
     TrainingTransform,
+    crop,
     prepare,
     resize,
 )
@@ -115,6 +118,110 @@ def test_boxes_stay_on_their_objects_through_crop_jitter_and_flip(seed):
         np.testing.assert_allclose(bounds(seen, label), box, atol=3)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.tuples(st.integers(60, 240), st.integers(60, 240)),
+    scale=st.sampled_from([(1.0, 1.0), (0.3, 0.6), (0.5, 3.0), (2.0, 4.0)]),
+    canvas=st.sampled_from([0, 90, 200]),
+    crop=st.sampled_from([0.0, 1.0]),
+    erosion=st.sampled_from([0.0, 0.5]),
+)
+def test_boxes_frame_what_is_left_of_their_colours_whatever_happens(
+    seed, size, scale, canvas, crop, erosion
+):
+    """Three rectangles, one in each channel, are found again by their colour."""
+    height, width = size
+    chance = np.random.default_rng(seed)
+    corners = [np.sort(chance.choice(side, (3, 2)), axis=1) for side in (width - 12, height - 12)]
+    boxes = [(x0, y0, x1 + 12, y1 + 12) for (x0, x1), (y0, y1) in zip(*corners, strict=True)]
+    chances = Augmentation(
+        canvas=canvas, scale=scale, crop=crop, erosion=erosion, min_visibility=0.3
+    )
+    transform = TrainingTransform(Resize(shortest=(80, 120), longest=300), chances)
+    example = painted(height, width, boxes)._replace(verified=np.array([0, 1, 2, 5]))
+    seen = transform(example, chance)
+    limits = np.array(seen.picture.shape[1::-1] * 2)
+    assert (seen.boxes >= 0).all()
+    assert (seen.boxes <= limits + 1e-3).all()
+    assert limits.max() <= (canvas or 300)
+    for label, box in zip(seen.labels, seen.boxes, strict=True):
+        zoom = (box[2:] - box[:2]) / 12  # an edge is blurred over an original pixel, at most
+        if zoom.min() > 0.5:
+            np.testing.assert_allclose(bounds(seen, label), box, atol=1 + zoom.max())
+    for label in {0, 1, 2} - set(seen.labels.tolist()):
+        left = (seen.picture[..., label] > 127).any()
+        assert (label in seen.verified) <= (not left)  # verified absent only if nothing is left
+    assert 5 in seen.verified  # what has no box is verified in any view
+    assert set(seen.labels.tolist()) <= set(seen.verified.tolist())
+
+
+def test_a_crop_that_leaves_a_sliver_of_an_object_verifies_its_name_no_more():
+    boxes = [(10, 10, 30, 30), (60, 10, 80, 30), (48, 40, 78, 60)]
+    example = painted(100, 100, boxes)._replace(verified=np.array([0, 1, 2, 7]))
+    seen = crop(example, (0, 0, 50, 100), 0.5)
+    assert seen.labels.tolist() == [0]
+    assert seen.verified.tolist() == [0, 1, 7]  # 1 lies outside, of 2 a sliver is to be seen
+    assert crop(example, (0, 0, 50, 100), 0.0).labels.tolist() == [0, 2]
+    assert crop(example._replace(verified=None), (0, 0, 50, 100), 0.5).verified is None
+
+
+def test_large_scale_jitter_resizes_by_the_factor_and_fits_the_square():
+    example = painted(100, 200, [(90, 45, 110, 55)])
+    for factor, size in ((0.25, (32, 64)), (1.0, (128, 256)), (1.5, (192, 256)), (4.0, (256, 256))):
+        jitter = Augmentation(flip=0.0, canvas=256, scale=(factor, factor))
+        seen = TrainingTransform(LARGE, jitter)(example, np.random.default_rng(3))
+        # The window is whole pixels of the original, each of up to two pixels here.
+        np.testing.assert_allclose(seen.picture.shape[:2], size, atol=1 if factor < 4 else 0)
+        if len(seen.boxes) and factor < 4:
+            side = (seen.boxes[0, 2:] - seen.boxes[0, :2]).tolist()
+            assert side == pytest.approx([20 * factor * 1.28, 10 * factor * 1.28], rel=0.02)
+
+
+def test_the_window_of_large_scale_jitter_is_drawn_everywhere():
+    x, y = np.meshgrid(np.arange(200), np.arange(100))
+    picture = np.stack([x, y, x], axis=2).astype(np.uint8)
+    example = Example(picture, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    transform = TrainingTransform(LARGE, Augmentation(flip=0.0, canvas=100, scale=(2.0, 2.0)))
+    views = [transform(example, np.random.default_rng(seed)).picture for seed in range(60)]
+    corners = np.array([view[0, 0, :2] for view in views])
+    assert corners.min(0).tolist() <= [8, 5]
+    assert corners.max(0).tolist() >= [92, 45]
+    assert {view.shape for view in views} == {(100, 100, 3)}
+
+
+def test_a_view_knows_whether_it_is_mirrored():
+    example = painted(100, 150, [(0, 20, 33, 60)])
+    transform = TrainingTransform(Resize(shortest=(100,), longest=150), Augmentation())
+    views = [transform(example, np.random.default_rng(seed)) for seed in range(20)]
+    for view in views:
+        assert view.mirrored == (bounds(view, 0)[0] > 0)
+    assert {view.mirrored for view in views} == {True, False}
+
+
+def test_only_settings_that_change_the_picture_beyond_size_and_mirror_forbid_stored_embeddings():
+    assert Augmentation().uncacheable() == []
+    assert Augmentation(flip=1.0, scale=(0.5, 2.0), erosion=0.5).uncacheable() == []
+    assert Augmentation(canvas=100, scale=(0.1, 1.0)).uncacheable() == []
+    every = Augmentation(colour=0.1, crop=0.1, canvas=100, scale=(0.1, 2.0))
+    assert every.uncacheable() == ["colour", "crop", "canvas"]
+
+
+@pytest.mark.parametrize("canvas", [0, 200])
+def test_a_view_that_stored_embeddings_hold_for_shows_the_whole_picture(canvas):
+    """A gradient over the picture: its ends are there in every view, mirrored or not."""
+    across = np.linspace(0, 255, 120)[None, :, None]
+    picture = np.broadcast_to(across, (80, 120, 3)).astype(np.uint8).copy()
+    settings = Augmentation(canvas=canvas, scale=(0.5, 1.0))
+    assert not settings.uncacheable()
+    example = Example(picture, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    for seed in range(10):
+        seen = TrainingTransform(LARGE, settings)(example, np.random.default_rng(seed))
+        ends = seen.picture[0, [-1, 0] if seen.mirrored else [0, -1], 0].tolist()
+        assert ends[0] < 10
+        assert ends[1] > 245
+
+
 def test_boxes_that_lose_nearly_everything_go_with_their_labels():
     """The crop is recovered from a gradient over the picture, and the boxes counted naively."""
     transform = TrainingTransform(
@@ -214,6 +321,7 @@ def test_the_tiniest_box_survives_a_plain_resize():
         (lambda: Resize(shortest=(800,), longest=700), "longest: 700 is below"),
         (lambda: Augmentation(flip=1.5), "flip: 1.5 is outside"),
         (lambda: Augmentation(scale=(2.0, 1.0)), "scale: .* is no range"),
+        (lambda: Augmentation(canvas=-1), "canvas: -1 is no side"),
         (lambda: EvaluationTransform(Resize(shortest=(640, 800))), "evaluation needs one side"),
     ],
 )
