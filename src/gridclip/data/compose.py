@@ -108,12 +108,10 @@ def compose(  # noqa: PLR0913 - a command has as many arguments as options
         scene: Size of pictures and objects, how many, and how much they may hide each other.
 
     Raises:
-        InputError: if an argument is out of range, a source is wrong, or the folder holds something
-            else.
+        InputError: if an argument or a source is wrong, or the folder holds something else.
     """
-    source = read_sprites(sprites, categories)
-    parts = dict(zip(("train", "val"), source.split(val_sets), strict=True))
-    grounds = _grounds(backgrounds)
+    source, grounds = read_sprites(sprites, categories), _grounds(backgrounds)
+    source.split(val_sets)  # refuses sets that are wrong
     recipe = _Recipe(
         sources=_digest(source, backgrounds),
         val_sets=val_sets,
@@ -124,15 +122,24 @@ def compose(  # noqa: PLR0913 - a command has as many arguments as options
         negatives=negatives,
         scene=scene,
     )
-    if is_finished(dir, RECORD, recipe.as_json(), what="composed scenes"):
-        return
-    with whole_folder(dir) as part:
-        documents = {
-            split: _write_split(part, split, recipe, parts[split], grounds[split])
-            for split in ("train", "val")
-        }
-        _write_documents(part, documents, source, recipe)
-    _report(documents, dir)
+    if not is_finished(dir, RECORD, recipe.as_json(), what="composed scenes"):
+        with whole_folder(dir) as part:
+            _write(part, recipe, source, grounds)
+
+
+def _write(folder: Path, recipe: _Recipe, source: Sprites, grounds: dict[str, Ground]) -> None:
+    train, val = source.split(recipe.val_sets)
+    documents = {
+        "train": _write_split(folder, "train", recipe, train, grounds["train"]),
+        "val": _write_split(folder, "val", recipe, val, grounds["val"]),
+    }
+    counts = tally(documents["train"]["annotations"])
+    categories = [_category(category, counts) for category in source.categories]
+    for split, document in documents.items():
+        text = json.dumps({**document, "categories": categories})
+        (folder / f"{split}.json").write_text(text)
+        _report(split, document)
+    (folder / RECORD).write_text(json.dumps(recipe.as_json()) + "\n")
 
 
 def _write_split(
@@ -211,17 +218,6 @@ def _digest(sprites: Sprites, backgrounds: Path | None) -> str:
     return digest.hexdigest()
 
 
-def _write_documents(
-    folder: Path, documents: dict[str, dict[str, list[Json]]], source: Sprites, recipe: _Recipe
-) -> None:
-    counts = tally(documents["train"]["annotations"])
-    categories = [_category(category, counts) for category in source.categories]
-    for split, document in documents.items():
-        text = json.dumps({**document, "categories": categories})
-        (folder / f"{split}.json").write_text(text)
-    (folder / RECORD).write_text(json.dumps(recipe.as_json()) + "\n")
-
-
 def _category(category: SpriteCategory, counts: Counts) -> Json:
     frequency = {} if category.frequency is None else {"frequency": category.frequency}
     return {
@@ -234,11 +230,8 @@ def _category(category: SpriteCategory, counts: Counts) -> Json:
     }
 
 
-def _report(documents: dict[str, dict[str, list[Json]]], folder: Path) -> None:
-    for split, document in documents.items():
-        boxes = document["annotations"]
-        names = len({annotation["category_id"] for annotation in boxes})
-        images = len(document["images"])
-        Console().print(
-            f"{split}: {images} scenes, {len(boxes)} boxes of {names} names in {folder}"
-        )
+def _report(split: str, document: dict[str, list[Json]]) -> None:
+    boxes = document["annotations"]
+    names = len({annotation["category_id"] for annotation in boxes})
+    scenes = len(document["images"])
+    Console().print(f"{split}: {scenes} scenes, {len(boxes)} boxes of {names} names")
