@@ -250,6 +250,21 @@ def test_a_subset_of_names_keeps_its_scores_among_all(made, tmp_path):
         source(made, names=str(tmp_path / "rare.txt"), threshold=1.0, keep_unlabelled=False)
 
 
+def test_a_class_that_the_source_gives_can_be_trusted(made, tmp_path):
+    """Only where it is a name of the vocabulary; the other scores stay as they are."""
+    for row, name in enumerate(["Dog animal", "unicorn"]):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        shutil.copy(made / "pictures" / f"{row}.png", tmp_path / "classes" / name)
+    pseudo_label_command(
+        tmp_path / "classes", vocabulary=made / "names.txt", output=tmp_path / "l", keep=KEEP
+    )
+    files = {"source": str(tmp_path / "classes"), "labels": str(tmp_path / "l")}
+    plain, trusting = source(made, **files), source(made, **files, trust_classes=True)
+    np.testing.assert_array_equal(trusting[0].scores[:5], plain[0].scores[:5])
+    assert (plain[0].scores[5] < 1, trusting[0].scores[5] == 1) == (True, True)
+    np.testing.assert_array_equal(trusting[1].scores, plain[1].scores)
+
+
 def test_labels_of_a_folder_hold_for_its_packed_shards(made, tmp_path):
     pack(open_images(made / "pictures"), tmp_path / "packed", shard_bytes=10**6)
     packed = source(made, source=str(tmp_path / "packed"))

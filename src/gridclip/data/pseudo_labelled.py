@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from gridclip.clip.pseudo_labels import Keep, PseudoLabels
+from gridclip.clip.text import prompt_name
 from gridclip.data.image_level import ImageLevelSource, ImageSample
 from gridclip.data.image_list import ImageList, decode_picture
 from gridclip.data.sampling import Draw
@@ -39,6 +40,8 @@ class PseudoLabelled(ImageLevelSource):
         threshold: Names of a lower score are dropped; by default as the labels say.
         top_k: At most so many names an image; by default as the labels say.
         temperature: Of the softmax that makes scores; by default as the labels say.
+        trust_classes: Whether a class that the source gives to an image (its subfolder, say) has
+            score 1 if it is a name of the vocabulary, whatever the teacher says.
         keep_unlabelled: Whether images without a name left take part, for alignment alone.
         resize: Size of the pictures; one of the shortest sides is drawn for each.
         augmentation: What chance does to a picture.
@@ -54,6 +57,7 @@ class PseudoLabelled(ImageLevelSource):
         threshold: float | None = None,
         top_k: int | None = None,
         temperature: float | None = None,
+        trust_classes: bool = False,
         keep_unlabelled: bool = True,
         resize: Resize = _RESIZE,
         augmentation: Augmentation = _AUGMENTATION,
@@ -65,7 +69,8 @@ class PseudoLabelled(ImageLevelSource):
         asked = {"threshold": threshold, "top_k": top_k, "temperature": temperature}
         self._asked = {name: value for name, value in asked.items() if value is not None}
         Keep(**self._asked)  # type: ignore[arg-type] # refuses at once what makes no sense
-        self.keep_unlabelled, self.seed = keep_unlabelled, seed
+        self.trust_classes, self.keep_unlabelled = trust_classes, keep_unlabelled
+        self.seed = seed
         self.resize, self.augmentation = resize, augmentation
         self.has_embeddings = not augmentation.uncacheable()
 
@@ -175,4 +180,13 @@ class PseudoLabelled(ImageLevelSource):
         return torch.from_numpy(self.labels.embedding(row, mirrored))
 
     def _scores(self, row: int) -> Float32[np.ndarray, "K"]:
-        return self.labels.scores(row, self.keep)[self._columns]
+        scores = self.labels.scores(row, self.keep)[self._columns]
+        if self.trust_classes:
+            classes = {_plain(name) for name in self.listed.image(row).names}
+            scores[[_plain(name) in classes for name in self.vocabulary.names]] = 1
+        return scores
+
+
+def _plain(name: str) -> str:
+    """A name however it is spelt: "Bat_(animal)" is "bat animal"."""
+    return prompt_name(name).lower()
