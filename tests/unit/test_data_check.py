@@ -244,6 +244,16 @@ def test_pictures_at_fault_are_left_out_of_the_copy(file, document, pictures):
     assert run(output, images=pictures) == 0
 
 
+def test_names_that_no_terminal_can_show_are_shown(file, document, pictures, capsys):
+    for image, name in zip(
+        document["images"], ["\ud800", "a\0b", "x" * 5000, "[red]"], strict=False
+    ):
+        image["file_name"] = name
+    file.write_text(json.dumps(document))
+    assert run(file, images=pictures) == 1
+    assert "4 of 6" in capsys.readouterr().out
+
+
 def test_a_copy_is_never_written_over_a_file(file, document):
     file.write_text(json.dumps(document))
     link = file.with_name("link.json")

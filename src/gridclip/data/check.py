@@ -122,7 +122,7 @@ def _judge(file: Path, listed: tuple[int, int]) -> tuple[str, str]:
     """Say which rule a picture breaks, if any, and how."""
     try:
         if not file.is_file():
-            return _ABSENT, f" at {file}"
+            return _ABSENT, f" at {str(file)!r}"
     except (OSError, ValueError):  # a name that no file can have
         return _ABSENT, ""
     try:

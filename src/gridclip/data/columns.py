@@ -34,6 +34,8 @@ class Ragged(NamedTuple):
 
     def keep(self, kept: Bool[np.ndarray, "V"]) -> "Ragged":
         """Leave values out; the rows stay."""
+        if kept.all():
+            return self  # still mapped from the index, so shared by all processes
         before = np.concatenate([[0], np.cumsum(kept)])
         return Ragged(self.values[kept], before[self.offsets])
 
