@@ -1,33 +1,52 @@
 """The command line: Lightning's four verbs, and the small commands around them."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, auto_cli
+from jsonargparse import ArgumentError, ArgumentParser
 
 from gridclip.errors import InputError
 
 VERBS = ("fit", "validate", "test", "predict")
 
 # Where each small command is. Only the one that is called is imported: torch takes seconds.
-COMMANDS: dict[str, str | dict[str, str]] = {
-    "data": {"mini": "gridclip.data.mini:make_mini"},
-    "clip": {"train": "gridclip.clip.pretrain:train_mini_clip"},
+COMMANDS = {
+    "data mini": "gridclip.data.mini:make_mini",
+    "data compose": "gridclip.data.compose:compose",
+    "data check": "gridclip.data.check:check_annotations",
+    "data show": "gridclip.data.show:show_samples",
+    "data pack": "gridclip.data.pack:pack_command",
+    "data pseudo-label": "gridclip.clip.pseudo_label_command:pseudo_label_command",
+    "data embed": "gridclip.clip.embed_command:embed_command",
+    "clip train": "gridclip.clip.pretrain:train_mini_clip",
+    "clip fit": "gridclip.clip.fitting:fit_teacher",
     "evaluate": "gridclip.evaluation.command:evaluate_command",
-    "sweep": {"run": "gridclip.sweeps.runner:run_sweep"},
+    "sweep run": "gridclip.sweeps.runner:run_sweep",
 }
 
 HELP = """usage: gridclip COMMAND ...
 
-  gridclip fit | validate | test | predict --config ROW.yaml    train, evaluate, use a row
-  gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
+train, evaluate and use a detector
+  gridclip fit | validate | test | predict --config ROW.yaml
   gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in pictures
+  gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
   gridclip evaluate --annotations GT.json --detections DT.json  LVIS AP of anyone's boxes
+
+data with boxes
   gridclip data mini DIR                                        draw the mini data set
+  gridclip data compose DIR --sprites SPRITES                   compose scenes of cut-outs
+  gridclip data check FILE --images DIR                         list every problem of a file
+  gridclip data show DIR                                        draw augmented pictures
+
+data without boxes, and teachers
+  gridclip data pack SOURCE DIR                                 write tar shards with an index
+  gridclip data pseudo-label SOURCE --vocabulary NAMES --output FILE
+  gridclip data embed FILE --output FILE                        store a teacher's embeddings
   gridclip clip train                                           train the mini CLIP again
+  gridclip clip fit                                             fit an encoder to text vectors
 
 gridclip COMMAND --help says more.
 """
@@ -36,7 +55,7 @@ gridclip COMMAND --help says more.
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; an error in what was given ends it with status 2 and one message."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verb = arguments[0] if arguments else "--help"
+    verb, pair = " ".join(arguments[:1]), " ".join(arguments[:2])
     try:
         if verb in VERBS:
             from gridclip.lightning_cli import run_lightning
@@ -44,19 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             run_lightning(None if argv is None else arguments)
         elif verb == "detect":
             _detect(arguments[1:])
+        elif pair in COMMANDS:
+            _call(pair, arguments[2:])
         elif verb in COMMANDS:
-            auto_cli(
-                _load(COMMANDS[verb]),
-                args=arguments[1:],
-                prog=f"gridclip {verb}",
-                # Where two files are needed each is named; a single one comes without a word.
-                as_positional=verb != "evaluate",
-                exit_on_error=False,
-            )
-        elif verb in ("-h", "--help"):
+            _call(verb, arguments[1:])
+        elif not arguments or {"-h", "--help"} & set(arguments[:2]):
             sys.stdout.write(HELP)
         else:
-            raise InputError(f"there is no command {verb!r}", fix="see gridclip --help")
+            raise InputError(f"there is no command {pair!r}", fix="see gridclip --help")
     except (InputError, ArgumentError, ValueError) as error:
         told = _told(error)
         if told is None:
@@ -83,10 +97,19 @@ def _detect(arguments: list[str]) -> None:
     detect_command(**settings.as_dict())
 
 
-def _load(place: str | dict[str, str]) -> Callable[..., Any] | dict[str, Any]:
-    """Import a command, or each of a group."""
-    if isinstance(place, dict):
-        return {name: _load(inside) for name, inside in place.items()}
-    module, _, function = place.partition(":")
-    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return command
+def _call(name: str, arguments: list[str]) -> None:
+    """Call a command's function: what it takes by place comes by place, the rest as options."""
+    module, _, function = COMMANDS[name].partition(":")
+    command: Callable[..., None] = getattr(importlib.import_module(module), function)
+    taken = inspect.signature(command).parameters.values()
+    by_place = {
+        each.name
+        for each in taken
+        if each.default is each.empty and each.kind is not each.KEYWORD_ONLY
+    }
+    options = {each.name for each in taken} - by_place
+    parser = ArgumentParser(prog=f"gridclip {name}", exit_on_error=False)
+    parser.add_function_arguments(command, skip=options, as_group=False, as_positional=True)
+    parser.add_function_arguments(command, skip=by_place, as_group=False, as_positional=False)
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    command(**settings.as_dict())

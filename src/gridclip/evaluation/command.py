@@ -11,6 +11,7 @@ from gridclip.evaluation.table import metrics_table
 
 
 def evaluate_command(
+    *,
     annotations: Path,
     detections: Path,
     protocol: Protocol = "standard",
