@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # These imports let a configuration name the classes without their modules.
 from gridclip import assign  # noqa: F401
-from gridclip.clip import teacher, text  # noqa: F401
+from gridclip.clip import fitted, teacher, text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
 from gridclip.data import module, pseudo_labelled, synthetic  # noqa: F401
