@@ -89,6 +89,7 @@ class RunFiles(Callback):
         lines = file.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step(line) <= trainer.global_step]
         write_whole("".join(line + "\n" for line in kept), file)
+        self.started -= json.loads(kept[-1]).get("time", 0.0) if kept else 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Append what was measured; outside a fit it is the last word."""

@@ -51,6 +51,25 @@ class DetectionSystem(LightningModule):
         if init_from is not None:
             load_weights(self, Path(init_from))
 
+    def on_fit_start(self) -> None:
+        """Refuse stored embeddings of another teacher than the one that this training has.
+
+        Raises:
+            InputError: naming both.
+        """
+        stored = getattr(self.trainer.datamodule, "embeddings", None)  # type: ignore[attr-defined]
+        teacher = getattr(self.detector, "teacher", None)
+        if stored is None or teacher is None:
+            return
+        if stored.fingerprint != teacher.fingerprint():
+            raise InputError(
+                f"the embeddings are of {stored.fingerprint}, the teacher is "
+                f"{teacher.fingerprint()}",
+                file=stored.file,
+                field="data.embeddings",
+                fix="embed the images with this teacher, or name that one",
+            )
+
     def on_train_batch_start(self, batch: DetectionBatch | ImageBatch, index: int) -> None:
         """Make chance within networks (dropout) one of the step, so that a resume repeats it."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))

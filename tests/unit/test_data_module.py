@@ -7,14 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
+from gridclip.clip.embed_command import embed_command
+from gridclip.clip.embeddings import StoredEmbeddings
 from gridclip.data.collate import pad
 from gridclip.data.dataset import DetectionDataset
+from gridclip.data.image_level import ImageLevelSource, ImageSample
 from gridclip.data.module import DetectionData
 from gridclip.data.sampling import Draw
 from gridclip.data.synthetic import SyntheticData
 from gridclip.data.transforms import Augmentation, Resize
 from gridclip.errors import InputError
 from gridclip.names import read_names
+from gridclip.structures import ImageBatch, Record, Vocabulary
 
 SMALL = Resize(shortest=(48,), longest=96)
 CATEGORIES = [
@@ -144,6 +148,152 @@ def test_order_and_augmentation_change_with_epoch_and_seed(root):
     assert epoch(loader, 2)[0] == orders[2]
     early, late = (module.train_set[Draw(row=0, epoch=number)].picture for number in (0, 1))
     assert not torch.equal(early, late)
+
+
+class Tiles(ImageLevelSource):
+    """Plain pictures, each of its number, with a score for each of two names."""
+
+    def __init__(self):
+        self.vocabulary, self.checked = Vocabulary(["owl", "cat"]), False
+        self.sizes = np.array([[20, 30]] * 3 + [[30, 20]] * 3)
+
+    def check(self):
+        self.checked = True
+
+    def __getitem__(self, draw: Draw | int) -> ImageSample:
+        height, width = self.sizes[draw.row].tolist()
+        return ImageSample(
+            picture=torch.full((3, height, width), draw.row, dtype=torch.uint8),
+            scores=torch.tensor([draw.row / 10, 0.5]),
+            record=Record(draw.row, "", height, width),
+            teacher=torch.full((4,), float(draw.row)),
+        )
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_image_level_batches_come_between_the_others(root, num_workers):
+    source = Tiles()
+    module = data(
+        root,
+        image_level=source,
+        image_level_ratio=2.0,
+        image_level_batch_size=3,
+        num_workers=num_workers,
+    )
+    module.setup("fit")
+    assert source.checked
+    batches = list(module.train_dataloader())
+    weak = [batch for batch in batches if isinstance(batch, ImageBatch)]
+    assert (len(batches), len(weak)) == (9, 6)
+    for batch in weak:
+        rows = [record.image_id for record in batch.records]
+        assert len(rows) == 3
+        assert batch.vocabulary.names == ("owl", "cat")
+        assert batch.scores[:, 0].tolist() == pytest.approx([row / 10 for row in rows])
+        assert batch.teacher[:, 3].tolist() == rows
+        assert batch.images.pixels[:, 0, 0, 0].tolist() == rows
+        assert {tuple(size) for size in batch.images.sizes.tolist()} in ({(20, 30)}, {(30, 20)})
+
+
+def test_at_a_ratio_of_zero_image_level_images_are_not_even_opened(root):
+    source = Tiles()
+    module = data(root, image_level=source, image_level_ratio=0.0)
+    module.setup("fit")
+    assert not source.checked
+    assert len(list(module.train_dataloader())) == 3
+
+
+def test_batches_tell_which_names_their_images_verify(root):
+    document = json.loads((root / "train.json").read_text())
+    document["images"][0]["neg_category_ids"] = [9]
+    document["images"][4]["not_exhaustive_category_ids"] = [2]
+    (root / "train.json").write_text(json.dumps(document))
+    settings = {"batch_size": 5, "rare_split": "all", "verified": True}
+    batch = next(iter(data(root, **settings).train_dataloader()))
+    told = {
+        record.image_id: row.tolist()
+        for record, row in zip(batch.records, batch.verified, strict=True)
+    }
+    assert told == {  # cat, dog, owl
+        100: [True, True, True],
+        101: [False, False, True],
+        102: [False, False, False],
+        103: [False, True, False],
+        104: [False, False, False],
+    }
+    assert next(iter(data(root, batch_size=5).train_dataloader())).verified is None
+
+
+def test_batches_tell_which_share_of_the_images_shows_each_name(root):
+    batch = next(iter(data(root, rare_split="all").train_dataloader()))
+    assert batch.shares.tolist() == pytest.approx([2 / 5, 2 / 5, 1 / 5])
+    assert next(iter(data(root).val_dataloader())).shares is None
+
+
+def test_images_of_few_fellows_are_repeated(root):
+    """An owl is on one of five images, so with a threshold of 0.8 it has sqrt(4) turns."""
+    module = data(root, repeat_threshold=0.8)
+    ids, _, _ = epoch(module.train_dataloader(), 0)
+    assert ids.count(101) == 2
+    assert set(ids) == {100, 101, 102, 103, 104}
+    pictures = [module.train_set[Draw(row=1, epoch=0, turn=turn)].picture for turn in range(8)]
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 2  # plain and mirrored
+
+
+def test_stored_embeddings_come_with_the_view_they_are_of(root, tmp_path):
+    embed_command(root / "train.json", output=tmp_path / "e")
+    module = data(root, embeddings=str(tmp_path / "e"), batch_size=5)
+    module.setup("fit")
+    stored, seen = StoredEmbeddings(tmp_path / "e"), set()
+    for number in range(3):
+        loader = module.train_dataloader()
+        loader.sampler.set_epoch(number)
+        batch = next(iter(loader))
+        for index, record in enumerate(batch.records):
+            picture, (height, width) = batch.images.pixels[index], batch.images.sizes[index]
+            vectors = [torch.tensor(stored.of(record.path, mirrored)) for mirrored in (False, True)]
+            stored_picture = np.asarray(Image.open(root / "images" / record.path))
+            if stored_picture.shape[:2] != (height, width):
+                continue  # it was resampled
+            shown = picture[:, :height, :width].permute(1, 2, 0).numpy()
+            mirrored = not np.array_equal(shown, stored_picture)
+            assert torch.equal(batch.teacher[index], vectors[mirrored])
+            seen.add(mirrored)
+    assert seen == {False, True}
+
+
+def test_stored_embeddings_are_refused_for_views_they_are_not_of(root, tmp_path):
+    embed_command(root / "train.json", output=tmp_path / "e")
+    settings = {"embeddings": str(tmp_path / "e")}
+    with pytest.raises(InputError, match=r"augmentation\.colour and augmentation\.crop"):
+        data(root, augmentation=Augmentation(crop=0.5, colour=0.1), **settings)
+    Image.new("RGB", (64, 48)).save(root / "images" / "0.png")
+    with pytest.raises(InputError, match="1 images are other files than those embedded"):
+        data(root, **settings).setup("fit")
+
+
+def test_faults_of_the_training_file_can_be_dropped(root):
+    document = json.loads((root / "train.json").read_text())
+    document["annotations"][0]["bbox"] = [1, 2, 0, 20]
+    (root / "train.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="no size"):
+        data(root).setup("fit")
+    batch = next(iter(data(root, faults="drop", batch_size=5).train_dataloader()))
+    assert sum(len(targets.boxes) for targets in batch.targets) == 2
+
+
+def test_what_decides_on_the_batches_is_kept_and_told(root):
+    state = data(root).state_dict()
+    assert data(root, num_workers=2, val_batch_size=1).state_dict() == state
+    for changed in (
+        {"batch_size": 3},
+        {"seed": 1},
+        {"repeat_threshold": 0.1},
+        {"keep_empty": False},
+        {"rare_split": "all"},
+        {"image_level": Tiles()},
+    ):
+        assert data(root, **changed).state_dict() != state
 
 
 class Recorder(lightning.LightningModule):
