@@ -115,6 +115,19 @@ def test_a_change_within_the_clocks_resolution_is_seen(cache, file):
     assert read_annotations(file).sizes[0, 1] == 61
 
 
+def test_a_file_that_changed_a_moment_ago_is_not_taken_for_settled(cache, file):
+    read_annotations(file)
+    assert not (cache / "stamps").exists()
+
+
+def test_other_names_in_the_index_are_not_believed(cache, file):
+    whole = read_annotations(file)
+    (folder,) = columns(cache)
+    facts = folder / "facts.json"
+    facts.write_text(facts.read_text().replace("hooter", "footer"))
+    assert read_annotations(file).categories == whole.categories
+
+
 def test_a_settled_file_is_not_even_read_again(cache, file, monkeypatch):
     monkeypatch.setattr(index, "_SETTLED", -1)  # else its time of creation is too near
     read_annotations(file)

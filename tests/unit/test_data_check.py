@@ -94,6 +94,7 @@ PROBLEMS = [
     ("images", 1, {"width": 2**70}, "whose width is not a whole number", 0),
     ("images", 1, {"id": 1}, "whose id is already taken", 0),
     ("images", 1, {"file_name": None}, "with neither file_name nor coco_url", 0),
+    ("images", 1, {"coco_url": 5}, "whose coco_url is not a URL", 0),
     ("images", 1, {"neg_category_ids": [2, 9]}, "name a category the file does not list", 0),
     ("images", 1, {"neg_category_ids": 2}, "is not a list of category ids", 0),
     ("categories", 1, {"name": "cat"}, "whose name is already taken", 1),

@@ -18,7 +18,7 @@ from gridclip.lists import Lists, parse_lists
 from gridclip.records import Fault, Records, read_content
 
 
-def check_annotations(file: Path, images: Path | None = None, fix: Path | None = None) -> None:
+def check_annotations(file: Path, *, images: Path | None = None, fix: Path | None = None) -> None:
     """List every problem of an annotation file, with counts, examples and what to do.
 
     The exit status is 0 if there is none (or none is left in the repaired copy), else 1.
