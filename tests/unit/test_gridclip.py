@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -126,6 +128,17 @@ def test_without_pseudo_labels_an_image_level_batch_runs_no_grid(text, monkeypat
 def test_without_alignment_an_image_level_batch_needs_no_teacher(text):
     detector = _detector(text, image=0.0, teacher=NOT_THERE, weights={"pseudo": 1.0})
     assert set(detector.losses(_unboxed())) == {"pseudo"}
+
+
+def test_only_cells_inside_each_picture_are_pooled(text):
+    detector, batch, seen = _detector(text, image=0.0, weights={"pseudo": 1.0}), _unboxed(), []
+    detector.pseudo_labels = SimpleNamespace(
+        loss=lambda cosines, inside, scores: seen.append(inside) or cosines.bias
+    )
+    detector.losses(batch)
+    centres = detector(batch.images, batch.vocabulary).cells.centres.tolist()
+    for inside, (height, width) in zip(seen[0], batch.images.sizes.tolist(), strict=True):
+        assert inside.tolist() == [x < width and y < height for x, y in centres]
 
 
 def test_pseudo_labels_raise_their_names_and_lower_the_others(text):
