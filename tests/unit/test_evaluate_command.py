@@ -3,8 +3,8 @@ import math
 from copy import deepcopy
 
 import pytest
-from jsonargparse import auto_cli
 
+from gridclip.cli import main
 from gridclip.errors import InputError
 from gridclip.evaluation.command import evaluate_command
 from gridclip.evaluation.lvis import evaluate, write_metrics
@@ -59,7 +59,7 @@ def test_the_command_prints_the_figures_and_writes_them(files, tmp_path, capsys)
     output = tmp_path / "new folder" / "metrics.json"
     command = ["--annotations", str(annotations), "--detections", str(detections)]
     options = ["--protocol", "fixed", "--output", str(output)]
-    auto_cli(evaluate_command, args=[*command, *options], as_positional=False)
+    main(["evaluate", *command, *options])
     printed = " ".join(capsys.readouterr().out.split())
     metrics = evaluate(annotations, detections, protocol="fixed")
     assert f"{100 * metrics.APr:.1f}" in printed
@@ -73,7 +73,7 @@ def test_the_command_prints_the_figures_and_writes_them(files, tmp_path, capsys)
 
 def test_its_help_explains_every_argument(capsys):
     with pytest.raises(SystemExit):
-        auto_cli(evaluate_command, args=["--help"])
+        main(["evaluate", "--help"])
     text = capsys.readouterr().out
     assert "the best 300 boxes of an image" in text
     assert "Where to write the figures" in text
@@ -83,7 +83,7 @@ def test_a_protocol_of_another_name_is_refused(files, capsys):
     annotations, detections = map(str, files())
     args = ["--annotations", annotations, "--detections", detections, "--protocol", "minival"]
     with pytest.raises(SystemExit):
-        auto_cli(evaluate_command, args=args, as_positional=False)
+        main(["evaluate", *args])
     assert "standard" in capsys.readouterr().err
 
 
@@ -147,7 +147,11 @@ BAD_DETECTIONS = {
 def test_bad_detections_are_refused_with_file_field_and_fix(files, case):
     content, words = BAD_DETECTIONS[case]
     annotations, detections = files(detections=content)
-    refused(lambda: evaluate_command(annotations, detections), "found.json", *words)
+    refused(
+        lambda: evaluate_command(annotations=annotations, detections=detections),
+        "found.json",
+        *words,
+    )
 
 
 BAD_ANNOTATIONS = {
@@ -196,13 +200,19 @@ BAD_ANNOTATIONS = {
 def test_bad_annotations_are_refused_with_file_field_and_fix(files, case):
     content, words = BAD_ANNOTATIONS[case]
     annotations, detections = files(annotations=content)
-    refused(lambda: evaluate_command(annotations, detections), "val.json", *words)
+    refused(
+        lambda: evaluate_command(annotations=annotations, detections=detections), "val.json", *words
+    )
 
 
 def test_a_missing_file_is_refused_by_name(files, tmp_path):
     annotations, _ = files()
     absent = tmp_path / "absent.json"
-    refused(lambda: evaluate_command(annotations, absent), "absent.json", "No such file")
+    refused(
+        lambda: evaluate_command(annotations=annotations, detections=absent),
+        "absent.json",
+        "No such file",
+    )
 
 
 def test_an_image_that_is_not_in_the_file_cannot_be_evaluated(files):
@@ -216,9 +226,17 @@ def test_an_image_that_is_not_in_the_file_cannot_be_evaluated(files):
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(files, tmp_path):
     annotations, detections = files(detections="not even json")
-    refused(lambda: evaluate_command(annotations, detections, output=tmp_path), "is a folder")
+    refused(
+        lambda: evaluate_command(annotations=annotations, detections=detections, output=tmp_path),
+        "is a folder",
+    )
     under_a_file = annotations / "metrics.json"
-    refused(lambda: evaluate_command(annotations, detections, output=under_a_file), "can't be made")
+    refused(
+        lambda: evaluate_command(
+            annotations=annotations, detections=detections, output=under_a_file
+        ),
+        "can't be made",
+    )
 
 
 def test_ids_written_as_whole_floats_are_ids(files):
