@@ -102,12 +102,12 @@ def _call(name: str, arguments: list[str]) -> None:
     module, _, function = COMMANDS[name].partition(":")
     command: Callable[..., None] = getattr(importlib.import_module(module), function)
     taken = inspect.signature(command).parameters.values()
-    by_place = {
+    by_place: set[str | int] = {
         each.name
         for each in taken
         if each.default is each.empty and each.kind is not each.KEYWORD_ONLY
     }
-    options = {each.name for each in taken} - by_place
+    options: set[str | int] = {each.name for each in taken if each.name not in by_place}
     parser = ArgumentParser(prog=f"gridclip {name}", exit_on_error=False)
     parser.add_function_arguments(command, skip=options, as_group=False, as_positional=True)
     parser.add_function_arguments(command, skip=by_place, as_group=False, as_positional=False)

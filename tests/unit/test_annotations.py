@@ -376,6 +376,28 @@ def test_a_cmyk_photograph_keeps_its_colour(tmp_path):
     np.testing.assert_allclose(read_picture(tmp_path / "red.jpg")[8, 8], (200, 30, 30), atol=6)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_photograph_has_the_pixels_that_pil_reads(tmp_path, mode, options):
+    waves = np.add.outer(np.sin(np.arange(61) / 5), np.cos(np.arange(83) / 7))[..., None]
+    colours = (127 + 60 * waves * [1, -1, 0.5]).astype(np.uint8)
+    picture = Image.fromarray(colours).convert(mode)
+    picture.save(tmp_path / "p.jpg", quality=80, **({} if mode == "L" else options))
+    with Image.open(tmp_path / "p.jpg") as stored:
+        expected = np.asarray(stored.convert("RGB")).astype(int)
+    # Two builds of one decoder may round a colour differently.
+    assert abs(read_picture(tmp_path / "p.jpg") - expected).max() <= 1
+
+
+def test_a_photograph_that_is_cut_short_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"cut\.jpg.*cannot be read"):
+        read_picture(tmp_path / "cut.jpg")
+
+
 def test_the_stored_pixels_count_not_the_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown upright only after a turn by 90 degrees

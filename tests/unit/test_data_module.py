@@ -102,6 +102,20 @@ def test_validation_boxes_are_in_pixels_of_the_resized_picture(root):
     np.testing.assert_allclose(batch.targets[1].boxes, expected, rtol=1e-5)
 
 
+def test_evaluation_can_be_of_one_folder_alone_as_minival_is(root):
+    file = root / "val.json"
+    content = json.loads(file.read_text())
+    (root / "images" / "val2017").mkdir()
+    for image in content["images"][1:3]:
+        name = image["file_name"]
+        (root / "images" / name).rename(root / "images" / "val2017" / name)
+        image["file_name"] = f"val2017/{name}"
+    file.write_text(json.dumps(content))
+    (batch,) = data(root, val_batch_size=5, val_folder="val2017").val_dataloader()
+    assert [record.image_id for record in batch.records] == [101, 102]
+    assert len(batch.vocabulary) == 3
+
+
 def test_base_only_leaves_rare_boxes_and_columns_out(root):
     module = data(root, batch_size=5)
     batch = next(iter(module.train_dataloader()))

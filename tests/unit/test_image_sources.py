@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gridclip.data.image_list import ListedImage, decode_picture
+from gridclip.data.image_list import ListedImage
+from gridclip.data.pictures import decode_picture
 from gridclip.data.sources import open_images
 from gridclip.errors import InputError
 

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from gridclip.clip.journal import Journal
 from gridclip.clip.teacher import Teacher
 from gridclip.data.collate import pad
-from gridclip.data.image_list import ImageList, decode_picture
+from gridclip.data.image_list import ImageList
+from gridclip.data.pictures import decode_picture
 from gridclip.structures import Images
 
 # Pictures of very different sizes are padded to the largest: up to this many pixels a batch.

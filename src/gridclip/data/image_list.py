@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from PIL import Image
 
 from gridclip.data.columnar import encode_text
@@ -18,7 +18,6 @@ SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "a
 """Endings of picture files, the one to take first where a sample of a shard has several."""
 
 _SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ListedImage(NamedTuple):
@@ -83,31 +82,6 @@ def fingerprint_of(images: Iterable[tuple[str, int]]) -> str:
     for path, count in images:
         found.update(encode_text(path) + b"\0%d\n" % count)
     return found.hexdigest()[:32]
-
-
-def decode_picture(data: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode a picture as RGB, its pixels as stored: as `gridclip.data.pictures.read_picture`.
-
-    Args:
-        data: The bytes of its file.
-        place: Where they come from, for the message.
-
-    Raises:
-        InputError: if it is cut short, corrupt, or of more than 8 bits a channel.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            mode = picture.mode
-            pixels = np.array(picture if mode == "RGB" else picture.convert("RGB"))
-    except Exception as error:  # PIL's readers raise whatever their format's parser does
-        raise unreadable(place, error) from error
-    if mode in _DEEP_MODES:
-        raise InputError(
-            f"the picture has more than 8 bits a channel (mode {mode})",
-            fix="write it again with 8 bits a channel",
-            file=place,
-        )
-    return pixels
 
 
 class PictureHeader(NamedTuple):

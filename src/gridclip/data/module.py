@@ -42,6 +42,8 @@ class DetectionData(lightning.LightningDataModule):
         train: Annotation file to train on, relative to root.
         val: Annotation file to evaluate on, relative to root.
         images: Folder of the pictures, relative to root.
+        val_folder: Evaluate on the images of this folder only; of LVIS v1's val file, val2017 is
+            the set known as minival.
         rare_split: base_only leaves rare names and their boxes out of training; all keeps them.
         keep_empty: Whether to train on images without boxes, as pure negatives.
         faults: What to do where the training file is at fault: refuse it, or drop the images and
@@ -71,6 +73,7 @@ class DetectionData(lightning.LightningDataModule):
         train: str = "train.json",
         val: str = "val.json",
         images: str = "images",
+        val_folder: str | None = None,
         rare_split: RareSplit = "base_only",
         keep_empty: bool = True,
         faults: Faults = "refuse",
@@ -98,6 +101,7 @@ class DetectionData(lightning.LightningDataModule):
         self.train_annotations = self.root / train
         self.val_annotations = self.root / val
         self.images = self.root / images
+        self.val_folder = val_folder
         self.rare_split: RareSplit = rare_split
         self.keep_empty, self.faults = keep_empty, faults
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
@@ -152,7 +156,7 @@ class DetectionData(lightning.LightningDataModule):
     @cached_property
     def val_set(self) -> DetectionDataset:
         """The evaluation images, with the boxes of every name."""
-        annotations = self._read(self.val_annotations)
+        annotations = self._read(self.val_annotations, folder=self.val_folder)
         labels = label_map(annotations, "all")
         return DetectionDataset(annotations, self.images, labels, self.val_transform)
 
@@ -211,7 +215,9 @@ class DetectionData(lightning.LightningDataModule):
         if self.trainer and self.trainer.state.fn == "fit":
             require_same(state_dict, self.state_dict())
 
-    def _read(self, file: Path, faults: Faults = "refuse") -> Annotations:
+    def _read(
+        self, file: Path, faults: Faults = "refuse", folder: str | None = None
+    ) -> Annotations:
         if not file.is_file():
             draw = f"gridclip data mini {self.root}"
             other = "set data.root to the folder that holds it"
@@ -222,7 +228,7 @@ class DetectionData(lightning.LightningDataModule):
                 else f"{other}, or draw the mini data set: gridclip data mini data/mini",
                 file=file,
             )
-        return read_annotations(file, faults)
+        return read_annotations(file, faults, folder)
 
     def _check_embeddings(self) -> None:
         if self.embeddings is None:

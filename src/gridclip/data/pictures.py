@@ -1,5 +1,6 @@
 """Picture files: read as RGB, and checked against the annotation file before training."""
 
+import io
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from gridclip.errors import InputError
 # many pictures have each header read before training; others are checked as they are read.
 HEADERS_READ = 5_000
 
+_END_OF_JPEG = b"\xff\xd9"
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -31,16 +33,49 @@ def read_picture(file: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         InputError: if it is missing, cut short, corrupt, or of more than 8 bits a channel.
     """
-    with _faults_named(file), Image.open(file) as picture:
+    with _faults_named(file):
+        content = file.read_bytes()
+    return decode_picture(content, file)
+
+
+def decode_picture(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode the bytes of a picture file, as `read_picture` does.
+
+    Args:
+        content: The bytes.
+        place: Where they come from, for the message.
+
+    Raises:
+        InputError: if they are cut short, corrupt, or of more than 8 bits a channel.
+    """
+    with _faults_named(place), Image.open(io.BytesIO(content)) as picture:
         mode = picture.mode
-        pixels = np.array(picture if mode == "RGB" else picture.convert("RGB"))
+        if picture.format == "JPEG" and mode == "RGB" and content.endswith(_END_OF_JPEG):
+            pixels = _decode_jpeg(content)
+        else:
+            pixels = np.array(picture if mode == "RGB" else picture.convert("RGB"))
     if mode in _DEEP_MODES:
         raise InputError(
             f"the picture has more than 8 bits a channel (mode {mode})",
             fix="write it again with 8 bits a channel",
-            file=file,
+            file=place,
         )
     return pixels
+
+
+def _decode_jpeg(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode a whole JPEG of three channels with OpenCV: the pixels of PIL, in less time.
+
+    One that is cut short must not come here, because OpenCV fills it up with grey.
+    """
+    import cv2
+
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if pixels is None:
+        raise ValueError("broken JPEG data")
+    decoded: UInt8[np.ndarray, "h w 3"] = pixels
+    return decoded
 
 
 def check_pictures(annotations: Annotations, folder: Path) -> None:

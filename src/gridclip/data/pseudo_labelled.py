@@ -11,7 +11,8 @@ from torch import Tensor
 from gridclip.clip.pseudo_labels import Keep, PseudoLabels
 from gridclip.clip.text import prompt_name
 from gridclip.data.image_level import ImageLevelSource, ImageSample
-from gridclip.data.image_list import ImageList, decode_picture
+from gridclip.data.image_list import ImageList
+from gridclip.data.pictures import decode_picture
 from gridclip.data.sampling import Draw
 from gridclip.data.sources import open_images
 from gridclip.data.transforms import Augmentation, Example, Resize, TrainingTransform, to_tensor
