@@ -107,7 +107,9 @@ def _read_paths(images: Records) -> list[str]:
     sort = "a path relative to the folder of the images"
     names = images.column("file_name", lambda value: value is None or is_text(value), sort, None)
     # An empty coco_url is common in own data, and harmless beside a file_name.
-    urls = images.column("coco_url", lambda value: not value or is_text(value), "a URL", None)
+    urls = images.column(
+        "coco_url", lambda value: value in (None, "") or is_text(value), "a URL", None
+    )
     paths = [picture_path(*pair) for pair in zip(names, urls, strict=True)]
     images.refuse(
         [not path for path in paths],
