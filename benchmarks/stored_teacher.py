@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from gridclip.clip.embed_command import embed_command
+from gridclip.clip.stored.embed_command import embed_command
 from gridclip.lightning_cli import build
 from gridclip.optimizers import make_optimizer
 

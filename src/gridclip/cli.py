@@ -14,13 +14,13 @@ VERBS = ("fit", "validate", "test", "predict")
 
 # Where each small command is. Only the one that is called is imported: torch takes seconds.
 COMMANDS = {
-    "data mini": "gridclip.data.mini:make_mini",
-    "data compose": "gridclip.data.compose:compose",
-    "data check": "gridclip.data.check:check_annotations",
+    "data mini": "gridclip.data.drawn.mini:make_mini",
+    "data compose": "gridclip.data.drawn.compose:compose",
+    "data check": "gridclip.data.annotations.check:check_annotations",
     "data show": "gridclip.data.show:show_samples",
-    "data pack": "gridclip.data.pack:pack_command",
-    "data pseudo-label": "gridclip.clip.pseudo_label_command:pseudo_label_command",
-    "data embed": "gridclip.clip.embed_command:embed_command",
+    "data pack": "gridclip.data.unboxed.pack:pack_command",
+    "data pseudo-label": "gridclip.clip.stored.pseudo_label_command:pseudo_label_command",
+    "data embed": "gridclip.clip.stored.embed_command:embed_command",
     "clip train": "gridclip.clip.pretrain:train_mini_clip",
     "clip fit": "gridclip.clip.fitting:fit_teacher",
     "evaluate": "gridclip.evaluation.command:evaluate_command",

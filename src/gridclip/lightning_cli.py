@@ -16,7 +16,8 @@ from gridclip import assign  # noqa: F401
 from gridclip.clip import fitted, teacher, text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
-from gridclip.data import module, pseudo_labelled, synthetic  # noqa: F401
+from gridclip.data import module, synthetic  # noqa: F401
+from gridclip.data.unboxed import pseudo_labelled  # noqa: F401
 from gridclip.detectors import gridclip  # noqa: F401
 from gridclip.networks import backbone  # noqa: F401
 from gridclip.runs import (

@@ -11,10 +11,10 @@ import random
 
 import pytest
 
-from gridclip.data.check import find_problems
-from gridclip.data.faults import edited
-from gridclip.data.lvis import read_annotations
-from gridclip.data.mending import write_edited
+from gridclip.data.annotations.check import find_problems
+from gridclip.data.annotations.faults import edited
+from gridclip.data.annotations.lvis import read_annotations
+from gridclip.data.annotations.mending import write_edited
 from gridclip.errors import InputError
 from gridclip.lists import parse_lists
 

@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from gridclip.data import index, lvis
-from gridclip.data.lvis import read_annotations
+from gridclip.data.annotations import index, lvis
+from gridclip.data.annotations.lvis import read_annotations
 from gridclip.errors import InputError
 
 DOCUMENT = {

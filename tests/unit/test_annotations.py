@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gridclip.data.lvis import Annotations, read_annotations
+from gridclip.data.annotations.lvis import Annotations, read_annotations
 from gridclip.data.pictures import check_pictures, read_picture
 from gridclip.data.vocabulary import label_map
 from gridclip.errors import InputError

@@ -7,11 +7,11 @@ import pytest
 from lvis import LVIS
 from PIL import Image, ImageDraw
 
-from gridclip.data import scenes
-from gridclip.data.compose import RECORD, compose
-from gridclip.data.lvis import read_annotations
-from gridclip.data.scenes import SceneSettings, draw_scene, photographs
-from gridclip.data.sprites import read_sprites
+from gridclip.data.annotations.lvis import read_annotations
+from gridclip.data.drawn import scenes
+from gridclip.data.drawn.compose import RECORD, compose
+from gridclip.data.drawn.scenes import SceneSettings, draw_scene, photographs
+from gridclip.data.drawn.sprites import read_sprites
 from gridclip.errors import InputError
 
 # id, name, frequency, image_count, synonyms; ids have gaps, as LVIS's have among the sprites.
@@ -214,8 +214,8 @@ def test_no_set_stands_on_both_sides(folder, tmp_path, monkeypatch):
         picture.info["file"] = str(file)
         return picture
 
-    monkeypatch.setattr("gridclip.data.compose.draw_scene", spy)
-    monkeypatch.setattr("gridclip.data.compose.open_sprite", open_named)
+    monkeypatch.setattr("gridclip.data.drawn.compose.draw_scene", spy)
+    monkeypatch.setattr("gridclip.data.drawn.compose.open_sprite", open_named)
     compose(tmp_path / "set", folder, ("ink", "oil"), train_images=20, val_images=10, scene=SMALL)
     assert {made for scene in opened[:20] for made in scene} == {"wax"}
     assert {made for scene in opened[20:] for made in scene} == {"ink", "oil"}

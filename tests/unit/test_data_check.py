@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gridclip.data.check import check_annotations, find_problems
-from gridclip.data.lvis import read_annotations
+from gridclip.data.annotations.check import check_annotations, find_problems
+from gridclip.data.annotations.lvis import read_annotations
 from gridclip.errors import InputError
 from gridclip.lists import parse_lists
 

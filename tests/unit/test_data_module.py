@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from gridclip.clip.embed_command import embed_command
-from gridclip.clip.embeddings import StoredEmbeddings
+from gridclip.clip.stored.embed_command import embed_command
+from gridclip.clip.stored.embeddings import StoredEmbeddings
 from gridclip.data.collate import pad
 from gridclip.data.dataset import DetectionDataset
-from gridclip.data.image_level import ImageLevelSource, ImageSample
 from gridclip.data.module import DetectionData
 from gridclip.data.sampling import Draw
 from gridclip.data.synthetic import SyntheticData
 from gridclip.data.transforms import Augmentation, Resize
+from gridclip.data.unboxed.image_level import ImageLevelSource, ImageSample
 from gridclip.errors import InputError
 from gridclip.names import read_names
 from gridclip.structures import ImageBatch, Record, Vocabulary

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from gridclip.clip import fitting
 from gridclip.clip.fitted import FittedTeacher, ImageEncoder, load_encoder, save_encoder
 from gridclip.clip.fitting import FitSettings, fit_teacher, naming_loss
-from gridclip.data.scenes import SceneSettings
-from gridclip.data.sprite_pictures import SpritePictures
-from gridclip.data.sprites import read_sprites
+from gridclip.data.drawn.scenes import SceneSettings
+from gridclip.data.drawn.sprite_pictures import SpritePictures
+from gridclip.data.drawn.sprites import read_sprites
 from gridclip.errors import InputError
 from gridclip.networks.backbone import TimmBackbone
 from gridclip.structures import Images

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gridclip.data.image_list import ListedImage
 from gridclip.data.pictures import decode_picture
-from gridclip.data.sources import open_images
+from gridclip.data.unboxed.image_list import ListedImage
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 
 

@@ -14,9 +14,9 @@ from gridclip.clip import mini, pretrain
 from gridclip.clip.image import AttentionPool
 from gridclip.clip.openclip import RANDOM, ClipModel
 from gridclip.clip.pretrain import contrastive_loss, train_mini_clip
-from gridclip.data.drawing import draw_scene
-from gridclip.data.mini_pairs import MiniPairs, PairBatch
-from gridclip.data.mini_world import KINDS, NAMES
+from gridclip.data.drawn.drawing import draw_scene
+from gridclip.data.drawn.mini_pairs import MiniPairs, PairBatch
+from gridclip.data.drawn.mini_world import KINDS, NAMES
 from gridclip.errors import InputError
 
 

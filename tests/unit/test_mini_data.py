@@ -8,12 +8,12 @@ import pytest
 from lvis import LVIS
 from PIL import Image
 
-from gridclip.data import drawing
-from gridclip.data.drawing import SHAPES, Kind, draw_scene
-from gridclip.data.lvis import read_annotations
-from gridclip.data.mini import RECORD, make_mini
-from gridclip.data.mini_pairs import MiniPairs, near_miss
-from gridclip.data.mini_world import (
+from gridclip.data.annotations.lvis import read_annotations
+from gridclip.data.drawn import drawing
+from gridclip.data.drawn.drawing import SHAPES, Kind, draw_scene
+from gridclip.data.drawn.mini import RECORD, make_mini
+from gridclip.data.drawn.mini_pairs import MiniPairs, near_miss
+from gridclip.data.drawn.mini_world import (
     KINDS,
     NAMES,
     RARE_COMBINATIONS,

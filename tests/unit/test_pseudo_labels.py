@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 
 from gridclip.clip.openclip import ClipModel
-from gridclip.clip.pseudo_label_command import Labeller, pseudo_label_command
-from gridclip.clip.pseudo_labels import Keep, PseudoLabels
+from gridclip.clip.stored.pseudo_label_command import Labeller, pseudo_label_command
+from gridclip.clip.stored.pseudo_labels import Keep, PseudoLabels
 from gridclip.clip.teacher import ClipTeacher
 from gridclip.clip.text import ClipText, TextVectors
-from gridclip.data.drawing import Kind, draw_scene
-from gridclip.data.image_level import ImageLevelSource
-from gridclip.data.pack import pack
-from gridclip.data.pseudo_labelled import PseudoLabelled
+from gridclip.data.drawn.drawing import Kind, draw_scene
 from gridclip.data.sampling import Draw
-from gridclip.data.sources import open_images
 from gridclip.data.transforms import Augmentation, Resize
+from gridclip.data.unboxed.image_level import ImageLevelSource
+from gridclip.data.unboxed.pack import pack
+from gridclip.data.unboxed.pseudo_labelled import PseudoLabelled
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 from gridclip.structures import Images, Vocabulary
 

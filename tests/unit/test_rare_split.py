@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from gridclip.data.lvis import Ragged, read_annotations
+from gridclip.data.annotations.lvis import Ragged, read_annotations
 from gridclip.data.rare_split import image_counts, name_shares, repeat_factors, verified_names
 from gridclip.data.vocabulary import label_map
 from gridclip.errors import InputError

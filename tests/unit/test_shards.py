@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gridclip.data.pack import pack, pack_command
-from gridclip.data.shards import open_shards
-from gridclip.data.sources import open_images
+from gridclip.data.unboxed.pack import pack, pack_command
+from gridclip.data.unboxed.shards import open_shards
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 
 
@@ -119,8 +119,8 @@ def test_packing_again_does_nothing_and_other_content_is_never_written_over(phot
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import gridclip.data.pack as module
-from gridclip.data.sources import open_images
+import gridclip.data.unboxed.pack as module
+from gridclip.data.unboxed.sources import open_images
 written, write = [], module._add
 def add(shard, name, data):
     write(shard, name, data)
@@ -193,7 +193,7 @@ def test_shards_of_other_tools_are_indexed_at_the_first_opening(tmp_path):
 def test_the_second_opening_reads_no_tar_header(tmp_path, monkeypatch):
     folder = foreign(tmp_path / "foreign")
     first = open_shards(folder)
-    monkeypatch.setattr("gridclip.data.shards.scan_shard", None)
+    monkeypatch.setattr("gridclip.data.unboxed.shards.scan_shard", None)
     assert open_shards(folder).fingerprint() == first.fingerprint()
     os.utime(folder / "00001.tar", ns=(0, 0))  # it may have changed
     with pytest.raises(TypeError):
@@ -282,7 +282,7 @@ def test_an_opened_source_pickles_small_and_reads_on_in_another_process(photogra
 
 
 def test_more_shards_than_may_be_open_at_once_are_read(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr("gridclip.data.shards._OPEN_AT_ONCE", 2)
+    monkeypatch.setattr("gridclip.data.unboxed.shards._OPEN_AT_ONCE", 2)
     packed = pack(open_images(photographs), tmp_path / "packed", shard_bytes=1)
     before = len(list(Path("/dev/fd").iterdir()))
     for row in [0, 6, 3, 0, 5, 1, 2, 4, 6]:

@@ -9,17 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from gridclip.clip.embed import embed_images
-from gridclip.clip.embed_command import embed, embed_command
-from gridclip.clip.embeddings import StoredEmbeddings
-from gridclip.clip.journal import Journal, journal_beside
 from gridclip.clip.openclip import ClipModel
+from gridclip.clip.stored.embed import embed_images
+from gridclip.clip.stored.embed_command import embed, embed_command
+from gridclip.clip.stored.embeddings import StoredEmbeddings
+from gridclip.clip.stored.journal import Journal, journal_beside
 from gridclip.clip.teacher import ClipTeacher, StoredTeacher
 from gridclip.data.collate import pad
-from gridclip.data.drawing import Kind, draw_scene
+from gridclip.data.drawn.drawing import Kind, draw_scene
 from gridclip.data.pictures import read_picture
-from gridclip.data.sources import open_images
 from gridclip.data.transforms import Resize, prepare
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 from gridclip.structures import Images
 
@@ -90,7 +90,7 @@ def test_what_is_new_or_has_changed_is_added_and_the_rest_is_kept(root, tmp_path
         embedded.append([images.image(row).path for row in rows])
         return embed_images(images, rows, *rest, **settings)
 
-    monkeypatch.setattr("gridclip.clip.embed_command.embed_images", spy)
+    monkeypatch.setattr("gridclip.clip.stored.embed_command.embed_images", spy)
     output = tmp_path / "e"
     embed_command(listing(root, 0, 1, 2), output=output)
     before = StoredEmbeddings(output).of("0.png", True)

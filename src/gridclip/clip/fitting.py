@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from gridclip.clip.fitted import ImageEncoder, load_encoder, save_encoder
 from gridclip.clip.text import TextVectors
-from gridclip.data.scenes import SceneSettings
-from gridclip.data.sprite_pictures import NamedPictures, SpritePictures, draw_close_up
-from gridclip.data.sprites import Sprites, read_sprites
+from gridclip.data.drawn.scenes import SceneSettings
+from gridclip.data.drawn.sprite_pictures import NamedPictures, SpritePictures, draw_close_up
+from gridclip.data.drawn.sprites import Sprites, read_sprites
 from gridclip.errors import InputError
 from gridclip.names import read_names
 from gridclip.networks.backbone import TimmBackbone

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from gridclip.clip import mini
 from gridclip.clip.openclip import RANDOM, ClipModel, pixel_scale
 from gridclip.clip.zero_shot import mini_tokenizer, zero_shot
-from gridclip.data.mini_pairs import MiniPairs, PairBatch
+from gridclip.data.drawn.mini_pairs import MiniPairs, PairBatch
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 

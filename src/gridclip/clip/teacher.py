@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gridclip.clip.embeddings import StoredEmbeddings
 from gridclip.clip.openclip import RANDOM, ClipModel, Frozen, pixel_scale
+from gridclip.clip.stored.embeddings import StoredEmbeddings
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gridclip.clip.openclip import RANDOM, ClipModel, pixel_scale
 from gridclip.clip.text import TEMPLATES
-from gridclip.data.drawing import Kind, Scene, draw_scene
-from gridclip.data.mini_pairs import draw_close_up, near_miss
-from gridclip.data.mini_world import KINDS, NAMES, RARE_COMBINATIONS, RARE_SHAPES, is_base
+from gridclip.data.drawn.drawing import Kind, Scene, draw_scene
+from gridclip.data.drawn.mini_pairs import draw_close_up, near_miss
+from gridclip.data.drawn.mini_world import KINDS, NAMES, RARE_COMBINATIONS, RARE_SHAPES, is_base
 from gridclip.pixels import PixelNorm
 
 Accuracies = dict[str, float]

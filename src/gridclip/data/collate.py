@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from gridclip.data.image_level import ImageSample
+from gridclip.data.unboxed.image_level import ImageSample
 from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
 
 

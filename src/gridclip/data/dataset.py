@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.clip.embeddings import StoredEmbeddings
+from gridclip.clip.stored.embeddings import StoredEmbeddings
+from gridclip.data.annotations.columns import Annotations, Ragged
 from gridclip.data.collate import Sample
-from gridclip.data.columns import Annotations, Ragged
 from gridclip.data.pictures import read_picture, require_size
 from gridclip.data.rare_split import image_counts
 from gridclip.data.sampling import Draw

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.collate import Collate, CollateImages
 from gridclip.data.dataset import DetectionDataset
-from gridclip.data.image_level import ImageLevelSource
 from gridclip.data.sampling import Draw, MixedSampler
+from gridclip.data.unboxed.image_level import ImageLevelSource
 from gridclip.structures import DetectionBatch, ImageBatch
 
 Batch = DetectionBatch | ImageBatch

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gridclip.clip.embeddings import StoredEmbeddings
+from gridclip.clip.stored.embeddings import StoredEmbeddings
+from gridclip.data.annotations.columns import Annotations
+from gridclip.data.annotations.faults import Faults
+from gridclip.data.annotations.lvis import read_annotations
 from gridclip.data.collate import Collate, Sample
-from gridclip.data.columns import Annotations
 from gridclip.data.dataset import Beside, DetectionDataset
-from gridclip.data.faults import Faults
-from gridclip.data.image_level import ImageLevelSource
 from gridclip.data.loading import Batches, TrainingLoader, start_worker
-from gridclip.data.lvis import read_annotations
 from gridclip.data.pictures import HEADERS_READ, check_pictures
 from gridclip.data.rare_split import repeat_factors, verified_names
 from gridclip.data.resume import fingerprint, position, require_same
 from gridclip.data.sampling import ALONE, MixedSampler, Pool, Share
 from gridclip.data.transforms import Augmentation, EvaluationTransform, Resize, TrainingTransform
+from gridclip.data.unboxed.image_level import ImageLevelSource
 from gridclip.data.vocabulary import RareSplit, label_map
 from gridclip.errors import InputError
 

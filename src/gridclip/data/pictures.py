@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from gridclip.data.lvis import Annotations
+from gridclip.data.annotations.lvis import Annotations
 from gridclip.errors import InputError
 
 # Opening every file of a large data set takes minutes on a network disk, so only sets up to this

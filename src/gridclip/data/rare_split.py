@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int64
 
-from gridclip.data.lvis import Annotations, Ragged
+from gridclip.data.annotations.lvis import Annotations, Ragged
 from gridclip.data.vocabulary import LabelMap
 from gridclip.errors import InputError
 

@@ -7,8 +7,8 @@ import numpy as np
 from lightning import Trainer
 
 from gridclip.data.dataset import DetectionDataset
-from gridclip.data.image_level import ImageLevelSource
 from gridclip.data.sampling import Position
+from gridclip.data.unboxed.image_level import ImageLevelSource
 from gridclip.errors import InputError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from gridclip.data.annotations.lvis import read_annotations
 from gridclip.data.dataset import DetectionDataset
-from gridclip.data.lvis import read_annotations
 from gridclip.data.sampling import Draw
 from gridclip.data.sheet import Label, draw, side_by_side
 from gridclip.data.transforms import Augmentation, Resize, TrainingTransform

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from gridclip.data.lvis import Annotations
+from gridclip.data.annotations.lvis import Annotations
 from gridclip.errors import InputError
 from gridclip.structures import Vocabulary
 

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from gridclip.data.drawing import Scene, draw_scene
-from gridclip.data.mini_world import (
+from gridclip.data.drawn.drawing import Scene, draw_scene
+from gridclip.data.drawn.mini_world import (
     KINDS,
     NAMES,
     RARE_COMBINATIONS,
@@ -19,7 +19,7 @@ from gridclip.data.mini_world import (
     is_base,
     synonyms,
 )
-from gridclip.data.writing import (
+from gridclip.data.drawn.writing import (
     Json,
     annotation_records,
     deal,

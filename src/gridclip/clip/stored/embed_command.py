@@ -9,14 +9,14 @@ from jaxtyping import Float16, Shaped, UInt8
 from rich.console import Console
 from rich.progress import track
 
-from gridclip.clip.embed import embed_images
-from gridclip.clip.embeddings import FORM, REMEDY, StoredEmbeddings
-from gridclip.clip.journal import journal_beside
 from gridclip.clip.openclip import ClipModel
+from gridclip.clip.stored.embed import embed_images
+from gridclip.clip.stored.embeddings import FORM, REMEDY, StoredEmbeddings
+from gridclip.clip.stored.journal import journal_beside
 from gridclip.clip.teacher import ClipTeacher, Teacher
 from gridclip.data.columnar import ColumnarFile, Texts, encode_text, text_columns, write_columnar
-from gridclip.data.image_list import ImageList
-from gridclip.data.sources import open_images
+from gridclip.data.unboxed.image_list import ImageList
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 
 _CLIP = ClipModel()

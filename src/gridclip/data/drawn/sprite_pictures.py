@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.data.scenes import SceneSettings, draw_scene
-from gridclip.data.sprites import Sprite, Sprites, open_sprite
+from gridclip.data.drawn.scenes import SceneSettings, draw_scene
+from gridclip.data.drawn.sprites import Sprite, Sprites, open_sprite
 
 
 class NamedPictures(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from gridclip.data.ground import sloping_ground
-from gridclip.data.scenes import Ground, Scene, SceneSettings, draw_scene, photographs
-from gridclip.data.spoken import Verified, describe
-from gridclip.data.sprites import SpriteCategory, Sprites, open_sprite, read_sprites
-from gridclip.data.writing import (
+from gridclip.data.drawn.ground import sloping_ground
+from gridclip.data.drawn.scenes import Ground, Scene, SceneSettings, draw_scene, photographs
+from gridclip.data.drawn.spoken import Verified, describe
+from gridclip.data.drawn.sprites import SpriteCategory, Sprites, open_sprite, read_sprites
+from gridclip.data.drawn.writing import (
     Counts,
     Json,
     annotation_records,

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from PIL import Image
 
-from gridclip.data.columns import Frequency
-from gridclip.data.writing import Json
+from gridclip.data.annotations.columns import Frequency
+from gridclip.data.drawn.writing import Json
 from gridclip.errors import InputError
 from gridclip.records import Records, is_frequency, is_text, read_json
 

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from gridclip.clip.pseudo_labels import Keep, PseudoLabels
+from gridclip.clip.stored.pseudo_labels import Keep, PseudoLabels
 from gridclip.clip.text import prompt_name
-from gridclip.data.image_level import ImageLevelSource, ImageSample
-from gridclip.data.image_list import ImageList
 from gridclip.data.pictures import decode_picture
 from gridclip.data.sampling import Draw
-from gridclip.data.sources import open_images
 from gridclip.data.transforms import Augmentation, Example, Resize, TrainingTransform, to_tensor
+from gridclip.data.unboxed.image_level import ImageLevelSource, ImageSample
+from gridclip.data.unboxed.image_list import ImageList
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 from gridclip.names import read_names
 from gridclip.structures import Record, Vocabulary

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from gridclip.clip.text import prompt_name
-from gridclip.data.captions import caption
-from gridclip.data.sprites import SpriteCategory
+from gridclip.data.drawn.captions import caption
+from gridclip.data.drawn.sprites import SpriteCategory
 
 _SYNONYM_RATE = 0.1  # how often a caption says a synonym
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from gridclip.data.ground import crop, grain, noisy_ground
+from gridclip.data.drawn.ground import crop, grain, noisy_ground
 
 Plane = Float32[np.ndarray, "H W"]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gridclip.data.captions import caption
-from gridclip.data.drawing import COLOURS, SHAPES, TEXTURES, Kind
+from gridclip.data.drawn.captions import caption
+from gridclip.data.drawn.drawing import COLOURS, SHAPES, TEXTURES, Kind
 
 KINDS = tuple(
     Kind(colour, texture, shape) for shape in SHAPES for colour in COLOURS for texture in TEXTURES

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from gridclip.caches import written_whole
-from gridclip.data.image_list import SUFFIXES, ImageList, read_header
 from gridclip.data.pictures import decode_picture
-from gridclip.data.shards import INDEX, Shards, open_shards, write_index
-from gridclip.data.sources import open_images
+from gridclip.data.unboxed.image_list import SUFFIXES, ImageList, read_header
+from gridclip.data.unboxed.shards import INDEX, Shards, open_shards, write_index
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 
 RECORD = "pack.json"

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float32
 from rich.console import Console
 
-from gridclip.clip.embed import embed_images
-from gridclip.clip.journal import journal_beside
 from gridclip.clip.openclip import ClipModel
-from gridclip.clip.pseudo_labels import Keep, PseudoLabels, Recipe, write_pseudo_labels
+from gridclip.clip.stored.embed import embed_images
+from gridclip.clip.stored.journal import journal_beside
+from gridclip.clip.stored.pseudo_labels import Keep, PseudoLabels, Recipe, write_pseudo_labels
 from gridclip.clip.teacher import ClipTeacher, Teacher
 from gridclip.clip.text import ClipText, TextBank
-from gridclip.data.image_list import ImageList
-from gridclip.data.sources import open_images
+from gridclip.data.unboxed.image_list import ImageList
+from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
 from gridclip.names import read_names
 from gridclip.structures import Vocabulary

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from gridclip.data.image_files import CAPTIONS, annotated, captioned, class_folder
-from gridclip.data.image_list import ImageList
-from gridclip.data.shards import INDEX, open_shards
+from gridclip.data.unboxed.image_files import CAPTIONS, annotated, captioned, class_folder
+from gridclip.data.unboxed.image_list import ImageList
+from gridclip.data.unboxed.shards import INDEX, open_shards
 from gridclip.errors import InputError
 
 _KINDS = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gridclip.data.image_list import SUFFIXES, is_picture, read_header
+from gridclip.data.unboxed.image_list import SUFFIXES, is_picture, read_header
 from gridclip.errors import InputError
 
 _BLOCK = 512

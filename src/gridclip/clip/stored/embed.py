@@ -10,11 +10,11 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gridclip.clip.journal import Journal
+from gridclip.clip.stored.journal import Journal
 from gridclip.clip.teacher import Teacher
 from gridclip.data.collate import pad
-from gridclip.data.image_list import ImageList
 from gridclip.data.pictures import decode_picture
+from gridclip.data.unboxed.image_list import ImageList
 from gridclip.structures import Images
 
 # Pictures of very different sizes are padded to the largest: up to this many pixels a batch.

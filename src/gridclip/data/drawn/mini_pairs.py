@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.data.drawing import COLOURS, SHAPES, TEXTURES, Kind, Scene, draw_scene
-from gridclip.data.mini_world import KINDS, describe
+from gridclip.data.drawn.drawing import COLOURS, SHAPES, TEXTURES, Kind, Scene, draw_scene
+from gridclip.data.drawn.mini_world import KINDS, describe
 
 _VALUES = (tuple(COLOURS), TEXTURES, tuple(SHAPES))
 _CLOSE_UPS = 0.3  # share among pictures of a single object

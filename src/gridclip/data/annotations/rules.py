@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from gridclip.data.columns import Annotations, Category, Ragged
+from gridclip.data.annotations.columns import Annotations, Category, Ragged
 from gridclip.errors import InputError
 from gridclip.lists import Lists
 from gridclip.records import Records, is_frequency, is_text, is_whole_list

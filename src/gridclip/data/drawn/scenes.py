@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
-from gridclip.data.ground import LARGEST, grain, sloping_ground
+from gridclip.data.drawn.ground import LARGEST, grain, sloping_ground
+from gridclip.data.drawn.sprites import SOLID, solid
 from gridclip.data.pictures import read_picture
-from gridclip.data.sprites import SOLID, solid
 from gridclip.errors import InputError
 
 Plane = Float32[np.ndarray, "S S"]

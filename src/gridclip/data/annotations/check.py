@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from gridclip.data.faults import Edits, Finding, Survey, edited, survey
-from gridclip.data.mending import write_edited
+from gridclip.data.annotations.faults import Edits, Finding, Survey, edited, survey
+from gridclip.data.annotations.mending import write_edited
+from gridclip.data.annotations.rules import picture_path
 from gridclip.data.pictures import read_picture
-from gridclip.data.rules import picture_path
 from gridclip.errors import InputError
 from gridclip.lists import Lists, parse_lists
 from gridclip.records import Fault, Records, read_content

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gridclip.caches import written_whole
-from gridclip.data.faults import Edits
+from gridclip.data.annotations.faults import Edits
 from gridclip.errors import InputError
 
 

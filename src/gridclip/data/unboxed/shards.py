@@ -18,8 +18,8 @@ from jaxtyping import Int64
 
 from gridclip.caches import cache_folder
 from gridclip.data.columnar import ColumnarFile, digest, text_columns, write_columnar
-from gridclip.data.image_list import ImageList, ListedImage, fingerprint_of
-from gridclip.data.tar_scan import scan_shard
+from gridclip.data.unboxed.image_list import ImageList, ListedImage, fingerprint_of
+from gridclip.data.unboxed.tar_scan import scan_shard
 from gridclip.errors import InputError
 
 INDEX = "index.safetensors"

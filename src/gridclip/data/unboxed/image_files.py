@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from gridclip.data.image_list import ImageList, ListedImage, is_picture, read_header
+from gridclip.data.unboxed.image_list import ImageList, ListedImage, is_picture, read_header
 from gridclip.errors import InputError
 from gridclip.records import Records, is_text, read_json
 

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gridclip.data.rules import LOW_ID, UNKNOWN_IN_LIST, to_columns
+from gridclip.data.annotations.rules import LOW_ID, UNKNOWN_IN_LIST, to_columns
 from gridclip.errors import InputError
 from gridclip.lists import Lists
 from gridclip.records import Fault, FaultError

@@ -3,13 +3,13 @@
 import logging
 from pathlib import Path
 
-from gridclip.data.columns import RAGGED
-from gridclip.data.columns import Annotations as Annotations
-from gridclip.data.columns import Category as Category
-from gridclip.data.columns import Ragged as Ragged
-from gridclip.data.faults import Faults, drop_faults
-from gridclip.data.index import Columns, indexed
-from gridclip.data.rules import to_columns
+from gridclip.data.annotations.columns import RAGGED
+from gridclip.data.annotations.columns import Annotations as Annotations
+from gridclip.data.annotations.columns import Category as Category
+from gridclip.data.annotations.columns import Ragged as Ragged
+from gridclip.data.annotations.faults import Faults, drop_faults
+from gridclip.data.annotations.index import Columns, indexed
+from gridclip.data.annotations.rules import to_columns
 from gridclip.lists import parse_lists
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What a frozen CLIP said of many images, kept on disk."""

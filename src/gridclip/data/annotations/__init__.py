@@ -1,0 +1,1 @@
+"""Annotation files: read, checked, mended, and kept as columns on disk."""
