@@ -42,7 +42,7 @@ lint: .venv/ready  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready  ## run the benchmarks, each beside a named peer
+bench: .venv/ready $(MINI)/val.json  ## run the benchmarks, each beside a named peer
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 notebooks: .venv/ready $(MINI)/val.json  ## execute the notebooks

@@ -48,7 +48,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("data/mini"))
     parser.add_argument("--train", default="train.json", help="relative to the folder")
     parser.add_argument("--images", default="images", help="relative to the folder")
     parser.add_argument("--workers", type=int, default=2)

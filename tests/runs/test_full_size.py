@@ -53,6 +53,7 @@ def test_eight_photographs_can_be_learnt_by_heart(test_data, tmp_path):
         + ["--data.init_args.train=eight.json", "--data.init_args.val=eight.json"]
         + [f"--data.init_args.images={test_data / 'coco_mini' / 'images'}"]
         + ["--data.init_args.rare_split=all", "--data.init_args.augmentation.colour=0"]
+        + ["--data.init_args.augmentation.crop=0", "--data.init_args.augmentation.scale=[1, 1]"]
         + ["--data.init_args.augmentation.flip=0", "--data.init_args.resize.shortest=[256]"]
         + ["--data.init_args.val_resize.shortest=[256]"]
         + [f"{text}.vectors={test_data / 'clip_vit_b32_text' / 'coco.npy'}"]
