@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ DETECTOR = "--model.detector.init_args"
 
 def main() -> None:
     arguments = parse()
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # they are not its own here
     cores, machine = os.cpu_count(), platform.machine()
     print(f"{ROW}; {machine}, {cores} cores, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:

@@ -80,7 +80,7 @@ class DetectionSystem(LightningModule):
         """Sum of the detector's losses, each logged under its name; by kind of batch."""
         losses = self.detector.losses(batch)
         boxed = isinstance(batch, DetectionBatch)
-        total = torch.stack([*losses.values(), *([] if boxed else [self._touch_all()])]).sum()
+        total = torch.stack([*losses.values()]).sum() + self._touch_all()
         group = "train/" if boxed else "train/image_level/"
         logged = {f"{group}{name}": loss for name, loss in losses.items()}
         self.log_dict(logged, batch_size=len(batch.records))
@@ -115,13 +115,17 @@ class DetectionSystem(LightningModule):
     on_predict_epoch_start = on_validation_epoch_start
     predict_step = validation_step
 
-    def _touch_all(self) -> Tensor:
-        """Zero, by way of every weight that is trained.
+    def _touch_all(self) -> Tensor | float:
+        """Zero; where two kinds of batch are mixed, by way of every weight that is trained.
 
-        Image-level losses reach neither box nor centreness branch, and processes that train
-        together (DDP) wait for the gradient of every weight. In one process too the gradient is
-        then zero and not absent, which AdamW tells apart (decay and momentum go on).
+        No kind reads all of them: boxes teach nothing to what only image-level losses read, and the
+        other way round. Processes that train together (DDP) wait for the gradient of every weight.
+        In one process too it is then zero and not absent, which AdamW tells apart (decay and
+        momentum go on), so the number of processes changes nothing.
         """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if getattr(data, "image_level", None) is None:
+            return 0.0
         trained = [weight.sum() for weight in self.parameters() if weight.requires_grad]
         return 0.0 * torch.stack(trained).sum()
 

@@ -148,13 +148,8 @@ class GridCLIP(Detector):
             InputError: at an image-level batch if neither of its weights is set.
         """
         if isinstance(batch, ImageBatch):
-            losses = self._image_level_losses(batch)
-        else:
-            losses = self._detection_losses(batch)
-        if self.weights.unboxed or self.weights.pseudo:
-            first = next(iter(losses))
-            losses[first] = losses[first] + self._nothing()
-        return losses
+            return self._image_level_losses(batch)
+        return self._detection_losses(batch)
 
     @torch.no_grad()
     def detect(
@@ -220,16 +215,6 @@ class GridCLIP(Detector):
         assert self.teacher is not None  # loaded where a weight asks for it
         truth = self.teacher(batch.images) if batch.teacher is None else batch.teacher
         return image_alignment(student, truth, distance=self.image_distance)
-
-    def _nothing(self) -> Float[Tensor, ""]:
-        """Zero, with a gradient of zero for what only the other kind of batch reads.
-
-        A parameter without a gradient would stall DDP.
-        """
-        parts = [self.neck, self.head, self.to_teacher, self.backbone.pool]
-        parameters = [p for part in parts if part is not None for p in part.parameters()]
-        sums = [p.sum() for p in (*parameters, self.log_scale, self.bias) if p.requires_grad]
-        return 0 * torch.stack(sums).sum()
 
     def _box_losses(self, predictions: Predictions, assigned: Assignment) -> dict[str, Tensor]:
         positive, weights = assigned.positive, self.weights

@@ -1,0 +1,80 @@
+from types import SimpleNamespace
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from gridclip.detectors.base import Detector
+from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
+from gridclip.system import DetectionSystem
+
+
+class TwoBranches(Detector):
+    """One weight learns from boxes, the other from images without."""
+
+    def __init__(self):
+        super().__init__()
+        self.boxed, self.unboxed = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+
+    def forward(self, images, vocabulary):
+        raise NotImplementedError
+
+    def losses(self, batch):
+        weight = self.boxed if isinstance(batch, DetectionBatch) else self.unboxed
+        return {"alone": weight.square().sum()}
+
+    def detect(self, images, vocabulary, records):
+        raise NotImplementedError
+
+
+class Gradients(lightning.Callback):
+    """Which weights had a gradient, and whether it was zero, after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_after_backward(self, trainer, pl_module):
+        self.seen.append(
+            {
+                n: None if p.grad is None else p.grad.any().item()
+                for n, p in pl_module.named_parameters()
+            }
+        )
+
+
+class Both(lightning.LightningDataModule):
+    """A batch of either kind in turn; `image_level` says whether it claims to mix them."""
+
+    def __init__(self, image_level):
+        super().__init__()
+        self.image_level = image_level
+
+    def train_dataloader(self):
+        images = Images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]]))
+        names, records = Vocabulary(["cup"]), [Record(1, "", 8, 8)]
+        targets = [Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))]
+        boxed = DetectionBatch(images, targets, names, records)
+        return DataLoader(
+            [boxed, ImageBatch(images, torch.zeros(1, 1), names, records)], batch_size=None
+        )
+
+
+@pytest.mark.parametrize("image_level", [None, SimpleNamespace()])
+def test_where_kinds_are_mixed_every_weight_has_a_gradient_so_ddp_never_waits(image_level):
+    gradients = Gradients()
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[gradients],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(DetectionSystem(TwoBranches()), datamodule=Both(image_level))
+    absent = None if image_level is None else False
+    assert gradients.seen == [
+        {"detector.boxed": True, "detector.unboxed": absent},
+        {"detector.boxed": absent, "detector.unboxed": True},
+    ]
