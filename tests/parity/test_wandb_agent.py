@@ -70,7 +70,7 @@ def our_argv(spec_command, given, program, json_file):
 
 def point_of(spec: SweepSpec, number: int):
     search = make_search(spec, seed=number)
-    point = search.propose([])
+    point = search.propose(1, [])
     assert point is not None
     return arguments(spec.parameters, point)
 

@@ -20,7 +20,7 @@ def points(spec: SweepSpec) -> list[Point]:
     if isinstance(search, GridSearch):
         return list(search.points())
     assert isinstance(search, RandomSearch)
-    return [search.point(number) for number in range(1, DRAWS + 1)]
+    return [search.propose(number, []) for number in range(1, DRAWS + 1)]
 
 
 def parse_or_build(spec: SweepSpec, point: Point, folder: Path):

@@ -6,7 +6,7 @@ from scipy import stats
 
 from gridclip.errors import InputError
 from gridclip.sweeps.parameters import arguments
-from gridclip.sweeps.search import GridSearch, RandomSearch, make_search
+from gridclip.sweeps.search import RandomSearch, make_search
 from gridclip.sweeps.spec import read_sweep
 from gridclip.sweeps.trial import Trial
 
@@ -20,7 +20,7 @@ def spec_of(tmp_path: Path, parameters: str, head: str = "method: grid"):
 def run_out(search, limit: int = 100):
     """All points a search proposes, each taken as a trial before the next is asked for."""
     trials: list[Trial] = []
-    while len(trials) < limit and (point := search.propose(trials)) is not None:
+    while len(trials) < limit and (point := search.propose(len(trials) + 1, trials)) is not None:
         trials.append(
             Trial(
                 number=len(trials) + 1,
@@ -48,19 +48,11 @@ def test_equal_values_are_tried_once_and_true_is_not_one(tmp_path):
     assert search.size == 4
 
 
-def test_a_grid_goes_on_where_other_trials_left_it(tmp_path):
-    search = make_search(spec_of(tmp_path, "a: {values: [1, 2, 3]}"))
-    assert isinstance(search, GridSearch)
-    done = Trial(
-        number=1,
-        folder=tmp_path,
-        point={"a": 2},
-        argv=(),
-        run_id="",
-        started=datetime.now(UTC),
-        state="failed",
-    )
-    assert search.propose([done]) == {"a": 1}
+def test_a_grid_gives_each_number_its_combination_whatever_the_others_do(tmp_path):
+    search = make_search(spec_of(tmp_path, "b: {values: [x, y]}, a: {values: [1, 2, 3]}"))
+    expected = [{"a": a, "b": b} for a in (1, 2, 3) for b in ("x", "y")]
+    assert [search.propose(number, []) for number in range(6, 0, -1)] == expected[::-1]
+    assert search.propose(7, []) is None
 
 
 def test_a_seed_repeats_its_draws_and_another_does_not(tmp_path):
@@ -69,7 +61,9 @@ def test_a_seed_repeats_its_draws_and_another_does_not(tmp_path):
     assert first == again
     assert first != other
     assert len({point["a"] for point in first}) == 20
-    assert first == [RandomSearch(spec.parameters, 3).point(number) for number in range(1, 21)]
+    assert first == [
+        RandomSearch(spec.parameters, 3).propose(number, []) for number in range(1, 21)
+    ]
 
 
 def test_a_parameter_more_leaves_the_other_draws_as_they_were(tmp_path):
@@ -84,7 +78,7 @@ def test_draws_follow_the_law_and_are_independent_between_parameters(tmp_path):
     spec = spec_of(tmp_path, "a: {min: 0.0, max: 1.0}, b: {min: 0.0, max: 1.0}", "method: random")
     search = make_search(spec)
     assert isinstance(search, RandomSearch)
-    points = [search.point(number) for number in range(1, 2001)]
+    points = [search.propose(number, []) for number in range(1, 2001)]
     a, b = ([point[name] for point in points] for name in "ab")
     assert stats.kstest(a, "uniform").pvalue > 0.01
     assert stats.kstest(b, "uniform").pvalue > 0.01

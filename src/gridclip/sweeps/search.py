@@ -1,7 +1,7 @@
 """Where a sweep tries next: every point of a grid, or draws by the laws of the file.
 
-A search looks at the trials there are and proposes the next point; it keeps nothing in between, so
-one that learns from results, one that resumes, or one on many machines is a search like these.
+A search proposes the point of a trial from its number and the trials there are; it keeps nothing in
+between, so one that learns from results, one that resumes, or one on many machines is like these.
 """
 
 import itertools
@@ -27,8 +27,15 @@ class Search(Protocol):
     def size(self) -> int | None:
         """How many points there are in all; None if there is no end."""
 
-    def propose(self, trials: Sequence[Trial]) -> Point | None:
-        """The next point after these trials, or None if none is left."""
+    def propose(self, number: int, trials: Sequence[Trial]) -> Point | None:
+        """The point of a trial, or None if there is none left.
+
+        The same arguments give the same point.
+
+        Args:
+            number: Of the trial, 1 for the first.
+            trials: All that are known so far, wherever they run.
+        """
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,9 @@ class GridSearch:
         """The number of distinct combinations."""
         return math.prod(len(_grid(parameter)) for parameter in self.parameters)
 
-    def propose(self, trials: Sequence[Trial]) -> Point | None:
-        """The first combination that no trial has."""
-        tried = {tuple(map(_key, trial.point.values())) for trial in trials}
-        untried = (
-            point for point in self.points() if tuple(map(_key, point.values())) not in tried
-        )
-        return next(untried, None)
+    def propose(self, number: int, trials: Sequence[Trial]) -> Point | None:
+        """The combination of that number, whatever the others do."""
+        return next(itertools.islice(self.points(), number - 1, None), None)
 
     def points(self) -> Iterator[Point]:
         """All combinations, in order."""
@@ -77,12 +80,8 @@ class RandomSearch:
         """There is no end."""
         return None
 
-    def propose(self, trials: Sequence[Trial]) -> Point:
-        """The draw that follows the last trial's."""
-        return self.point(len(trials) + 1)
-
-    def point(self, number: int) -> Point:
-        """The draw of a trial, by its number."""
+    def propose(self, number: int, trials: Sequence[Trial]) -> Point:
+        """The draw of that number, whatever the others do."""
         return {
             parameter.name: parameter.law.at(
                 random.Random(f"{self.seed}/{number}/{parameter.name}").random()

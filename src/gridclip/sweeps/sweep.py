@@ -58,7 +58,7 @@ class Sweep:
         while len(self._processes) < self.jobs and len(self.trials) < self.planned:
             if self._target_reached():
                 return
-            point = self.search.propose(self.trials)
+            point = self.search.propose(len(self.trials) + 1, self.trials)
             if point is None:
                 return
             self._start(point, progress)
