@@ -83,7 +83,7 @@ class Hyperband:
 
     min_iter: int | None = None
     max_iter: int | None = None
-    brackets: Number | None = None
+    brackets: int | None = None
     eta: Number = 3
     strict: bool = False
 
@@ -192,7 +192,7 @@ def _read_hyperband(section: Section) -> Hyperband:
     return Hyperband(
         min_iter=section.whole("min_iter", least=1) if "min_iter" in section else None,
         max_iter=section.whole("max_iter", least=1) if "max_iter" in section else None,
-        brackets=section.number("s") if "s" in section else None,
+        brackets=section.whole("s", least=1) if "s" in section else None,
         eta=eta,
         strict=section.flag("strict", default=False),
     )
