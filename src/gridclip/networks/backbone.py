@@ -5,7 +5,7 @@ import pickle
 from abc import ABC, abstractmethod
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,7 @@ class Backbone(nn.Module, ABC):
     """Pictures to feature maps.
 
     Attributes:
-        channels: Channels of C3, C4 and C5.
+        channels: Channels of C3, C4 and C5; of C2 before them where the finest stride is 4.
         pool: Attention pool over C5, or None where the network has none (or it was dropped because
             nothing needs it).
         freeze_norm: Batch-norm statistics stay as they were loaded.
@@ -48,10 +48,10 @@ class Backbone(nn.Module, ABC):
     def train(self, mode: bool = True) -> "Backbone":
         """Switch the mode, but leave frozen batch-norm statistics alone."""
         super().train(mode)
-        if self.freeze_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                learns = all(weight.requires_grad for weight in module.parameters())
+                module.train(mode and learns and not self.freeze_norm)
         return self
 
 
@@ -61,9 +61,12 @@ class ClipResNet(Backbone):
     Args:
         clip: The model whose image tower starts the backbone.
         freeze_norm: Keep the batch-norm statistics of the tower.
+        finest: Stride of the finest map: 8, or 4 for a two-stage detector that pools small regions.
     """
 
-    def __init__(self, clip: ClipModel, freeze_norm: bool = True) -> None:
+    def __init__(
+        self, clip: ClipModel, freeze_norm: bool = True, finest: Literal[4, 8] = 8
+    ) -> None:
         super().__init__()
         model = clip.create()
         tower: Any = model.visual
@@ -80,12 +83,13 @@ class ClipResNet(Backbone):
         tower.attnpool = None
         self.tower = tower
         width = self.pool.query.in_features
-        self.channels = (width // 4, width // 2, width)
+        self.indices = [1, 2, 3, 4] if finest == 4 else [2, 3, 4]
+        self.channels = tuple(width // 2 ** (4 - index) for index in self.indices)
 
     def maps(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """C3, C4 and C5 of normalised pixels."""
+        """C3, C4 and C5 of normalised pixels, or C2 to C5."""
         answer: dict[str, list[Tensor]] = self.tower.forward_intermediates(
-            pixels, indices=[2, 3, 4], intermediates_only=True
+            pixels, indices=self.indices, intermediates_only=True
         )
         return answer["image_intermediates"]
 
@@ -101,6 +105,10 @@ class TimmBackbone(Backbone):
         weights: A file of weights, or package://NAME/FILE for one inside an installed package. Its
             tensors must fit the model by name, or one to one in order with equal shapes.
         freeze_norm: Keep the batch-norm statistics of the weights.
+        freeze_at: So many stages do not learn, the stem being the first; 0 for none, 2 for the stem
+            and the first stage, as detectors on pretrained networks often have it. What does not
+            learn costs no backward pass.
+        finest: Stride of the finest map: 8, or 4 for a two-stage detector that pools small regions.
     """
 
     def __init__(
@@ -109,6 +117,8 @@ class TimmBackbone(Backbone):
         pretrained: bool = False,
         weights: str | None = None,
         freeze_norm: bool = True,
+        freeze_at: int = 0,
+        finest: Literal[4, 8] = 8,
     ) -> None:
         super().__init__()
         model = _create_timm(name, pretrained)
@@ -116,16 +126,17 @@ class TimmBackbone(Backbone):
             _load_weights(model, weights)
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         self.freeze_norm = freeze_norm
-        self.indices = _levels(model, name)
+        self.indices = _levels(model, name, (4, 8, 16, 32) if finest == 4 else (8, 16, 32))
         self.channels = tuple(model.feature_info[index]["num_chs"] for index in self.indices)
         head: Any = getattr(model, "head", None)
         ends_in_pool = head is not None and type(head).__name__ == "AttentionPool2d"
         self.pool = AttentionPool.from_timm(head) if ends_in_pool else None
         model.prune_intermediate_layers(self.indices, prune_head=True)
+        _freeze_stages(model, freeze_at)
         self.tower = model
 
     def maps(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """C3, C4 and C5 of normalised pixels."""
+        """C3, C4 and C5 of normalised pixels, or C2 to C5."""
         answer: list[Tensor] = self.tower.forward_intermediates(
             pixels, indices=self.indices, intermediates_only=True
         )
@@ -158,16 +169,31 @@ def _create_timm(name: str, pretrained: bool) -> Any:  # noqa: ANN401 - timm is 
         ) from error
 
 
-def _levels(model: Any, name: str) -> list[int]:  # noqa: ANN401 - timm is untyped
-    """Indices of the last map at each of the strides 8, 16 and 32."""
+def _levels(model: Any, name: str, strides: tuple[int, ...]) -> list[int]:  # noqa: ANN401
+    """Indices of the last map at each of the strides; timm is untyped."""
     index = {info["reduction"]: i for i, info in enumerate(model.feature_info)}
-    if not {8, 16, 32} <= set(index):
+    if not set(strides) <= set(index):
         raise InputError(
-            f"{name} has maps at strides {sorted(index)}, a pyramid needs 8, 16 and 32",
+            f"{name} has maps at strides {sorted(index)}, a pyramid needs {strides}",
             field="backbone.name",
             fix="use a hierarchical network, such as resnet50_clip, convnext_tiny or swin_tiny",
         )
-    return [index[stride] for stride in (8, 16, 32)]
+    return [index[stride] for stride in strides]
+
+
+def _freeze_stages(model: Any, count: int) -> None:  # noqa: ANN401 - timm is untyped
+    from timm.models import group_parameters
+
+    stages = group_parameters(model, model.group_matcher(coarse=True))
+    if not 0 <= count <= len(stages):
+        raise InputError(
+            f"{count} of {len(stages)} stages cannot be frozen",
+            field="backbone.freeze_at",
+            fix=f"give 0 to {len(stages)}",
+        )
+    for stage in range(count):
+        for name in stages[stage]:
+            model.get_parameter(name).requires_grad_(False)
 
 
 def _load_weights(model: nn.Module, weights: str) -> None:
