@@ -26,7 +26,8 @@ def test_frozen_stages_keep_their_weights_and_their_statistics_while_the_others_
     backbone = TimmBackbone(NAME, freeze_norm=False, freeze_at=2)
     before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
     moved = _learning(backbone)
-    assert moved and all(name.startswith("tower.blocks.") for name in moved)
+    assert moved
+    assert all(name.startswith("tower.blocks.") for name in moved)
     assert not any(name.startswith("tower.blocks.0.") for name in moved)
     still = {name for name, now in backbone.named_buffers() if now.equal(before[name])}
     means = {name for name in before if name.endswith("running_mean")}
@@ -41,10 +42,12 @@ def test_without_freezing_every_stage_learns():
 
 def test_frozen_norms_stay_in_evaluation_mode_and_come_back_from_it():
     norms = [m for m in TimmBackbone(NAME).train().modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and not any(norm.training for norm in norms)
+    assert norms
+    assert not any(norm.training for norm in norms)
     backbone = TimmBackbone(NAME, freeze_norm=False).eval().train()
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and all(norm.training for norm in norms)
+    assert norms
+    assert all(norm.training for norm in norms)
 
 
 def test_more_stages_than_there_are_cannot_be_frozen():
