@@ -70,6 +70,13 @@ class Targets(NamedTuple):
     labels: Int[Tensor, "T"]  # rows of the batch's vocabulary, not LVIS category ids
 
 
+class RegionTargets(NamedTuple):
+    """What a frozen CLIP saw in regions of one image, whatever they show."""
+
+    boxes: Float[Tensor, "R 4"]  # xyxy, pixels of the resized image
+    embeddings: Float[Tensor, "R E"]  # unit length
+
+
 class Record(NamedTuple):
     """Where one image of a batch comes from."""
 
@@ -90,6 +97,7 @@ class DetectionBatch(NamedTuple):
     verified: Bool[Tensor, "B K"] | None = None
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
     shares: Float[Tensor, "K"] | None = None  # share of the training images that show each name
+    regions: list[RegionTargets] | None = None  # stored embeddings of proposals in these very views
 
 
 class ImageBatch(NamedTuple):

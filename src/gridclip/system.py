@@ -14,10 +14,13 @@ from gridclip.errors import InputError
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
 from gridclip.optimizers import OptimizerSettings, make_optimizer, make_schedule
-from gridclip.structures import DetectionBatch, Detections, ImageBatch
+from gridclip.structures import DetectionBatch, Detections, ImageBatch, Vocabulary
 
 FINGERPRINT = "frozen"
 """Key of a checkpoint: which frozen networks its weights were trained with."""
+
+TRAINED_ON = "trained_on"
+"""Key of a checkpoint: the names it was trained on."""
 
 
 class DetectionSystem(LightningModule):
@@ -57,16 +60,16 @@ class DetectionSystem(LightningModule):
         Raises:
             InputError: naming both.
         """
-        stored = getattr(self.trainer.datamodule, "embeddings", None)  # type: ignore[attr-defined]
         teacher = getattr(self.detector, "teacher", None)
-        if stored is None or teacher is None:
-            return
-        if stored.fingerprint != teacher.fingerprint():
+        for field in ("embeddings", "regions"):
+            stored = getattr(self.trainer.datamodule, field, None)  # type: ignore[attr-defined]
+            if stored is None or teacher is None or stored.fingerprint == teacher.fingerprint():
+                continue
             raise InputError(
                 f"the embeddings are of {stored.fingerprint}, the teacher is "
                 f"{teacher.fingerprint()}",
                 file=stored.file,
-                field="data.embeddings",
+                field=f"data.{field}",
                 fix="embed the images with this teacher, or name that one",
             )
 
@@ -80,6 +83,8 @@ class DetectionSystem(LightningModule):
         """Sum of the detector's losses, each logged under its name; by kind of batch."""
         losses = self.detector.losses(batch)
         boxed = isinstance(batch, DetectionBatch)
+        if boxed:
+            self.detector.trained_on = batch.vocabulary
         total = torch.stack([*losses.values()]).sum() + self._touch_all()
         group = "train/" if boxed else "train/image_level/"
         logged = {f"{group}{name}": loss for name, loss in losses.items()}
@@ -137,12 +142,15 @@ class DetectionSystem(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which frozen networks the weights depend on, since they are not in it."""
+        """Note which frozen networks the weights depend on, since they are not in it; and names."""
         checkpoint[FINGERPRINT] = self.detector.fingerprint()
+        names = self.detector.trained_on
+        checkpoint[TRAINED_ON] = None if names is None else list(names.names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, with what differs."""
         check_weights(self, checkpoint, "--ckpt_path")
+        self.detector.trained_on = _trained_on(checkpoint)
 
 
 def check_weights(system: DetectionSystem, checkpoint: dict[str, Any], source: str | Path) -> None:
@@ -190,3 +198,9 @@ def load_weights(system: DetectionSystem, file: Path) -> None:
         ) from error
     check_weights(system, checkpoint, file)
     system.load_state_dict(state)
+    system.detector.trained_on = _trained_on(checkpoint)
+
+
+def _trained_on(checkpoint: dict[str, Any]) -> Vocabulary | None:
+    names = checkpoint.get(TRAINED_ON)
+    return Vocabulary(names) if names else None

@@ -1,6 +1,7 @@
 """What every detector is: a module with three verbs."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -9,18 +10,23 @@ from gridclip.structures import (
     Detections,
     ImageBatch,
     Images,
-    Predictions,
     Record,
     Vocabulary,
 )
 
 
 class Detector(nn.Module, ABC):
-    """A detector of whatever a vocabulary names: `forward`, `losses`, `detect`."""
+    """A detector of whatever a vocabulary names: `forward`, `losses`, `detect`.
+
+    Attributes:
+        trained_on: The names it has been trained on; None before any training.
+    """
+
+    trained_on: Vocabulary | None = None
 
     @abstractmethod
-    def forward(self, images: Images, vocabulary: Vocabulary) -> Predictions:
-        """Predict for every grid cell, in pixels of the resized images."""
+    def forward(self, images: Images, vocabulary: Vocabulary) -> tuple[Any, ...]:
+        """Predict, in pixels of the resized images: a NamedTuple, of grid cells or of regions."""
 
     @abstractmethod
     def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:

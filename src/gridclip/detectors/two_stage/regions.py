@@ -1,0 +1,34 @@
+"""What a two-stage detector is, and what it says of its proposals."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gridclip.detectors.base import Detector
+from gridclip.structures import Images
+
+
+class Proposals(NamedTuple):
+    """Where something may be in one image, best first."""
+
+    boxes: Float[Tensor, "R 4"]  # xyxy, pixels of the resized image
+    scores: Float[Tensor, "R"]  # objectness in [0, 1]
+
+
+class RegionPredictions(NamedTuple):
+    """What a two-stage detector says of the P proposals of all images, image after image."""
+
+    proposals: list[Proposals]
+    boxes: Float[Tensor, "P 4"]  # the proposals, refined; xyxy, pixels of the resized image
+    text: Float[Tensor, "P D"] | None  # unit vectors that learned from names
+    image: Float[Tensor, "P D"] | None  # unit vectors that learned from a CLIP's view of regions
+
+
+class TwoStageDetector(Detector):
+    """A detector whose first stage knows no names."""
+
+    @abstractmethod
+    def propose(self, images: Images) -> list[Proposals]:
+        """Give the proposals of each image, whatever they show."""

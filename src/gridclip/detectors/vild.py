@@ -1,0 +1,284 @@
+"""ViLD (2104.13921): a two-stage detector whose regions live in CLIP's space.
+
+Proposals know no names. A region is named by the cosine of its embedding with names' vectors
+(ViLD-text), and its embedding is drawn to what a frozen CLIP says of the region cut out of the
+picture (ViLD-image); ViLD does both with one embedding, ViLD-ensemble with two. Forms and settings
+are those of the released configuration where docs/papers.md says so.
+"""
+
+import math
+from dataclasses import asdict
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from gridclip.clip.teacher import Teacher
+from gridclip.clip.text import TextBank
+from gridclip.decode import DecodeSettings, decode
+from gridclip.detectors.two_stage.classifier import TextClassifier, geometric_mean
+from gridclip.detectors.two_stage.distillation import find_regions
+from gridclip.detectors.two_stage.losses import (
+    region_boxes,
+    region_classification,
+    region_distillation,
+)
+from gridclip.detectors.two_stage.offsets import boxes_from_offsets
+from gridclip.detectors.two_stage.pooling import RegionPool
+from gridclip.detectors.two_stage.proposals import ProposalNetwork, ProposalSettings
+from gridclip.detectors.two_stage.pyramid import RegionPyramid
+from gridclip.detectors.two_stage.region_weights import RegionWeights
+from gridclip.detectors.two_stage.regions import Proposals, RegionPredictions, TwoStageDetector
+from gridclip.detectors.two_stage.roi_head import HeadSettings, RegionHead
+from gridclip.detectors.two_stage.sampling import SamplingSettings, sample_regions
+from gridclip.errors import InputError
+from gridclip.networks.backbone import Backbone
+from gridclip.structures import (
+    DetectionBatch,
+    Detections,
+    ImageBatch,
+    Images,
+    Record,
+    RegionTargets,
+    Vocabulary,
+)
+
+Variant = Literal["vild-text", "vild-image", "vild", "vild-ensemble"]
+
+
+_WEIGHTS, _HEAD, _SAMPLING = RegionWeights(), HeadSettings(), SamplingSettings()
+_PROPOSALS, _DECODING = ProposalSettings(), DecodeSettings(nms_iou=0.5)
+
+
+class ViLD(TwoStageDetector):
+    """Proposals, and a head whose region embeddings are aligned with text, with CLIP, or both.
+
+    Args:
+        backbone: Pictures to maps; with `finest: 4` small regions are pooled from P2 as published.
+        text: Names to unit vectors of width D.
+        variant: `vild-text` learns from names, `vild-image` from CLIP, `vild` from both with one
+            head, `vild-ensemble` from each with a head of its own.
+        teacher: The frozen image tower that embeds crops where the data brings no stored
+            embeddings; slow, as it sees each region of each step anew.
+        width: Channels of the pyramid.
+        head: How heavy each head is.
+        proposals: How many, and from which anchors.
+        sampling: Which regions teach.
+        weights: Weight of each loss.
+        temperature: What cosines are divided by.
+        learn_temperature: Learn it, from there.
+        ensemble: λ of ViLD-ensemble: how much the branch that knows a name better counts.
+        canonical: Side in pixels of regions that are pooled from the level of stride 16.
+        decoding: How many detections leave.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        text: TextBank,
+        variant: Variant = "vild",
+        teacher: Teacher | None = None,
+        width: int = 256,
+        head: HeadSettings = _HEAD,
+        proposals: ProposalSettings = _PROPOSALS,
+        sampling: SamplingSettings = _SAMPLING,
+        weights: RegionWeights = _WEIGHTS,
+        temperature: float = 0.01,
+        learn_temperature: bool = False,
+        ensemble: float = 2 / 3,
+        canonical: float = 224.0,
+        decoding: DecodeSettings = _DECODING,
+    ) -> None:
+        super().__init__()
+        _check(variant, width, temperature, ensemble)
+        self.variant, self.backbone, self.text = variant, backbone, text
+        self.sampling, self.weights, self.decoding = sampling, weights, decoding
+        self.ensemble = ensemble
+        backbone.pool = None  # a region's vector comes from the head
+        self.pyramid = RegionPyramid(backbone.channels, width)
+        strides = self.pyramid.strides
+        self.proposals = ProposalNetwork(width, strides, proposals)
+        self.region_pool = RegionPool(strides[:-1], head.side, canonical)
+        self.head = RegionHead(width, text.width, head)
+        self.image_head = (
+            RegionHead(width, text.width, head, boxes=False) if variant == "vild-ensemble" else None
+        )
+        self.classifier = TextClassifier(text.width, temperature, learn_temperature)
+        self.names = variant != "vild-image" and weights.text > 0
+        self.distils = variant != "vild-text" and weights.image > 0
+        self.teacher = teacher if self.distils else None
+        if self.teacher is not None:
+            self.teacher.load()
+        self._rest_idle_parts()
+
+    def pretrained(self) -> list[nn.Module]:
+        """The backbone starts from CLIP or ImageNet."""
+        return [self.backbone]
+
+    def fingerprint(self) -> str:
+        """Regions were aligned with these text vectors; others would be another language."""
+        return self.text.fingerprint()
+
+    def propose(self, images: Images) -> list[Proposals]:
+        """Give the proposals of each image, whatever they show."""
+        return self.proposals(self.pyramid(self.backbone(images)), images.sizes)[0]
+
+    def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
+        """Propose, embed and refine; names play no part in it."""
+        levels = self.pyramid(self.backbone(images))
+        proposals, _ = self.proposals(levels, images.sizes)
+        boxes = [found.boxes for found in proposals]
+        pooled = self.region_pool(levels, boxes)
+        seen = self.head(pooled)
+        alone = self.variant == "vild-image"
+        text, image = (None, seen.embeddings) if alone else (seen.embeddings, None)
+        if self.image_head is not None:
+            image = self.image_head(pooled).embeddings
+        refined = boxes_from_offsets(torch.cat(boxes), seen.offsets)
+        return RegionPredictions(proposals, refined, text, image)
+
+    def scores(
+        self, predictions: RegionPredictions, vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Score in [0, 1] of every name in every region."""
+        vectors, (proposals, _, text, image) = self.text(vocabulary), predictions
+        named = None if text is None else self.classifier(text, vectors).softmax(-1)[:, :-1]
+        if image is None:
+            assert named is not None  # a region has one of the two embeddings at least
+            return named
+        seen = self.classifier.without_background(image, vectors).softmax(-1)
+        if named is not None:
+            return geometric_mean(named, seen, self._base(vocabulary), self.ensemble)
+        # Our reading: without a background, only the proposal tells whether anything is there.
+        objectness = torch.cat([found.scores for found in proposals])
+        return (seen * objectness[:, None]).sqrt()
+
+    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+        """Weighted losses, of those whose weight is not zero.
+
+        Raises:
+            InputError: at an image-level batch; or if CLIP's view of regions is neither stored nor
+                is there a teacher that could look.
+        """
+        if isinstance(batch, ImageBatch):
+            raise InputError(
+                "ViLD learns nothing from images without boxes",
+                field="data.init_args.image_level",
+                fix="leave the image-level data out",
+            )
+        levels = self.pyramid(self.backbone(batch.images))
+        learns = self.weights.objectness > 0 or self.weights.anchor > 0
+        truth = batch.targets if learns else None
+        proposals, losses = self.proposals(levels, batch.images.sizes, truth)
+        losses |= self._region_losses(levels, proposals, batch)
+        weights = asdict(self.weights)
+        return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
+
+    @torch.no_grad()
+    def detect(
+        self, images: Images, vocabulary: Vocabulary, records: list[Record]
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+        predictions = self(images, vocabulary)
+        counts = [len(found.boxes) for found in predictions.proposals]
+        each = zip(
+            self.scores(predictions, vocabulary).split(counts),
+            predictions.boxes.split(counts),
+            images.sizes,
+            records,
+            strict=True,
+        )
+        return [decode(*image, self.decoding) for image in each]
+
+    def _region_losses(
+        self, levels: list[Tensor], proposals: list[Proposals], batch: DetectionBatch
+    ) -> dict[str, Tensor]:
+        """Losses of the heads; a head sees all its regions at once, as batch norm wants."""
+        names = len(batch.vocabulary)
+        sampled = sample_regions(proposals, batch.targets, names, self.sampling)
+        regions = self._regions(batch, proposals)
+        pooled = self.region_pool(levels, sampled.boxes)
+        shown = (
+            self.region_pool(levels, [each.boxes for each in regions]) if regions else pooled[:0]
+        )
+        shared = self.image_head is None
+        seen = self.head(torch.cat([pooled, shown]) if shared else pooled)
+        count, losses = len(pooled), {}
+        if self.names:
+            logits = self.classifier(seen.embeddings[:count], self.text(batch.vocabulary))
+            losses["text"] = region_classification(logits, sampled.labels)
+        if self.weights.box:
+            boxes = torch.cat(sampled.boxes)
+            losses["box"] = region_boxes(
+                seen.offsets[:count], boxes, sampled.truth, sampled.labels, names
+            )
+        if self.distils:
+            truth = torch.cat([each.embeddings for each in regions])
+            student = seen.embeddings[count:] if shared else self._image_branch(shown)
+            losses["image"] = region_distillation(student, truth)
+        return losses
+
+    def _regions(self, batch: DetectionBatch, proposals: list[Proposals]) -> list[RegionTargets]:
+        """What CLIP saw in regions of each image, if anything learns from it."""
+        if not self.distils:
+            return []
+        regions = find_regions(batch, proposals, self.teacher, self.sampling.distilled)
+        seen = regions[0].embeddings.shape[1]
+        if seen != self.text.width:
+            raise InputError(
+                f"embeddings of regions have width {seen}, text vectors {self.text.width}",
+                field="data.init_args.regions",
+                fix="take both from the same CLIP",
+            )
+        return regions
+
+    def _image_branch(self, shown: Float[Tensor, "P C side side"]) -> Float[Tensor, "P D"]:
+        """Embeddings of ViLD-ensemble's image head; of no region still by way of every weight."""
+        assert self.image_head is not None
+        if len(shown):
+            return self.image_head(shown).embeddings
+        touched = torch.stack([weight.sum() for weight in self.image_head.parameters()]).sum()
+        return 0 * touched + shown.new_zeros(0, self.text.width)
+
+    def _base(self, vocabulary: Vocabulary) -> Bool[Tensor, "K"]:
+        """Names that were trained on; before any training all count as such."""
+        known = set((self.trained_on or vocabulary).names)
+        marks = [name in known for name in vocabulary.names]
+        return torch.tensor(marks, device=self.classifier.background.device)
+
+    def _rest_idle_parts(self) -> None:
+        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
+        weights, rpn = self.weights, self.proposals.rpn.head
+        embeds = self.names or (self.distils and self.image_head is None)
+        parts: list[tuple[nn.Module | None, float]] = [
+            (self.classifier, self.names),
+            (self.head.project, embeds),
+            (self.head.box, weights.box),
+            (self.head.tower, embeds or weights.box),
+            (self.image_head, self.distils),
+            (rpn.cls_logits, weights.objectness),
+            (rpn.bbox_pred, weights.anchor),
+            (rpn.conv, weights.objectness or weights.anchor),
+        ]
+        for part, learns in parts:
+            if part is not None and not learns:
+                part.requires_grad_(False)
+
+
+def _check(variant: str, width: int, temperature: float, ensemble: float) -> None:
+    """Refuse settings that mean nothing, by their name.
+
+    Raises:
+        InputError: with what would be right.
+    """
+    rules = {
+        "variant": (variant in get_args(Variant), f"one of {', '.join(get_args(Variant))}"),
+        "width": (width >= 8 and width % 8 == 0, "a multiple of 8"),
+        "temperature": (0 < temperature < math.inf, "a number above 0"),
+        "ensemble": (0 <= ensemble <= 1, "a share in [0, 1]"),
+    }
+    given = {"variant": variant, "width": width, "temperature": temperature, "ensemble": ensemble}
+    for field, (right, wanted) in rules.items():
+        if not right:
+            raise InputError(f"{given[field]} is refused", field=field, fix=f"give {wanted}")
