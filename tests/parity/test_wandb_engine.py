@@ -34,7 +34,7 @@ LAWS = [
     {"values": ["a", 1, None, [1, 2]]},
     {"values": ["a", "b", "c"], "probabilities": [0.2, 0.5, 0.3]},
     {"min": 3, "max": 17},
-    {"min": 3, "max": 17.0},
+    {"min": 3.0, "max": 17.0},
     {"distribution": "uniform", "min": 3, "max": 17},
     {"distribution": "q_uniform", "min": 8, "max": 64, "q": 8},
     {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.3},

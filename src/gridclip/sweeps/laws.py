@@ -7,13 +7,17 @@ one may search the unit cube. What each name means was read in W&B's engine (the
 
 import inspect
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
 
+import yaml
+
 from gridclip.sweeps.section import Number
+
+SHARES = 2**40  # into how many parts [0, 1] is cut where a share is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ class Integers:
     def __post_init__(self) -> None:
         _check_range(self.min, self.max)
 
-    def at(self, u: float) -> object:
+    def at(self, u: float) -> int:
         """The whole number at the share u of the range."""
         return self.min + _rank(u, self.max - self.min + 1)
 
@@ -93,8 +97,14 @@ class Numbers:
                 raise ValueError(f"{width} must be above 0, not {self.settings[width]}")
         if self.q is not None and self.q <= 0:
             raise ValueError(f"q must be above 0, not {self.q}")
+        try:
+            ends = [CURVES[self.name](u, **self.settings) for u in (0.0, 1.0)]
+        except OverflowError:
+            ends = [math.inf]
+        if not all(map(math.isfinite, ends)):
+            raise ValueError(f"its values would go beyond all numbers: {self.settings}")
 
-    def at(self, u: float) -> object:
+    def at(self, u: float) -> Number:
         """The number below which the law has the share u of its mass."""
         value = CURVES[self.name](u, **self.settings)
         if self.q is None:
@@ -174,6 +184,24 @@ CURVES: Mapping[str, Callable[..., float]] = {
     )
 }
 QUANTISED = frozenset(f"q_{name}" for name in CURVES if not name.startswith("inv_"))
+
+
+def share(law: Integers | Numbers, value: Number) -> float:
+    """The share u at which a law gives a value, the middle of them if many do.
+
+    No law needs a cumulative distribution of its own for it, for all of them rise with u. Where a
+    law never gives the value, it is the share of the nearest one below or above.
+    """
+    steps = range(SHARES + 1)
+    first = bisect_left(steps, value, key=lambda step: law.at(step / SHARES))
+    last = bisect_right(steps, value, key=lambda step: law.at(step / SHARES))
+    return min((first + last) / 2 / SHARES, 1.0)
+
+
+def identity(value: object) -> str:
+    """What makes two values the same to W&B: 3 and 3.0 are, 1 and true are not."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return yaml.safe_dump(whole, default_flow_style=True, sort_keys=True)
 
 
 def settings_of(curve: str) -> dict[str, Number | None]:

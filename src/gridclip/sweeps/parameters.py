@@ -112,8 +112,14 @@ def _distribution(section: Section) -> str:
     if "values" in section:
         return "categorical_w_probabilities" if "probabilities" in section else "categorical"
     if "min" in section and "max" in section:
-        bounds = section.number("min"), section.number("max")
-        return "int_uniform" if all(isinstance(bound, int) for bound in bounds) else "uniform"
+        kinds = {type(section.number("min")), type(section.number("max"))}
+        if len(kinds) > 1:
+            raise section.fault(
+                None,
+                "min and max are a whole number and one that is not, which `wandb sweep` refuses",
+                "write both with a point, or both without",
+            )
+        return "int_uniform" if kinds == {int} else "uniform"
     raise section.fault(
         None, "tells no values", "give value, values, min and max, or a distribution"
     )

@@ -1,4 +1,4 @@
-"""Where a sweep tries next: every point of a grid, or draws by the laws of the file.
+"""Where a sweep tries next: every point of a grid, draws by the laws of the file, or a good guess.
 
 A search proposes the point of a trial from its number and the trials there are; it keeps nothing in
 between, so one that learns from results, one that resumes, or one on many machines is like these.
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import yaml
-
 from gridclip.errors import InputError
+from gridclip.sweeps.bayes import BayesSearch
+from gridclip.sweeps.laws import identity
 from gridclip.sweeps.parameters import Parameter, Point
 from gridclip.sweeps.spec import SweepSpec
 from gridclip.sweeps.trial import Trial
@@ -98,22 +98,18 @@ def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
     """
     if spec.online:
         raise InputError(
-            "is not run on this machine yet",
-            fix=f"use `wandb sweep {spec.file}` and `wandb agent`; here, method grid or random",
+            "is carried out by services of W&B, not on this machine",
+            fix=f"use `wandb sweep {spec.file}` and `wandb agent`, or another method",
             file=spec.file,
             field=", ".join(spec.online),
         )
     if spec.method == "grid":
         return GridSearch(spec.parameters)
+    if spec.method == "bayes" and spec.metric is not None:
+        return BayesSearch(spec.parameters, spec.metric, seed)
     return RandomSearch(spec.parameters, seed)
 
 
 def _grid(parameter: Parameter) -> tuple[object, ...]:
     """The values of a parameter, equal ones once: the last of them, in the place of the first."""
-    return tuple({_key(value): value for value in parameter.law.grid() or ()}.values())
-
-
-def _key(value: object) -> str:
-    """What makes two values the same to W&B: 3 and 3.0 are, 1 and true are not."""
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    return yaml.safe_dump(whole, default_flow_style=True, sort_keys=True)
+    return tuple({identity(value): value for value in parameter.law.grid() or ()}.values())

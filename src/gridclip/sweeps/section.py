@@ -1,8 +1,10 @@
 """A mapping of a YAML file that knows its lines, so a fault is refused by key and place."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeGuard
 
 import yaml
 
@@ -98,18 +100,19 @@ class Section:
         return value
 
     def number(self, key: str, default: Number | None = None) -> Number:
-        """The number under a key, an int where the file has an int."""
+        """The finite number under a key, an int where the file has an int."""
         value = self.data.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not _is_numeric(value):
             raise self._not(key, "a number")
         return value
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """The list of numbers under a key."""
         values = self.items(key)
-        if not all(isinstance(value, int | float) for value in values):
+        numbers = tuple(float(value) for value in values if _is_numeric(value))
+        if len(numbers) < len(values):
             raise self._not(key, "a list of numbers")
-        return tuple(float(value) for value in values if isinstance(value, int | float))
+        return numbers
 
     def whole(self, key: str, *, least: int | None = None) -> int:
         """The whole number under a key."""
@@ -172,6 +175,11 @@ def _lines(node: yaml.Node, place: Place, file: Path) -> Iterator[tuple[Place, i
         seen[name] = line
         yield (*place, name), line
         yield from _lines(value, (*place, name), file)
+
+
+def _is_numeric(value: object) -> TypeGuard[Number]:
+    """Whether a value is a finite number; true and false are none, though Python has them so."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_number(text: str) -> bool:

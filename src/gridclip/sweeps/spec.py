@@ -4,12 +4,14 @@ The keys and their rules are those of W&B's own schema (the package `sweeps` 0.3
 `config/schema.json`); `sweeps/*.yaml` are the only description of a sweep, here and online.
 """
 
-import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gridclip.sweeps.command import ENVIRONMENT_MACRO
+from gridclip.sweeps.laws import Numbers
 from gridclip.sweeps.parameters import Parameter, read_parameters
 from gridclip.sweeps.section import Number, Section, read_yaml
 
@@ -29,6 +31,7 @@ KEYS = (
 )
 IGNORED = ("apiVersion", "kind", "controller")  # they only matter to W&B's server
 ONLINE = ("metrics", "scheduler", "job", "image_uri")  # they name services of W&B
+IMPUTED = ("worst", "best", "latest")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 MACROS = (
     "env",
@@ -53,11 +56,16 @@ class Metric:
         name: As the run logs it, for example val/APr.
         goal: Which way is better; minimize where the file doesn't say, as with W&B.
         target: No further trial starts once one has reached this value.
+        impute: What a bayes search takes for the value of a trial that did not finish: the worst of
+            all trials, or the best or latest that it logged itself.
+        impute_while_running: The same for a running trial; "false" leaves its value open.
     """
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
     target: Number | None = None
+    impute: str = "worst"
+    impute_while_running: str = "false"
 
     def better(self, value: Number, than: Number) -> bool:
         """Whether the first value is truly better than the second."""
@@ -73,19 +81,19 @@ class Hyperband:
     """When W&B stops a trial that falls behind: `early_terminate`.
 
     Args:
-        min_iter: The first band; the next ones stand eta times further.
-        max_iter: Or else the last band, and `brackets` bands before it.
+        min_iter: The first band; each next one stands eta times further.
+        max_iter: Where the bands end, if given: they are the `brackets` ones before it.
         brackets: How many bands there are before max_iter; the file calls it s.
         eta: How much further the next band is, and the share 1/eta that passes.
-        strict: Judge a trial by its value at the band, not by its best so far. W&B's schema calls
-            true the default, but its engine takes an absent key for false.
+        strict: Judge a trial by its value at the band, not by its best so far. W&B's page on
+            sweeps says that an absent key means false; its engine takes it for true, and so do we.
     """
 
     min_iter: int | None = None
     max_iter: int | None = None
     brackets: int | None = None
     eta: Number = 3
-    strict: bool = False
+    strict: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,7 @@ class SweepSpec:
         entity: Of W&B.
         online: Fields that only W&B's own services carry out, with their lines.
         ignored: Fields that do nothing on this machine, with their lines.
+        warnings: What W&B takes, but hardly anyone means.
     """
 
     file: Path
@@ -123,6 +132,7 @@ class SweepSpec:
     entity: str | None = None
     online: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_sweep(file: Path) -> SweepSpec:
@@ -137,11 +147,13 @@ def read_sweep(file: Path) -> SweepSpec:
     top.require("method", "parameters")
     method = top.choice("method", METHODS)
     program = top.text("program")
+    parameters = read_parameters(top.section("parameters"), grid=method == "grid")
+    _check(top, method, parameters)
     return SweepSpec(
         file=file,
         name=top.text("name") or file.stem,
         method=method,
-        parameters=read_parameters(top.section("parameters"), grid=method == "grid"),
+        parameters=parameters,
         command=_read_command(top, program),
         program=program,
         metric=_read_metric(top.section("metric")) if "metric" in top else None,
@@ -153,16 +165,33 @@ def read_sweep(file: Path) -> SweepSpec:
         project=top.text("project"),
         entity=top.text("entity"),
         online=_online(top, method),
-        ignored=_ignored(top),
+        ignored=_ignored(top, method),
+        warnings=tuple(_warnings(parameters)),
     )
+
+
+def _check(top: Section, method: str, parameters: tuple[Parameter, ...]) -> None:
+    """Refuse keys that don't go together, and server keys of which W&B would make nothing."""
+    readers = ["method: bayes"] * (method == "bayes")
+    readers += ["early_terminate"] * ("early_terminate" in top)
+    if readers and "metric" not in top:
+        raise top.fault("metric", f"is missing, and {readers[0]} goes by it", "name the metric")
+    if method == "bayes" and all(parameter.is_constant for parameter in parameters):
+        raise top.fault("parameters", "leave a bayes search nothing to choose", "vary one of them")
+    top.text("apiVersion")
+    if "kind" in top:
+        top.choice("kind", ("sweep",))
+    if "controller" in top:
+        top.section("controller").choice("type", ("local", "cloud"))
 
 
 def _read_command(top: Section, program: str | None) -> tuple[str, ...]:
     words = [str(word) for word in top.items("command")] if "command" in top else DEFAULT_COMMAND
     for word in words:
         macro = re.fullmatch(r"\$\{(?!envvar:)(.*)\}", word)
-        if macro and macro[1] not in MACROS:
-            # W&B's agent leaves such a word out and says nothing.
+        in_part = ENVIRONMENT_MACRO.sub("", word)
+        if "${envvar:" in in_part or (macro and macro[1] not in MACROS):
+            # W&B's agent leaves such a word out, or as it is, and says nothing.
             known = ", ".join(f"${{{name}}}" for name in (*MACROS, "envvar:NAME"))
             raise top.fault("command", f"{word!r} is no macro of W&B", f"use one of {known}")
     if "${program}" in words and not program:
@@ -176,39 +205,61 @@ def _read_metric(section: Section) -> Metric:
     name = section.text("name")
     assert name is not None
     goal = section.choice("goal", ("minimize", "maximize"), default="minimize")
-    target = section.number("target") if "target" in section else None
-    return Metric(name=name, goal="maximize" if goal == "maximize" else "minimize", target=target)
+    return Metric(
+        name=name,
+        goal="maximize" if goal == "maximize" else "minimize",
+        target=section.number("target") if "target" in section else None,
+        impute=section.choice("impute", IMPUTED, default="worst"),
+        impute_while_running=section.choice(
+            "impute_while_running", (*IMPUTED, "false"), default="false"
+        ),
+    )
 
 
 def _read_hyperband(section: Section) -> Hyperband:
     section.accept(["type", "min_iter", "max_iter", "s", "eta", "strict"])
     section.require("type")
     section.choice("type", ("hyperband",))
-    if "min_iter" not in section:
-        section.require("max_iter", "s")
+    if "min_iter" not in section or "max_iter" in section:
+        section.require("max_iter", "s")  # W&B looks at max_iter alone if both are given
     eta = section.number("eta", default=3)
-    if not math.isfinite(eta) or eta <= 1:
+    if eta <= 1:
         raise section.fault("eta", f"{eta} is not above 1", "give 2 or 3")
-    return Hyperband(
+    rule = Hyperband(
         min_iter=section.whole("min_iter", least=1) if "min_iter" in section else None,
         max_iter=section.whole("max_iter", least=1) if "max_iter" in section else None,
         brackets=section.whole("s", least=1) if "s" in section else None,
         eta=eta,
-        strict=section.flag("strict", default=False),
+        strict=section.flag("strict", default=True),
     )
+    if rule.max_iter is not None and rule.max_iter < eta:
+        raise section.fault("max_iter", f"{rule.max_iter} is less than eta, {eta}", "raise it")
+    return rule
 
 
 def _online(top: Section, method: str) -> tuple[str, ...]:
-    fields = [top.field(key) for key in top if key in (*ONLINE, "early_terminate")]
-    return tuple(
-        [f"method: {method} (line {top.lines['method',]})"] * (method in ("bayes", "custom"))
-        + fields
-    )
+    custom = [top.field("method").replace("method", "method: custom", 1)]
+    fields = [top.field(key) for key in top if key in ONLINE]
+    return tuple(custom * (method == "custom") + fields)
 
 
-def _ignored(top: Section) -> tuple[str, ...]:
+def _ignored(top: Section, method: str) -> tuple[str, ...]:
     fields = [top.field(key) for key in top if key in IGNORED]
-    if "metric" in top:
+    if "metric" in top and method != "bayes":
         metric = top.section("metric")
         fields += [metric.field(key) for key in metric if key.startswith("impute")]
+    if "early_terminate" in top:
+        rule = top.section("early_terminate")
+        fields += [rule.field("min_iter")] * ("min_iter" in rule and "max_iter" in rule)
     return tuple(fields)
+
+
+def _warnings(parameters: tuple[Parameter, ...]) -> Iterator[str]:
+    """W&B's own warning: two old laws take exponents, and are mistaken for their successors."""
+    for parameter in parameters:
+        law = parameter.law
+        if isinstance(law, Numbers) and law.name in ("log_uniform", "inv_log_uniform"):
+            yield (
+                f"{parameter.name}: min and max of {law.name} are exponents of e, so it gives "
+                f"{law.at(0.0):.4g} to {law.at(1.0):.4g}; {law.name}_values takes the values"
+            )
