@@ -25,6 +25,7 @@ COMMANDS = {
     "clip fit": "gridclip.clip.fitting:fit_teacher",
     "evaluate": "gridclip.evaluation.command:evaluate_command",
     "sweep run": "gridclip.sweeps.runner:run_sweep",
+    "sweep report": "gridclip.dashboards.report:report_command",
 }
 
 HELP = """usage: gridclip COMMAND ...
@@ -33,6 +34,7 @@ train, evaluate and use a detector
   gridclip fit | validate | test | predict --config ROW.yaml
   gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in pictures
   gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
+  gridclip sweep report ID                                      write its page, or that of "latest"
   gridclip evaluate --annotations GT.json --detections DT.json  LVIS AP of anyone's boxes
 
 data with boxes

@@ -1,0 +1,89 @@
+// Pictures of the evaluation: what is annotated beside what the best trial found.
+
+const EXAMPLE_THRESHOLD = 0.3;
+const groupOf = new Map(data.categories.map((each) => [each.name, each.frequency]));
+
+function showExamples() {
+  if (!data.examples.length) {
+    return note("examples", data.best ? `Trial ${data.best}, the best, kept no example pictures.` : "No trial is the best, so no pictures are shown.");
+  }
+  const found = [];
+  const told = make("output", {}, EXAMPLE_THRESHOLD.toFixed(2));
+  const filter = (least) => {
+    told.textContent = least.toFixed(2);
+    for (const mark of found) mark.classList.toggle("hidden", Number(mark.dataset.score) < least);
+  };
+  const slider = make("input", {
+    type: "range",
+    min: 0,
+    max: 1,
+    step: 0.05,
+    value: EXAMPLE_THRESHOLD,
+    oninput: (event) => filter(Number(event.target.value)),
+  });
+  const grid = make("div", { class: "examples" });
+  for (const example of data.examples) {
+    const guesses = example.found.map((box) => boxMark(example, box));
+    found.push(...guesses);
+    grid.append(
+      make(
+        "div",
+        { class: "example" },
+        pane(example, "annotated", example.truth.map((box) => boxMark(example, box))),
+        pane(example, "detected", guesses),
+      ),
+    );
+  }
+  note("examples", `Trial ${data.best}, the best, on the first pictures of the evaluation.`);
+  section("examples").append(
+    make("label", { class: "control" }, "detections with a score of at least ", slider, told),
+    groupKey(),
+    grid,
+  );
+  filter(EXAMPLE_THRESHOLD);
+}
+
+function pane(example, title, marks) {
+  const { width, height, picture } = example;
+  return make(
+    "figure",
+    {},
+    draw(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${marks.map((mark) => mark.dataset.text).join(", ") || "nothing"}` },
+      draw("image", { href: picture, width, height }),
+      marks,
+    ),
+    make("figcaption", {}, title),
+  );
+}
+
+/** A box with its name; box is [x1, y1, x2, y2, name] in pixels of the picture, and a score. */
+function boxMark({ width, height }, [x1, y1, x2, y2, name, score]) {
+  const text = known(score) ? `${name} ${score.toFixed(2)}` : name;
+  const size = Math.max(width, height) / 22;
+  const above = y1 > size * 1.2;
+  const atRight = x1 > width * 0.55;
+  return draw(
+    "g",
+    { class: `box ${groupOf.get(name) ?? ""}`, "data-score": score ?? 1, "data-text": text },
+    draw("title", {}, text),
+    draw("rect", { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1) }),
+    draw(
+      "text",
+      {
+        x: atRight ? Math.min(x2, width) : Math.max(0, x1),
+        y: above ? y1 - size * 0.25 : Math.min(y2 + size, height - 1),
+        "font-size": size,
+        "text-anchor": atRight ? "end" : "start",
+      },
+      text,
+    ),
+  );
+}
+
+function groupKey() {
+  const present = ["r", "c", "f"].filter((group) => data.categories.some((each) => each.frequency === group));
+  if (!present.length) return null;
+  return make("p", { class: "key" }, present.map((group) => [make("span", { class: `swatch ${group}` }), ` ${GROUPS[group]}   `]).flat());
+}
