@@ -4,26 +4,18 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
+from gridclip.data.views import Example as Example
+from gridclip.data.views import crop as crop
+from gridclip.data.views import mirror as mirror
+from gridclip.data.views import resample
+from gridclip.data.views import resize as resize
+from gridclip.data.views import to_tensor as to_tensor
 from gridclip.errors import InputError
-
-
-class Example(NamedTuple):
-    """A picture with its boxes, in one and the same frame."""
-
-    picture: UInt8[np.ndarray, "h w 3"]  # RGB
-    boxes: Float32[np.ndarray, "T 4"]  # xyxy, pixels of the picture
-    labels: Int64[np.ndarray, "T"]
-    mirrored: bool = False  # left and right are exchanged
-    # Names that `rare_split.verified_names` gives for the image; None: every name.
-    verified: Int64[np.ndarray, "V"] | None = None
-
 
 # Makes another example of one, by chance if it likes; the generator is its only chance.
 Transform = Callable[[Example, np.random.Generator], Example]
@@ -123,61 +115,7 @@ def prepare(
         The resized picture without padding; unchanged pixels where the size already fits.
     """
     height, width, _ = picture.shape
-    return to_tensor(_resample(picture, settings.size(height, width)))
-
-
-def to_tensor(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
-    """Put the channels first, without a copy where the memory may be written."""
-    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
-
-
-def resize(example: Example, size: tuple[int, int]) -> Example:
-    """Resize picture and boxes to a height and width.
-
-    Pixel edges map to pixel edges: x becomes x × (new width / width), with both whole widths.
-    """
-    height, width = example.picture.shape[:2]
-    factors = np.array([size[1] / width, size[0] / height] * 2)
-    boxes = (example.boxes * factors).astype(np.float32)
-    return example._replace(picture=_resample(example.picture, size), boxes=boxes)
-
-
-def mirror(example: Example) -> Example:
-    """Exchange left and right of picture and boxes."""
-    import cv2
-
-    width = example.picture.shape[1]
-    boxes = example.boxes.copy()
-    boxes[:, [2, 0]] = width - example.boxes[:, [0, 2]]
-    return example._replace(
-        picture=cv2.flip(example.picture, 1), boxes=boxes, mirrored=not example.mirrored
-    )
-
-
-def crop(example: Example, window: tuple[int, int, int, int], min_visibility: float) -> Example:
-    """Cut a window out of picture and boxes.
-
-    A name whose box lies wholly outside stays verified: the window does not show that object. One
-    that loses a box of which something is still to be seen is verified no more.
-
-    Args:
-        example: The picture with its boxes.
-        window: xyxy, whole pixels of the picture.
-        min_visibility: Boxes that keep less than this fraction of their area are dropped.
-    """
-    left, top, right, bottom = window
-    near, far = np.array([(left, top) * 2, (right, bottom) * 2], dtype=np.float32)
-    inside = example.boxes.clip(near, far)
-    share = _areas(inside) / np.maximum(_areas(example.boxes), 1e-6)
-    kept = (share > 0) & (share >= min_visibility)
-    partial = example.labels[(share > 0) & ~kept]
-    verified = example.verified
-    return example._replace(
-        picture=example.picture[top:bottom, left:right],
-        boxes=inside[kept] - near,
-        labels=example.labels[kept],
-        verified=None if verified is None else verified[~np.isin(verified, partial)],
-    )
+    return to_tensor(resample(picture, settings.size(height, width)))
 
 
 class EvaluationTransform:
@@ -273,26 +211,3 @@ class TrainingTransform:
         example = crop(example, window, self.augmentation.min_visibility)
         size = (min(canvas, max(1, round(side * zoom))) for side in (height, width))
         return resize(example, (next(size), next(size)))
-
-
-def _areas(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T"]:
-    areas: Float32[np.ndarray, "T"] = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return areas
-
-
-def _resample(
-    picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "h w 3"]:
-    height, width = size
-    if picture.shape[:2] == size:
-        return picture
-    import cv2
-
-    # Bilinear sampling reads two pixels of a row, which is enough down to half the size; below that
-    # it would skip pixels, so there each is averaged over the area it covers.
-    halved = 2 * height < picture.shape[0]
-    interpolation = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
-    resized: UInt8[np.ndarray, "h w 3"] = cv2.resize(
-        picture, (width, height), interpolation=interpolation
-    )
-    return resized
