@@ -23,6 +23,8 @@ COMMANDS = {
     "data embed": "gridclip.clip.stored.embed_command:embed_command",
     "clip train": "gridclip.clip.pretrain:train_mini_clip",
     "clip fit": "gridclip.clip.fitting:fit_teacher",
+    "clip embed-proposals": "gridclip.clip.stored.embed_regions:embed_proposals_command",
+    "propose": "gridclip.proposing:propose_command",
     "evaluate": "gridclip.evaluation.command:evaluate_command",
     "sweep run": "gridclip.sweeps.runner:run_sweep",
     "sweep report": "gridclip.dashboards.report:report_command",
@@ -49,6 +51,8 @@ data without boxes, and teachers
   gridclip data embed FILE --output FILE                        store a teacher's embeddings
   gridclip clip train                                           train the mini CLIP again
   gridclip clip fit                                             fit an encoder to text vectors
+  gridclip propose FILE --run RUN --output PROPOSALS            store where something may be
+  gridclip clip embed-proposals PROPOSALS --source FILE --output REGIONS
 
 gridclip COMMAND --help says more.
 """

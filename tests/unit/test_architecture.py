@@ -11,11 +11,12 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own layer and from those before it.
 LAYERS = [
     {"errors", "structures", "pixels", "boxes", "caches", "records", "lists", "names"},
-    {"assign", "losses", "decode", "data", "clip", "networks", "evaluation", "sweeps"},
+    {"assign", "focal", "losses", "decode", "data", "clip", "networks", "evaluation", "sweeps"},
     {"detectors", "optimizers"},
     {"system"},
     {"runs", "dashboards"},
     {"trained", "lightning_cli"},
+    {"proposing"},
     {"cli", "__main__", "__init__"},
 ]
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}

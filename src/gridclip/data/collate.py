@@ -1,14 +1,24 @@
 """Pictures of several sizes into one padded batch."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from gridclip.data.unboxed.image_level import ImageSample
-from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
+from gridclip.structures import (
+    DetectionBatch,
+    ImageBatch,
+    Images,
+    Record,
+    RegionTargets,
+    Targets,
+    Vocabulary,
+)
+
+Part = TypeVar("Part")
 
 
 class Sample(NamedTuple):
@@ -19,6 +29,7 @@ class Sample(NamedTuple):
     record: Record
     verified: Bool[Tensor, "K"] | None = None  # names whose presence or absence the boxes tell
     teacher: Float[Tensor, "E"] | None = None  # the stored embedding of this very view
+    regions: RegionTargets | None = None  # proposals in it, with stored embeddings
 
 
 def pad(pictures: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int = 32) -> Images:
@@ -79,6 +90,7 @@ class Collate:
             verified=_stack([sample.verified for sample in samples]),
             teacher=_stack([sample.teacher for sample in samples]),
             shares=self.shares,
+            regions=_all([sample.regions for sample in samples]),
         )
 
 
@@ -96,7 +108,11 @@ class CollateImages(Collate):
         )
 
 
+def _all(values: Sequence[Part | None]) -> list[Part] | None:
+    """Give what all have; what one lacks all lack, because a data set has it or not."""
+    return [value for value in values if value is not None] or None
+
+
 def _stack(values: list[Tensor | None]) -> Tensor | None:
-    """Stack what all have; what one lacks all lack, because a data set has it or not."""
-    present = [value for value in values if value is not None]
-    return torch.stack(present) if present else None
+    present = _all(values)
+    return None if present is None else torch.stack(present)

@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gridclip.clip.stored.embeddings import StoredEmbeddings
+from gridclip.clip.stored.regions import StoredRegions
 from gridclip.data.annotations.columns import Annotations, Ragged
 from gridclip.data.collate import Sample
 from gridclip.data.pictures import read_picture, require_size
 from gridclip.data.rare_split import image_counts
 from gridclip.data.sampling import Draw
-from gridclip.data.transforms import Example, Transform, to_tensor
+from gridclip.data.transforms import Transform
+from gridclip.data.views import Example, to_tensor, wholly_inside
 from gridclip.data.vocabulary import LabelMap
-from gridclip.structures import Record, Targets, Vocabulary
+from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
 
 
 class Beside(NamedTuple):
@@ -26,6 +28,7 @@ class Beside(NamedTuple):
 
     verified: Ragged | None = None  # rows of the vocabulary; None: every name, in every image
     embeddings: StoredEmbeddings | None = None  # of the teacher
+    regions: StoredRegions | None = None  # proposals, embedded by the teacher
 
 
 NOTHING = Beside()
@@ -97,13 +100,14 @@ class DetectionDataset(Dataset[Sample]):
         height, width = self.annotations.sizes[image].tolist()
         picture = read_picture(file)
         require_size(file, picture.shape[:2], (height, width), self.annotations.file)
-        known = self.beside.verified
+        known, stored = self.beside.verified, self.beside.regions
         view = self.transform(
             Example(
                 picture,
                 self.boxes.of(image),
                 self.labels.of(image),
                 verified=None if known is None else known.of(image),
+                regions=None if stored is None else stored.of(path, False).boxes,
             ),
             np.random.default_rng((self.seed, draw.epoch, image, draw.turn)),
         )
@@ -113,11 +117,21 @@ class DetectionDataset(Dataset[Sample]):
             record=Record(int(self.annotations.image_ids[image]), path, height, width),
             verified=None if view.verified is None else self._column(view.verified),
             teacher=self._embedding(path, view.mirrored),
+            regions=self._regions(path, view),
         )
 
     def _embedding(self, path: str, mirrored: bool) -> Float[Tensor, "E"] | None:
         stored = self.beside.embeddings
         return None if stored is None else torch.tensor(stored.of(path, mirrored))
+
+    def _regions(self, path: str, view: Example) -> RegionTargets | None:
+        """Proposals that the view shows whole: what it cuts has another embedding."""
+        stored = self.beside.regions
+        if stored is None or view.regions is None:
+            return None
+        shown = wholly_inside(view.regions, view.picture.shape[:2])
+        embeddings = stored.of(path, view.mirrored).embeddings
+        return RegionTargets(torch.tensor(view.regions[shown]), torch.tensor(embeddings[shown]))
 
     def _column(self, names: Int64[np.ndarray, "V"]) -> Bool[Tensor, "K"]:
         """Mark rows of the vocabulary."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gridclip.clip.stored.embeddings import StoredEmbeddings
+from gridclip.clip.stored.regions import StoredRegions
 from gridclip.data.annotations.columns import Annotations
 from gridclip.data.annotations.faults import Faults
 from gridclip.data.annotations.lvis import read_annotations
@@ -57,6 +58,8 @@ class DetectionData(lightning.LightningDataModule):
             as absent from it, as in the federated annotations of LVIS.
         embeddings: File of stored teacher embeddings (`gridclip data embed`), so that no step pays
             for the teacher; for augmentations that it would not notice, but for mirroring.
+        regions: File of embedded proposals (`gridclip clip embed-proposals`), for ViLD. Of a crop
+            those that are seen whole take part; other colours are refused.
         image_level: Images without boxes to train on too, in batches of their own.
         image_level_ratio: Image-level batches for each detection batch; 0 leaves them out.
         image_level_batch_size: Image-level images a process and step.
@@ -83,6 +86,7 @@ class DetectionData(lightning.LightningDataModule):
         repeat_threshold: float = 0.0,
         verified: bool = False,
         embeddings: str | None = None,
+        regions: str | None = None,
         image_level: ImageLevelSource | None = None,
         image_level_ratio: float = 1.0,
         image_level_batch_size: int = 2,
@@ -108,6 +112,9 @@ class DetectionData(lightning.LightningDataModule):
         self.num_workers, self.pad_to, self.seed = num_workers, pad_to, seed
         self.repeat_threshold, self.verified = repeat_threshold, verified
         self.embeddings = None if embeddings is None else _stored(embeddings, augmentation)
+        self.regions_file = regions
+        if regions is not None and augmentation.colour > 0:
+            raise _uncacheable(["colour"], "regions")
         self.image_level = image_level if image_level_ratio else None
         self.image_level_ratio = image_level_ratio
         self.image_level_batch_size = image_level_batch_size
@@ -122,7 +129,7 @@ class DetectionData(lightning.LightningDataModule):
         """
         if stage in (None, "fit"):
             check_pictures(self.train_set.annotations, self.images)
-            self._check_embeddings()
+            self._check_stored()
             if self.image_level is not None:
                 self.image_level.check()
         check_pictures(self.val_set.annotations, self.images)
@@ -142,6 +149,7 @@ class DetectionData(lightning.LightningDataModule):
             beside=Beside(
                 verified=verified_names(annotations, labels) if self.verified else None,
                 embeddings=self.embeddings,
+                regions=self.regions,
             ),
         )
         if not len(dataset.labels.values):
@@ -152,6 +160,11 @@ class DetectionData(lightning.LightningDataModule):
                 field="annotations",
             )
         return dataset
+
+    @cached_property
+    def regions(self) -> StoredRegions | None:
+        """Embedded proposals, opened."""
+        return None if self.regions_file is None else StoredRegions(self.regions_file)
 
     @cached_property
     def val_set(self) -> DetectionDataset:
@@ -230,12 +243,12 @@ class DetectionData(lightning.LightningDataModule):
             )
         return read_annotations(file, faults, folder)
 
-    def _check_embeddings(self) -> None:
-        if self.embeddings is None:
-            return
+    def _check_stored(self) -> None:
         paths = self.train_set.annotations.paths[self.train_set.images].tolist()
-        # To ask for the length of every file of a large set takes minutes on a network disk.
-        self.embeddings.check(paths, self.images if len(paths) <= HEADERS_READ else None)
+        for stored in (self.embeddings, self.regions):
+            if stored is not None:
+                # Asking for the length of every file takes minutes on a network disk.
+                stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
 
     def _pools(self) -> tuple[Pool, Pool | None]:
         data, source = self.train_set, self.image_level
@@ -268,13 +281,17 @@ def _stored(file: str, augmentation: Augmentation) -> StoredEmbeddings:
     """
     changed = augmentation.uncacheable()
     if changed:
-        raise InputError(
-            f"stored embeddings are of whole pictures in their own colours, but "
-            f"{' and '.join(f'augmentation.{name}' for name in changed)} would change them",
-            field="embeddings",
-            fix="turn that off, or leave embeddings out, and the teacher sees each view itself",
-        )
+        raise _uncacheable(changed, "embeddings")
     return StoredEmbeddings(file)
+
+
+def _uncacheable(changed: list[str], field: str) -> InputError:
+    return InputError(
+        f"stored embeddings are of whole pictures in their own colours, but "
+        f"{' and '.join(f'augmentation.{name}' for name in changed)} would change them",
+        field=field,
+        fix=f"turn that off, or leave {field} out, and the teacher sees each view itself",
+    )
 
 
 def _require_at_least(least: int, **values: float | int) -> None:

@@ -55,7 +55,7 @@ def embed_images(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = teacher.to(device).eval()
     batches = DataLoader(
-        _Pictures(images, rows[kept.done :]),
+        Pictures(images, rows[kept.done :]),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
@@ -65,7 +65,14 @@ def embed_images(
     return kept.rows().reshape(-1, 2, teacher.width)
 
 
-class _Pictures(Dataset[Tensor]):
+class Pictures(Dataset[Tensor]):
+    """Some images of a list, decoded.
+
+    Args:
+        images: What to read from.
+        rows: Which of them.
+    """
+
     def __init__(self, images: ImageList, rows: Sequence[int]) -> None:
         self.images, self.rows = images, rows
 
@@ -73,6 +80,7 @@ class _Pictures(Dataset[Tensor]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        """Read and decode one image, RGB."""
         row = self.rows[index]
         picture = decode_picture(self.images.read(row), self.images.place_of(row))
         return torch.from_numpy(picture).permute(2, 0, 1)
