@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gridclip.sweeps.command import expand_command
 from gridclip.sweeps.parameters import arguments
@@ -28,9 +30,32 @@ ODD = {
 }
 
 
+# A program that tells how it was started, says when it is told to stop, and goes on all the same.
+TELL = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+told = Path({told!r})
+signal.signal(signal.SIGTERM, lambda *_: told.with_suffix(".term").touch())
+facts = {{
+    "argv": sys.argv[1:],
+    "environment": dict(os.environ),
+    "stdin": sys.stdin.read(),
+    "leads_group": os.getpgid(0) == os.getpid(),
+}}
+part = told.with_suffix(".part")
+part.write_text(json.dumps(facts))
+part.replace(told)
+time.sleep({seconds})
+"""
+
+
 @pytest.fixture
-def agent_argv(tmp_path, monkeypatch):
-    """What W&B's agent would run, seen by running it: a function of command, arguments, program."""
+def agent_run(tmp_path, monkeypatch):
+    """Let W&B's agent start a program: a function of command, arguments, program and seconds.
+
+    It returns the agent and what the program told of itself.
+    """
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
@@ -38,28 +63,39 @@ def agent_argv(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "")  # the agent sets them in this process; undone afterwards
     from wandb.wandb_agent import Agent
 
-    tell = tmp_path / "tell.py"
     told = tmp_path / "told.json"
-    tell.write_text(
-        f"import json, sys\nfrom pathlib import Path\n"
-        f"part = Path({str(told)!r} + '.part')\n"
-        f"part.write_text(json.dumps(sys.argv))\npart.replace({str(told)!r})\n"
-    )
 
-    def run(command, given, program):
+    def run(command, given, program, seconds=0):
         # The words to compare are handed to a script, so that any of them is harmless.
+        (tmp_path / "tell.py").write_text(TELL.format(told=str(told), seconds=seconds))
         told.unlink(missing_ok=True)
         agent = Agent(api=None, queue=None, sweep_id="s1")
-        agent._sweep_command = [sys.executable, str(tell), *command]
+        agent._sweep_command = [sys.executable, str(tmp_path / "tell.py"), *command]
         wrapped = {name: {"value": value} for name, value in given.items()}
         agent._command_run({"type": "run", "run_id": "r1", "program": program, "args": wrapped})
-        agent._run_processes["r1"].wait(timeout=60)
-        deadline = time.monotonic() + 10
-        while not told.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return json.loads(told.read_text())[1:]
+        appears(told)
+        return agent, json.loads(told.read_text())
 
     return run
+
+
+@pytest.fixture
+def agent_argv(agent_run):
+    """What W&B's agent would run, seen by running it: a function of command, arguments, program."""
+
+    def run(command, given, program):
+        agent, told = agent_run(command, given, program)
+        agent._run_processes["r1"].wait(timeout=60)
+        return told["argv"]
+
+    return run
+
+
+def appears(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"no {file.name}"
+        time.sleep(0.01)
 
 
 def our_argv(spec_command, given, program, json_file):
@@ -127,3 +163,36 @@ def test_the_installed_wandb_reads_the_file_as_we_do(file):
     assert sorted(config["parameters"]) == [parameter.name for parameter in spec.parameters]
     assert config["metric"]["name"] == spec.metric.name
     assert os.environ.get("WANDB_SWEEP_ID") is None
+
+
+def test_what_the_agent_tells_a_trial_by_its_environment(agent_run, tmp_path):
+    """A program that is to run under W&B's agent, and under ours, may rely on these alone."""
+    before = dict(os.environ)
+    _, told = agent_run(["${args}"], {"a": {"b": 1}}, None)
+    known = ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_SERVICE")
+    set_by_the_agent = {
+        name: value
+        for name, value in told["environment"].items()
+        if name.startswith("WANDB_") and (name in known or before.get(name) != value)
+    }
+    parameters = tmp_path / "wandb" / "sweep-s1" / "config-r1.yaml"
+    assert set_by_the_agent == {
+        "WANDB_RUN_ID": "r1",
+        "WANDB_SWEEP_PARAM_PATH": str(parameters),
+    }
+    assert told["environment"]["WANDB_SWEEP_ID"] == "s1"  # of run_agent, and so inherited
+    assert yaml.safe_load(parameters.read_text())["a"]["value"] == {"b": 1}
+    assert told["stdin"] == ""
+    assert told["leads_group"]  # so a Ctrl-C in the terminal reaches the agent alone
+
+
+def test_the_agent_asks_a_trial_to_stop_and_kills_it_when_it_stays(agent_run, tmp_path):
+    agent, _ = agent_run([], {}, None, seconds=120)
+    process = agent._run_processes["r1"]
+    agent._command_stop({"run_id": "r1"})
+    appears(tmp_path / "told.term")  # SIGTERM first
+    agent._command_stop({"run_id": "r1"})
+    assert process.poll() is None  # within the delay a second order changes nothing
+    agent._kill_delay = 0
+    agent._command_stop({"run_id": "r1"})
+    assert process.wait(timeout=60) == -signal.SIGKILL

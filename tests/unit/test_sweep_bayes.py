@@ -131,8 +131,10 @@ def test_runners_side_by_side_get_other_points(tmp_path):
 def test_no_value_of_a_trial_that_runs_is_used_unless_the_file_says_so(tmp_path):
     ended = trial(tmp_path, 1, {}, value=3.0)
     running = trial(tmp_path, 2, {}, history=[5.0, 1.0, 2.0], state="running")
-    silent = trial(tmp_path, 3, {}, state="interrupted")
+    silent = trial(tmp_path, 3, {}, state="interrupted")  # it will be run again
     assert scores(LOSS, [ended, running, silent]) == [(ended, 3.0), (running, None), (silent, None)]
+    stopped = trial(tmp_path, 4, {}, history=[5.0], state="stopped")  # so will this one
+    assert scores(LOSS, [stopped]) == [(stopped, None)]
 
     def while_running(rule: str):
         metric = Metric(name="loss", impute_while_running=rule)
@@ -143,7 +145,7 @@ def test_no_value_of_a_trial_that_runs_is_used_unless_the_file_says_so(tmp_path)
     assert while_running("worst") == [3.0, 3.0, 3.0]
 
 
-@pytest.mark.parametrize("state", ["failed", "pruned", "stopped"])
+@pytest.mark.parametrize("state", ["failed", "pruned"])
 @pytest.mark.parametrize(
     ("goal", "impute", "expected"),
     [

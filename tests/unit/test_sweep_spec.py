@@ -51,6 +51,7 @@ def test_what_the_file_leaves_out_is_as_with_wandb(tmp_path):
     spec = read(tmp_path, MINIMAL + "metric: {name: loss}\n")
     assert spec.name == "sweep"
     assert spec.command == ("${env}", "${interpreter}", "${program}", "${args}")
+    assert read(tmp_path, MINIMAL + "command: []\n").command == spec.command
     assert spec.metric == Metric(name="loss", goal="minimize")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 STARTUP = 5  # values that are waited for before the first guess
-OPEN = ("running", "interrupted")  # states of trials whose value is yet to come
+OPEN = ("running", "stopped", "interrupted")  # states of trials whose value is yet to come
 
 # A point of the cube: of each number its share, of each list the place of its entry.
 Place = Mapping[str, float | int]

@@ -186,7 +186,8 @@ def _check(top: Section, method: str, parameters: tuple[Parameter, ...]) -> None
 
 
 def _read_command(top: Section, program: str | None) -> tuple[str, ...]:
-    words = [str(word) for word in top.items("command")] if "command" in top else DEFAULT_COMMAND
+    is_empty = top.data.get("command", []) == []  # W&B's agent takes its own command then
+    words = DEFAULT_COMMAND if is_empty else [str(word) for word in top.items("command")]
     for word in words:
         macro = re.fullmatch(r"\$\{(?!envvar:)(.*)\}", word)
         in_part = ENVIRONMENT_MACRO.sub("", word)
