@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gridclip.errors import InputError
-from gridclip.sweeps.process import StopRequest, start, stop
 from gridclip.sweeps.runner import run_sweep
+from gridclip.sweeps.running.guard import MARK
+from gridclip.sweeps.running.process import TrialProcess, read_exit
+from gridclip.sweeps.trial import Trial
 
 # A training in five lines: it notes its environment, validates once, and leaves its figures.
 PROGRAM = """
@@ -150,7 +153,7 @@ def test_a_crash_is_recorded_and_the_others_go_on(sweep, capsys):
         ("sys.exit(0)", "exit code 0, but no complete metrics.json"),
         ('open(run + "metrics.json", "w").write("{"); sys.exit(0)', "no complete metrics.json"),
         ("sys.exit(3)", "exit code 3"),
-        ("os.kill(os.getpid(), 9)", "killed by SIGKILL, out of memory?"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL, out of memory? (3 times)"),
         ("os.abort()", "killed by SIGABRT"),
     ],
 )
@@ -229,7 +232,7 @@ def test_a_random_sweep_repeats_with_its_seed(sweep):
 @pytest.mark.parametrize(
     ("changes", "arguments", "said"),
     [
-        ({"method": "bayes"}, {}, "not run on this machine yet"),
+        ({"method": "custom"}, {}, "custom"),
         ({"method": "random"}, {}, "a random search has no end"),
         ({}, {"jobs": 0}, "--jobs: 0 is less than 1"),
         ({}, {"cap": 0}, "--cap: 0 is less than 1"),
@@ -280,8 +283,11 @@ def test_a_stop_ends_all_trials_and_records_them(sweep, number):
     process.send_signal(number)
     said, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert [(trial["state"], trial["exit_code"]) for trial in records()] == [("stopped", -15)] * 2
-    assert "trial 2 stopped: the sweep was stopped" in said
+    assert [(trial["state"], trial["exit_code"]) for trial in records()] == [
+        ("interrupted", -15)
+    ] * 2
+    assert "trial 2 interrupted: the sweep was stopped" in said
+    assert "go on: gridclip sweep run small sweep.yaml --resume small-sweep-" in said
     assert not any(is_alive(int(file.read_text())) for file in Path("runs").rglob("pid"))
     assert len(json.loads((only_sweep() / "results.json").read_text())["trials"]) == 2
 
@@ -309,20 +315,32 @@ def test_a_trial_that_ends_well_while_being_stopped_is_finished(sweep):
     assert [trial["state"] for trial in records()] == ["finished", "finished"]
 
 
-def test_patience_ends_with_a_kill_of_the_whole_group(tmp_path):
+def test_patience_ends_with_a_kill_of_all_that_a_trial_started(tmp_path):
+    # The child is in a session of its own, as the ranks of torchrun are.
     code = (
         "import signal, subprocess, sys, time; signal.signal(15, signal.SIG_IGN);"
-        "child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); time.sleep(60)"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True);"
+        "print(child.pid, flush=True); time.sleep(60)"
     )
+    trial = Trial(
+        number=1,
+        folder=tmp_path,
+        point={},
+        argv=(sys.executable, "-c", code),
+        run_id="",
+        started=datetime.now(UTC),
+    )
+    env = {**os.environ, MARK: str(tmp_path)}
+    process = TrialProcess(trial, env, silence=60.0, patience=0.5)
     log = tmp_path / "log.txt"
-    process = start([sys.executable, "-c", code], log=log, env=os.environ)
     while not log.read_text().strip():
         time.sleep(0.05)
+    process.end()
     began = time.monotonic()
-    stop([process], StopRequest(), patience=0.3)
-    assert 0.3 <= time.monotonic() - began < 3
-    assert process.returncode == -9
-    time.sleep(0.1)
+    while not process.has_ended():
+        time.sleep(0.02)
+    assert 0.4 <= time.monotonic() - began < 5
+    assert read_exit(trial) == (-9, "asked to end")
     assert not is_alive(int(log.read_text()))
 
 
@@ -333,14 +351,14 @@ def test_a_closed_pipe_leaves_no_trial_behind(sweep):
     process.stdout.close()
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=20)
-    assert [trial["state"] for trial in records()] == ["stopped", "stopped"]
+    assert [trial["state"] for trial in records()] == ["interrupted", "interrupted"]
     assert not any(is_alive(int(file.read_text())) for file in Path("runs").rglob("pid"))
 
 
 def test_a_terminal_shows_a_live_table(sweep):
     import pty
 
-    file = sweep("time.sleep(1.2)")
+    file = sweep("time.sleep(2.5)")
     pid, terminal = pty.fork()
     if pid == 0:
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
@@ -357,7 +375,7 @@ def test_a_terminal_shows_a_live_table(sweep):
         shown += part
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"│ +1 │ 1 │ +running │ 10.0 │", text)
+    assert re.search(r"│ +1 │ 1 │ +running │ +1 │ 10.0 │", text)
     assert re.search(r"1 of 2 trials done, about \d s left", text)
     assert "trial 1/3 started" not in text
-    assert text.rstrip().splitlines()[-1].startswith("results: runs/sweeps/")
+    assert text.rstrip().splitlines()[-1].startswith("report: runs/sweeps/")

@@ -28,7 +28,7 @@ def test_a_record_is_whole_json_and_leaves_no_other_file(trial, tmp_path):
 
 def test_a_history_line_half_written_is_left_out(trial, tmp_path):
     (tmp_path / "history.jsonl").write_text('{"step": 1, "val/AP": 0.1}\n{"step": 2, "val/')
-    assert trial.history() == [{"step": 1, "val/AP": 0.1}]
+    assert list(trial.history()) == [{"step": 1, "val/AP": 0.1}]
     assert trial.latest() == {"step": 1, "AP": 0.1}
 
 

@@ -113,6 +113,8 @@ def _record(trial: Trial, folder: Path) -> dict[str, object]:
         "state": trial.state,
         "reason": trial.reason,
         "exit_code": trial.exit_code,
+        "attempt": trial.attempt,
+        "host": trial.host,
         "minutes": _minutes(trial),
         "folder": str(trial.folder.relative_to(folder)),
         "run_id": trial.run_id,

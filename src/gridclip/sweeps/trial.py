@@ -2,33 +2,48 @@
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from gridclip.errors import InputError
 from gridclip.sweeps.parameters import Point
 from gridclip.sweeps.section import Number
 
-State = Literal["running", "finished", "failed", "stopped"]
+State = Literal["running", "finished", "failed", "pruned", "stopped", "interrupted"]
+Row = Mapping[str, Number]  # a validation
+
+WAITING = ("stopped", "interrupted")  # ended, but to be run again by a sweep that goes on
+FINAL = ("finished", "failed", "pruned")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What is known of a trial; `save` keeps it in trial.json.
+    """What is known of a trial; `save` keeps it in trial.json, a storage for all runners.
 
     Args:
         number: 1 for the first.
-        folder: Where it writes all it makes: the run folder of its training.
+        folder: Where it writes all it makes: the run folder of its training. A trial of another
+            machine may have it there only.
         point: The value of every parameter, by full name.
-        argv: The words of its command.
+        argv: The words of its command; none where another runner's trial is looked at.
         run_id: Its id in W&B.
         started: When its process began.
-        state: finished means that it exited with 0 and left a readable metrics.json.
-        reason: Why it failed or was stopped, for people.
+        state: finished means that it exited with 0 and left a readable metrics.json; interrupted
+            and stopped ones are run again when the sweep goes on.
+        reason: Why it did not finish, for people.
         exit_code: Of its process; negative for a signal, None while running or if it never began.
         ended: When its process was gone.
+        attempt: How often its number was taken up, this time included.
+        kills: How often a signal from outside killed it, as one for want of memory does.
+        runner: The id of the runner that has it, or had it last.
+        host: The name of that runner's machine.
+        steps: How many steps it will make, if its recipe tells.
+        rows: Its validations as a storage has them; None means that its folder tells.
+        figures: Its final figures as a storage has them; None means that its folder tells.
     """
 
     number: int
@@ -41,41 +56,50 @@ class Trial:
     reason: str = ""
     exit_code: int | None = None
     ended: datetime | None = None
+    attempt: int = 1
+    kills: int = 0
+    runner: str = ""
+    host: str = ""
+    steps: int | None = None
+    rows: tuple[Row, ...] | None = None
+    figures: Row | None = None
 
-    def save(self) -> None:
-        """Write trial.json, atomically."""
-        record = {
+    def record(self) -> dict[str, Any]:
+        """All but the folder and what was measured, as JSON has it."""
+        return {
             "number": self.number,
             "state": self.state,
             "reason": self.reason,
             "exit_code": self.exit_code,
-            "started": self.started.isoformat(timespec="seconds"),
-            "ended": self.ended.isoformat(timespec="seconds") if self.ended else None,
+            "started": self.started.isoformat(timespec="milliseconds"),
+            "ended": self.ended.isoformat(timespec="milliseconds") if self.ended else None,
             "parameters": dict(self.point),
             "argv": list(self.argv),
             "run_id": self.run_id,
+            "attempt": self.attempt,
+            "kills": self.kills,
+            "runner": self.runner,
+            "host": self.host,
+            "steps": self.steps,
         }
-        write_json(self.folder / "trial.json", record)
+
+    def save(self) -> None:
+        """Write trial.json, atomically."""
+        write_json(self.folder / "trial.json", self.record())
 
     def seconds(self, now: datetime) -> float:
         """How long it has been running, or ran."""
         return ((self.ended or now) - self.started).total_seconds()
 
-    def metrics(self) -> dict[str, Number]:
-        """The numbers in its metrics.json; empty if there is no such file or it is broken."""
-        try:
-            content = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return _numbers(content)
+    def metrics(self) -> Row:
+        """Its final figures, those that are finite; none if metrics.json is absent or broken."""
+        if self.figures is not None:
+            return self.figures
+        return finite_numbers(read_json(self.folder / "metrics.json"))
 
-    def history(self) -> list[dict[str, Number]]:
+    def history(self) -> Sequence[Row]:
         """The numbers of every validation so far, oldest first; a line half written is left out."""
-        try:
-            lines = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return []
-        return [row for line in lines if (row := _numbers(_parsed(line)))]
+        return self.rows if self.rows is not None else read_history(self.folder)
 
     def latest(self) -> dict[str, Number]:
         """The last validation, its names without their `val/`."""
@@ -102,26 +126,83 @@ class Trial:
         return "\n".join([line for line in shown if line.strip()][-lines:])
 
 
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial of a sweep writes."""
+    return sweep / "trials" / f"{number:03d}"
+
+
+def read_record(
+    record: Mapping[str, Any], sweep: Path, rows: Sequence[Row], figures: Row | None
+) -> Trial:
+    """The trial that a record tells of.
+
+    Args:
+        record: As `Trial.record` made it, maybe by another version.
+        sweep: The folder of its sweep.
+        rows: Its validations.
+        figures: Its final figures, if it has any.
+
+    Raises:
+        InputError: if it is the record of a newer version.
+    """
+    if record["state"] not in get_args(State):
+        raise InputError(
+            f"{record['state']!r} is no state of a trial",
+            file=sweep,
+            field=f"trial {record['number']}",
+            fix="use the version of gridclip that wrote it",
+        )
+    return Trial(
+        number=record["number"],
+        folder=trial_folder(sweep, record["number"]),
+        point=record["parameters"],
+        argv=tuple(record["argv"]),
+        run_id=record["run_id"],
+        started=datetime.fromisoformat(record["started"]),
+        state=record["state"],
+        reason=record["reason"],
+        exit_code=record["exit_code"],
+        ended=datetime.fromisoformat(record["ended"]) if record["ended"] else None,
+        attempt=record["attempt"],
+        kills=record["kills"],
+        runner=record["runner"],
+        host=record["host"],
+        steps=record["steps"],
+        rows=tuple(rows),
+        figures=figures or {},
+    )
+
+
+def read_history(folder: Path) -> tuple[Row, ...]:
+    """The numbers of every whole line of history.jsonl."""
+    try:
+        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return tuple(row for line in lines if (row := finite_numbers(_parsed(line))))
+
+
+def read_json(file: Path) -> object:
+    """What a JSON file holds; None if it is absent or broken."""
+    try:
+        return _parsed(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def write_json(file: Path, content: Mapping[str, object]) -> None:
     """Write JSON atomically; what only YAML knows, such as a date, becomes text."""
     write_text(file, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file under a temporary name beside it, then rename it."""
-    part = file.with_name(file.name + ".part")
+    """Write a file under a name of this process beside it, then rename it."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(file)
 
 
-def _parsed(line: str) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _numbers(content: object) -> dict[str, Number]:
+def finite_numbers(content: object) -> dict[str, Number]:
     """The finite numbers of a mapping."""
     if not isinstance(content, dict):
         return {}
@@ -130,6 +211,13 @@ def _numbers(content: object) -> dict[str, Number]:
         for name, value in content.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _bare(metric: str) -> str:

@@ -1,0 +1,113 @@
+"""What a runner takes up next, and what the end of a process means for its trial."""
+
+import math
+import secrets
+import signal
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gridclip.sweeps.parameters import Point
+from gridclip.sweeps.running.process import Exit
+from gridclip.sweeps.spec import Metric
+from gridclip.sweeps.storage.protocol import Board, Runner
+from gridclip.sweeps.trial import WAITING, State, Trial, finite_numbers, read_json, trial_folder
+
+# Signals by which systems, schedulers and people end processes; others are a program's own fault.
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def to_run_again(
+    board: Board, me: Runner, gone: Collection[str], busy: Collection[int]
+) -> Trial | None:
+    """The first trial that nobody runs any more though it did not come to an end.
+
+    Args:
+        board: What is known.
+        me: This runner.
+        gone: The ids of runners that are gone.
+        busy: The numbers that this runner has in hand. One that is recorded for it and not there
+            was taken when the storage's answer got lost.
+    """
+    known = {runner.id for runner in board.runners} - set(gone)
+    for trial in board.trials:
+        is_lost = trial.runner not in known or (trial.runner == me.id and trial.number not in busy)
+        if trial.state in WAITING or (trial.state == "running" and is_lost):
+            return trial
+    return None
+
+
+def first_attempt(number: int, point: Point, me: Runner, sweep: Path) -> Trial:
+    """A new trial, as it is claimed."""
+    return Trial(
+        number=number,
+        folder=trial_folder(sweep, number),
+        point=point,
+        argv=(),
+        run_id=secrets.token_hex(4),
+        started=datetime.now(UTC),
+        runner=me.id,
+        host=me.host,
+        rows=(),
+        figures={},
+    )
+
+
+def next_attempt(trial: Trial, me: Runner) -> Trial:
+    """The same number once more; what W&B knows of the earlier attempt stays a run of its own."""
+    new = first_attempt(trial.number, trial.point, me, trial.folder.parents[1])
+    return replace(new, attempt=trial.attempt + 1, kills=trial.kills)
+
+
+def judge(trial: Trial, ended: Exit | None, metric: Metric | None, *, attempts: int) -> Trial:
+    """Say how a trial went: it finished only if it exited with 0 and left its figures.
+
+    Args:
+        trial: It ran, and nobody asked it to end.
+        ended: What its guard saw; None if the guard was killed.
+        metric: What the sweep improves.
+        attempts: How often a trial may be killed from outside before it counts as failed.
+    """
+    if ended is None or (ended.cause and ended.code is not None):
+        reason = ended.cause if ended else "its guard was killed"
+        return replace(trial, state="interrupted", reason=reason, exit_code=ended and ended.code)
+    code = ended.code
+    if code is not None and code < 0 and -code in OUTSIDE:
+        return _killed(trial, code, attempts)
+    reason = ended.cause or _problem(trial, code, metric)
+    return replace(trial, state="failed" if reason else "finished", reason=reason, exit_code=code)
+
+
+def _killed(trial: Trial, code: int, attempts: int) -> Trial:
+    name = _signal_name(code)
+    reason = f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else "")
+    kills = trial.kills + 1
+    if kills >= attempts and attempts > 1:
+        reason += f" ({kills} times)"
+    state: State = "failed" if kills >= attempts else "interrupted"
+    return replace(trial, state=state, reason=reason, exit_code=code, kills=kills)
+
+
+def _problem(trial: Trial, code: int | None, metric: Metric | None) -> str:
+    """Why a trial that ended by itself has no result; empty if it has one."""
+    if code is not None and code < 0:
+        return f"killed by {_signal_name(code)}"
+    if code != 0:
+        return f"exit code {code}"
+    content = read_json(trial.folder / "metrics.json")
+    if not finite_numbers(content):
+        return "exit code 0, but no complete metrics.json"
+    if metric and isinstance(content, dict):
+        for name in (metric.name, metric.name.removeprefix("val/")):
+            value = content.get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                return f"exit code 0, but {name} is {value}"
+    return ""
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {-code}"

@@ -1,0 +1,153 @@
+"""The small program between a runner and a trial, which ends the trial when the runner is gone.
+
+It is started with a pipe from the runner as its standard input. A first byte starts the trial;
+further bytes say that the runner lives and is in touch with its storage. When the pipe closes, or
+stays silent for too long, all processes of the trial are killed at once: another runner, maybe on
+another machine, may start it again. How the trial ended is left in exit.json, for this runner or
+the next. It runs as a script, by the path of this file, and needs psutil only.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+MARK = (
+    "GRIDCLIP_TRIAL"  # a variable by which all processes of a trial are known, wherever they went
+)
+GRACE = 5.0  # seconds for what a trial that ended well has left behind, such as an upload
+
+
+class Orders(NamedTuple):
+    """What a guard is told, in its arguments.
+
+    Args:
+        exit_file: Where to leave how the trial ended.
+        attempt: Which attempt at its number this is.
+        silence: Seconds without a byte from the runner after which the trial is killed.
+        patience: Seconds between SIGTERM and SIGKILL, where the trial is asked to end.
+    """
+
+    exit_file: Path
+    attempt: int
+    silence: float
+    patience: float
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    """All living processes of a trial but this one; those of other users cannot be asked."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+    return [process for process in found if _lives(process)]
+
+
+def kill_all(mark: str, within: float = 10.0) -> bool:
+    """Kill all processes of a trial but this one; say whether they are gone."""
+    deadline = time.monotonic() + within
+    while found := processes_of(mark):
+        if time.monotonic() > deadline:
+            return False
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.02)  # psutil could wait, but would take the exit code of a child of ours
+    return True
+
+
+class Guard:
+    """Watches over one trial."""
+
+    def __init__(self, orders: Orders, argv: list[str]) -> None:
+        self.orders, self.argv = orders, argv
+        self.mark = os.environ.get(MARK, "")
+        self.asked: float | None = None  # when to end the trial
+        self.cause = ""
+        self.wake, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def run(self) -> None:
+        """Start the trial when told to, watch it, and leave word of its end."""
+        if not self._hears(self.orders.silence):
+            return  # the runner died before it could record what it was about to start
+        try:
+            child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        except OSError as error:
+            self._leave_word(None, f"can't start: {error}")
+            return
+        self._watch(child)
+        if self.cause:
+            kill_all(self.mark)
+        elif self.asked is not None:
+            self.cause = "asked to end"
+        self._leave_word(child.wait(), self.cause)
+        self._clean_up(child.returncode)
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        """Return when the trial has ended, or is to be killed for a cause."""
+        heard, forwarded = time.monotonic(), False
+        while child.poll() is None:
+            now = time.monotonic()
+            if self.asked is not None and not forwarded:
+                child.terminate()
+                forwarded = True
+            deadline = heard + self.orders.silence
+            if self.asked is not None:
+                deadline = min(deadline, self.asked + self.orders.patience)
+            ready, _, _ = select.select([0, self.wake], [], [], max(0.0, deadline - now))
+            if self.wake in ready:
+                os.read(self.wake, 4096)
+            if 0 in ready and not os.read(0, 4096):
+                self.cause = "the runner is gone"
+                return
+            if 0 in ready:
+                heard = time.monotonic()
+            elif not ready and time.monotonic() >= deadline:
+                self.cause = "asked to end" if self.asked else "the runner is silent"
+                return
+
+    def _hears(self, seconds: float) -> bool:
+        """Whether a byte comes within so many seconds."""
+        ready, _, _ = select.select([0], [], [], seconds)
+        return bool(ready and os.read(0, 1))
+
+    def _ask(self, *_: object) -> None:
+        self.asked = self.asked or time.monotonic()
+
+    def _clean_up(self, exit_code: int) -> None:
+        """End what the trial left behind: the ranks of a training whose first one died, say."""
+        deadline = time.monotonic() + (GRACE if exit_code == 0 else 0.0)
+        while time.monotonic() < deadline and processes_of(self.mark):
+            if select.select([0], [], [], 0.2)[0] and not os.read(0, 4096):
+                break
+        kill_all(self.mark)
+
+    def _leave_word(self, exit_code: int | None, cause: str) -> None:
+        word = {"attempt": self.orders.attempt, "exit_code": exit_code, "cause": cause}
+        part = self.orders.exit_file.with_name(f".{self.orders.exit_file.name}.part")
+        part.write_text(json.dumps(word), encoding="utf-8")
+        part.replace(self.orders.exit_file)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+if __name__ == "__main__":
+    given, attempt, silence, patience, *words = sys.argv[1:]
+    Guard(Orders(Path(given), int(attempt), float(silence), float(patience)), words).run()

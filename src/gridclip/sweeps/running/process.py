@@ -1,0 +1,177 @@
+"""The process of a trial: what it inherits, how it begins, how it is made to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NamedTuple
+
+from gridclip.sweeps.running import guard
+from gridclip.sweeps.spec import SweepSpec
+from gridclip.sweeps.trial import Trial, read_json
+
+PATIENCE = 30.0  # seconds between SIGTERM and SIGKILL, as W&B's agent has it
+EXIT_FILE = "exit.json"
+
+
+class Exit(NamedTuple):
+    """How a trial's process ended.
+
+    Args:
+        code: Its exit code, negative for a signal; None if it never began or nobody knows.
+        cause: Why its guard ended it, or why it never began; empty if it ended by itself.
+    """
+
+    code: int | None
+    cause: str
+
+
+def environment(
+    spec: SweepSpec, trial: Trial, *, group: str, mark: str, jobs: int, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of a trial.
+
+    WANDB_SWEEP_ID is taken away: it would be kept in the run, and `wandb sync` would then look for
+    a sweep that W&B does not know. The trials are one W&B group instead.
+
+    Args:
+        spec: Its sweep.
+        trial: The trial.
+        group: What W&B calls the trials of this sweep.
+        mark: By what its processes are known.
+        jobs: How many trials share the machine.
+        inherited: What this process has; a W&B mode or a thread count set there stays.
+    """
+    folder = str(trial.folder.absolute())
+    chosen = {"WANDB_MODE": "offline", "PYTHONUNBUFFERED": "1"}
+    chosen |= {"WANDB_PROJECT": spec.project} if spec.project else {}
+    chosen |= {"WANDB_ENTITY": spec.entity} if spec.entity else {}
+    if jobs > 1:
+        chosen["OMP_NUM_THREADS"] = str(max(1, _cores() // jobs))
+    forced = {
+        "GRIDCLIP_RUN_DIR": folder,
+        "WANDB_DIR": folder,
+        "WANDB_RUN_ID": trial.run_id,
+        "WANDB_RUN_GROUP": group,
+        guard.MARK: mark,
+    }
+    merged = chosen | dict(inherited) | forced
+    return {
+        name: value
+        for name, value in merged.items()
+        if name not in ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+    }
+
+
+class TrialProcess:
+    """A trial at work behind its guard, in a session of its own, which no Ctrl-C reaches.
+
+    Args:
+        trial: Its argv is run, its folder takes the log.
+        env: Its environment, with the mark.
+        silence: Seconds after which the guard ends a trial whose runner feeds it no more.
+        patience: Seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(
+        self, trial: Trial, env: Mapping[str, str], *, silence: float, patience: float = PATIENCE
+    ) -> None:
+        self.trial, self.mark = trial, env[guard.MARK]
+        orders = [str(trial.folder.absolute() / EXIT_FILE), str(trial.attempt)]
+        orders += [str(silence), str(patience)]
+        with (trial.folder / "log.txt").open("wb") as output:
+            self._guard = subprocess.Popen(
+                [sys.executable, guard.__file__, *orders, *trial.argv],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert self._guard.stdin is not None
+        self._pipe = self._guard.stdin
+        os.set_blocking(self._pipe.fileno(), False)  # a guard that hangs must not hang the runner
+        self.feed()
+
+    def feed(self) -> None:
+        """Say that the runner lives; the first time this starts the trial."""
+        with suppress(OSError, ValueError):
+            os.write(self._pipe.fileno(), b".")
+
+    def has_ended(self) -> bool:
+        """Whether neither trial nor guard runs any more; a guard that was killed leaves neither."""
+        if self._guard.poll() is None:
+            return False
+        self._close()
+        if self._guard.returncode != 0:
+            guard.kill_all(self.mark)
+        return True
+
+    def end(self) -> None:
+        """Ask the trial to end; it has `patience` seconds."""
+        self._guard.terminate()
+
+    def kill(self) -> None:
+        """End the trial at once, and all processes it started."""
+        self._close()
+
+    def _close(self) -> None:
+        with suppress(OSError):
+            self._pipe.close()
+
+
+def read_exit(trial: Trial) -> Exit | None:
+    """What the guard of this attempt left; None if it was killed itself."""
+    word = read_json(trial.folder / EXIT_FILE)
+    if not isinstance(word, dict) or word.get("attempt") != trial.attempt:
+        return None
+    return Exit(word["exit_code"], word["cause"])
+
+
+class StopRequest:
+    """How often this process was asked to stop, by Ctrl-C, SIGTERM or a closed terminal."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._asked = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake up when asked to stop for the first time."""
+        if self.count:
+            threading.Event().wait(seconds)
+        else:
+            self._asked.wait(seconds)
+
+    def take(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note a signal."""
+        self.count += 1
+        self._asked.set()
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn Ctrl-C and SIGTERM into a note, so that they never cut a trial's record in two."""
+    request = StopRequest()
+    before = {number: signal.signal(number, request.take) for number in _signals()}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that ask to stop; a closed terminal does, unless nohup was used."""
+    hung_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hung_up]
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,176 @@
+"""A storage in one file that only grows: on this machine, or on a disk that many share.
+
+Each line is one change, as JSON. Whoever changes something holds a lock of the system (on NFS too),
+which goes away with its holder, reads what others wrote, decides, and appends. A line that was cut
+short by a crash or a full disk counts for nothing.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gridclip.errors import InputError
+from gridclip.sweeps.storage.protocol import (
+    Board,
+    Head,
+    Runner,
+    StorageError,
+    may_claim,
+    may_update,
+)
+from gridclip.sweeps.trial import Trial, read_record
+
+PATIENCE = 30.0  # seconds to wait for the lock
+
+Change = Mapping[str, Any]
+
+
+class Journal:
+    """A storage in a file.
+
+    Args:
+        file: Where; its folder is the sweep's.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=PATIENCE)
+        self._read = 0  # bytes
+        self._head: Head | None = None
+        self._trials: dict[int, Trial] = {}
+        self._runners: dict[str, Runner] = {}
+
+    def create(self, head: Head) -> None:
+        """Begin the sweep."""
+        with self._locked():
+            if self._head is not None:
+                raise InputError("is there already", fix="choose another name", file=self.file)
+            self._append({"sweep": asdict(head)})
+
+    def head(self) -> Head | None:
+        """What the sweep is; None if there is none."""
+        with _answering(self.file):
+            self._catch_up()
+        return self._head
+
+    def read(self) -> Board:
+        """All there is to know; readers need no lock."""
+        with _answering(self.file):
+            self._catch_up()
+        trials = tuple(self._trials[number] for number in sorted(self._trials))
+        return Board(trials, tuple(self._runners.values()))
+
+    def claim(self, trial: Trial) -> bool:
+        """Take a number, unless another runner was quicker."""
+        return self._write(trial, may_claim)
+
+    def update(self, trial: Trial) -> bool:
+        """Replace what is known of a running trial, if its runner still has it."""
+        return self._write(trial, may_update)
+
+    def join(self, runner: Runner) -> None:
+        """Make a runner known."""
+        with self._locked():
+            self._append({"runner": asdict(runner)})
+
+    def beat(self, runner: Runner) -> None:
+        """Say that a runner lives, or that it left."""
+        with self._locked():
+            self._append({"beat": runner.id, "seen": runner.seen, "left": runner.left})
+
+    def ask_to_stop(self) -> list[Runner]:
+        """Ask all runners that have not left to stop."""
+        with self._locked():
+            asked = [runner for runner in self._runners.values() if not runner.left]
+            self._append({"stop": [runner.id for runner in asked]})
+        return asked
+
+    def _write(self, trial: Trial, may: Callable[[Trial | None, Trial], bool]) -> bool:
+        with self._locked():
+            known = self._trials.get(trial.number)
+            if not may(known, trial):
+                return False
+            # Of the validations only the new ones are written, or a long history would fill disks.
+            before = len(_rows(known)) if known and known.attempt == trial.attempt else 0
+            rows = _rows(trial)[before:]
+            self._append({"trial": trial.record(), "rows": rows, "figures": trial.figures})
+        return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock and know all that was written before."""
+        with _answering(self.file), self._lock:
+            self._catch_up()
+            yield
+
+    def _append(self, change: Change) -> None:
+        line = json.dumps(change, default=str).encode() + b"\n"
+        handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if os.fstat(handle).st_size > self._read:  # the last writer was cut short: end its line
+                line = b"\n" + line
+            if os.write(handle, line) < len(line):
+                raise OSError(f"{self.file}: only a part of a line could be written")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Apply the whole lines that came since."""
+        try:
+            with self.file.open("rb") as journal:
+                journal.seek(self._read)
+                new = journal.read()
+        except FileNotFoundError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.split(b"\n")[:-1]:
+            try:
+                change = json.loads(line)
+            except ValueError:  # cut short
+                continue
+            self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        if "trial" in change:
+            self._apply_trial(change)
+        elif "sweep" in change:
+            self._head = Head(**change["sweep"])
+        elif "runner" in change:
+            self._runners[change["runner"]["id"]] = Runner(**change["runner"])
+        elif "beat" in change and change["beat"] in self._runners:
+            runner = self._runners[change["beat"]]
+            self._runners[runner.id] = replace(runner, seen=change["seen"], left=change["left"])
+        for name in change.get("stop", ()):
+            self._runners[name] = replace(self._runners[name], asked=True)
+
+    def _apply_trial(self, change: Change) -> None:
+        record = change["trial"]
+        known = self._trials.get(record["number"])
+        before = _rows(known) if known and known.attempt == record["attempt"] else ()
+        rows = (*before, *change["rows"])
+        trial = read_record(record, self.file.parent, rows, change["figures"])
+        self._trials[trial.number] = trial
+
+
+def _rows(trial: Trial) -> tuple[Mapping[str, Any], ...]:
+    return trial.rows or ()
+
+
+@contextmanager
+def _answering(file: Path) -> Iterator[None]:
+    """Turn what disks and locks say into a StorageError."""
+    try:
+        yield
+    except Timeout as error:
+        raise StorageError(f"the lock of {file} is held by another for {PATIENCE} s") from error
+    except OSError as error:
+        raise StorageError(str(error)) from error
