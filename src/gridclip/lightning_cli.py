@@ -16,6 +16,7 @@ from gridclip import assign  # noqa: F401
 from gridclip.clip import fitted, teacher, text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
+from gridclip.dashboards.throughput import Throughput
 from gridclip.data import module, synthetic  # noqa: F401
 from gridclip.data.unboxed import pseudo_labelled  # noqa: F401
 from gridclip.detectors import crop_and_classify, gridclip, vild  # noqa: F401
@@ -92,7 +93,7 @@ class GridClipCLI(LightningCLI):
             bar = TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50)
             self.trainer_defaults["callbacks"].append(bar)
         if logger is not False:
-            self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
+            self.trainer_defaults["callbacks"] += [LearningRateMonitor("step"), Throughput()]
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:

@@ -3,6 +3,7 @@
 config.yaml            the recipe, complete
 checkpoints/last.ckpt  tensors and counters only; always whole
 history.jsonl          one line per validation
+categories.csv         AP of each name, and how many training images show it
 metrics.json           written last, and only when the evaluation is complete
 pictures/              truth beside prediction
 """
@@ -20,6 +21,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
+from gridclip.dashboards import hyperparameters
+from gridclip.dashboards.categories import categories_csv
 from gridclip.errors import InputError
 from gridclip.evaluation.lvis import write_metrics
 
@@ -70,7 +73,7 @@ def refuse_finished(folder: Path) -> None:
 
 
 class RunFiles(Callback):
-    """Writes history.jsonl, metrics.json and detections.json.
+    """Writes history.jsonl, categories.csv, metrics.json and detections.json.
 
     Args:
         folder: The run folder.
@@ -83,6 +86,8 @@ class RunFiles(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Of a resumed training forget what was measured after its checkpoint: it comes again."""
+        if trainer.is_global_zero:
+            hyperparameters.announce(self.folder, trainer.loggers)
         file = self.folder / "history.jsonl"
         if trainer.ckpt_path is None or not trainer.is_global_zero or not file.exists():
             return
@@ -112,10 +117,16 @@ class RunFiles(Callback):
             write_whole(json.dumps(results), self.folder / "detections.json")
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write metrics.json, which marks the run as finished."""
+        """Write the final figures, metrics.json last: it marks the run as finished."""
         metrics: Any = pl_module.metrics
-        if trainer.is_global_zero and metrics is not None:
-            write_metrics(metrics, self.folder / "metrics.json")
+        if not trainer.is_global_zero or metrics is None:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        write_whole(categories_csv(metrics.per_category, data), self.folder / "categories.csv")
+        hyperparameters.conclude(
+            self.folder, trainer.loggers, metrics.scalars(), step=trainer.global_step
+        )
+        write_metrics(metrics, self.folder / "metrics.json")
 
     def _append(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics: Any = pl_module.metrics

@@ -12,25 +12,29 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
+from gridclip.dashboards.examples import Box, Example, write_examples
 from gridclip.data.sheet import Label as Label
 from gridclip.data.sheet import draw as draw
 from gridclip.data.sheet import side_by_side as side_by_side
 from gridclip.structures import DetectionBatch, Detections
+
+KEPT = 40  # detections of an example; the sheet draws fewer
 
 
 class ValidationPictures(Callback):
     """After each validation: the first pictures, annotated on the left, detected on the right.
 
     Args:
-        folder: Where the sheets go; they also go to TensorBoard and W&B.
+        folder: Where the sheets go, which also go to TensorBoard and W&B, and the pictures of the
+            last one with their boxes as numbers.
         count: Pictures on a sheet.
         side: Height of each picture on the sheet, in pixels.
-        limit: Best detections drawn in a picture.
+        limit: Best detections drawn in a picture of the sheet.
     """
 
     def __init__(self, folder: Path, count: int = 8, side: int = 320, limit: int = 10) -> None:
         self.folder, self.count, self.side, self.limit = folder, count, side, limit
-        self.rows: list[list[Image.Image]] = []
+        self.examples: list[Example] = []
 
     def on_validation_batch_end(
         self,
@@ -44,19 +48,20 @@ class ValidationPictures(Callback):
         """Keep the first pictures of the validation."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        room = self.count - len(self.rows)
+        room = self.count - len(self.examples)
         for index, found in enumerate(outputs["detections"][:room]):
-            self.rows.append(self._row(batch, found, index))
+            self.examples.append(self._example(batch, found, index))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the sheet, and show it to the loggers."""
-        rows, self.rows = self.rows, []
-        if not rows or getattr(trainer, "fast_dev_run", False):
+        examples, self.examples = self.examples, []
+        if not examples or getattr(trainer, "fast_dev_run", False):
             return
+        rows = [example.sheet_row(self.side, self.limit) for example in examples]
         nothing: list[Image.Image] = []
         pairs = itertools.zip_longest(rows[0::2], rows[1::2], fillvalue=nothing)
         sheet = side_by_side([left + right for left, right in pairs])
-        self.folder.mkdir(parents=True, exist_ok=True)
+        write_examples(examples, self.folder)
         sheet.save(self.folder / f"step-{trainer.global_step:07d}.jpg", quality=90)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -65,24 +70,27 @@ class ValidationPictures(Callback):
             elif isinstance(logger, WandbLogger):
                 logger.log_image("val/pictures", [sheet], step=None)
 
-    def _row(self, batch: DetectionBatch, found: Detections, index: int) -> list[Image.Image]:
+    def _example(self, batch: DetectionBatch, found: Detections, index: int) -> Example:
+        """One picture of a batch, as the detector saw it, or smaller."""
         height, width = batch.images.sizes[index].tolist()
-        picture = _picture(batch.images.pixels[index, :, :height, :width])
-        zoom = self.side / height
-        picture = picture.resize((round(width * zoom), self.side), Image.Resampling.BICUBIC)
         names, record, target = batch.vocabulary.names, batch.records[index], batch.targets[index]
-        truth = _labels(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
-        best = zip(
-            found.labels[: self.limit].tolist(), found.scores[: self.limit].tolist(), strict=True
+        zoom = min(1.0, self.side / height)
+        picture = _picture(batch.images.pixels[index, :, :height, :width])
+        picture = picture.resize(
+            (round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC
         )
-        texts = [f"{names[label]} {score:.2f}" for label, score in best]
-        guess = _labels(found.boxes[: self.limit] * (self.side / record.height), texts)
-        return [draw(picture, truth), draw(picture, guess)]
+        truth = _boxes(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
+        found_names = [names[label] for label in found.labels[:KEPT].tolist()]
+        shrunk = found.boxes[:KEPT] * (picture.height / record.height)
+        guesses = _boxes(shrunk, found_names, found.scores[:KEPT].tolist())
+        return Example(picture, truth, guesses)
 
 
-def _labels(boxes: Float[Tensor, "T 4"], texts: list[str]) -> list[Label]:
-    corners = [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
-    return [Label(box, text) for box, text in zip(corners, texts, strict=True)]
+def _boxes(
+    corners: Float[Tensor, "T 4"], names: list[str], scores: list[float] | None = None
+) -> list[Box]:
+    places = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.tolist()]
+    return list(map(Box, places, names, scores or itertools.repeat(None)))
 
 
 def _picture(pixels: UInt8[Tensor, "3 h w"]) -> Image.Image:

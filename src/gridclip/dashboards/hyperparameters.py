@@ -1,0 +1,116 @@
+"""The settings by which runs are told apart on the dashboards, and what each run came to.
+
+TensorBoard's HPARAMS tab takes every number of a run for a result. So these are written as a run of
+their own inside it, `tensorboard/hparams`, which holds the final AP, APr, APc and APf and nothing
+else; over the folder of a sweep the tab then shows one table, parallel coordinates and scatters.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+FIGURES = ("AP", "APr", "APc", "APf")
+# Of the recipe, beside whatever a sweep varies; a name that ends in a dot stands for all below it.
+MAIN = (
+    "seed_everything",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "model.optimizer.",
+    "model.detector.class_path",
+    "model.detector.init_args.weights.",
+    "model.detector.init_args.temperature",
+    "data.init_args.rare_split",
+    "data.init_args.batch_size",
+    "data.init_args.repeat_threshold",
+)
+
+
+def read_hyperparameters(run: Path) -> dict[str, object]:
+    """The main settings of a run, and those that its sweep gave it, by their full dotted names.
+
+    Args:
+        run: Its folder, with the recipe (config.yaml); a trial of a sweep also has trial.json.
+    """
+    chosen = {
+        name: value
+        for name, value in _leaves(_read(run / "config.yaml"))
+        if any(name == main or (main.endswith(".") and name.startswith(main)) for main in MAIN)
+    }
+    given = _read(run / "trial.json").get("parameters", {})
+    return dict(sorted((chosen | given).items()))
+
+
+def announce(run: Path, loggers: list[Logger]) -> None:
+    """Tell W&B the settings of a run that begins, under the names that a sweep file uses."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_hyperparams(read_hyperparameters(run))
+
+
+def conclude(
+    run: Path, loggers: list[Logger], figures: Mapping[str, float], *, step: int
+) -> Path | None:
+    """Tell TensorBoard the settings of a run and its final figures.
+
+    Args:
+        run: Its folder; nothing is written if it has no recipe.
+        loggers: Of the run; nothing is written if TensorBoard is none of them.
+        figures: AP and its like as fractions; one that is nan is left out.
+        step: At which they were measured.
+
+    Returns:
+        The folder of what was written, if anything was.
+    """
+    logger = next((each for each in loggers if isinstance(each, TensorBoardLogger)), None)
+    settings = read_hyperparameters(run)
+    if logger is None or not settings:
+        return None
+    # TensorBoard takes seconds to import.
+    from torch.utils.tensorboard.summary import hparams, scalar
+    from torch.utils.tensorboard.writer import FileWriter
+
+    folder = Path(logger.log_dir) / "hparams"
+    for old in folder.glob("events.out.tfevents.*"):  # of an evaluation before this one
+        old.unlink()
+    writer = FileWriter(str(folder))
+    # The first says which settings and figures there are, but TensorBoard believes the first run
+    # that says it; without, it looks at all runs.
+    _, start, end = hparams({name: _plain(value) for name, value in settings.items()}, {})
+    writer.add_summary(start)
+    for name in FIGURES:
+        if not math.isnan(figures[name]):
+            writer.add_summary(scalar(name, figures[name]), step)
+    writer.add_summary(end)
+    writer.close()
+    return folder
+
+
+def _plain(value: object) -> int | float | str:
+    """A number or a text: the HPARAMS tab draws no axis of a bool, and takes nothing else."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int | float | str):
+        return value
+    return json.dumps(value, default=str)
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A YAML or JSON file; nothing if it is absent."""
+    if not file.is_file():
+        return {}
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
