@@ -27,6 +27,10 @@ COMMANDS = {
     "propose": "gridclip.proposing:propose_command",
     "evaluate": "gridclip.evaluation.command:evaluate_command",
     "sweep run": "gridclip.sweeps.runner:run_sweep",
+    "sweep list": "gridclip.sweeps.status:list_sweeps",
+    "sweep status": "gridclip.sweeps.status:sweep_status",
+    "sweep stop": "gridclip.sweeps.status:stop_sweep",
+    "sweep table": "gridclip.sweeps.status:sweep_table",
     "sweep report": "gridclip.dashboards.report:report_command",
 }
 
@@ -36,6 +40,10 @@ train, evaluate and use a detector
   gridclip fit | validate | test | predict --config ROW.yaml
   gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in pictures
   gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
+  gridclip sweep list                                           how far every sweep is
+  gridclip sweep status ID                                      how one stands, and who runs it
+  gridclip sweep stop ID                                        on whatever machines it runs
+  gridclip sweep table ID --over seed_everything --output PAGE.md
   gridclip sweep report ID                                      write its page, or that of "latest"
   gridclip evaluate --annotations GT.json --detections DT.json  LVIS AP of anyone's boxes
 

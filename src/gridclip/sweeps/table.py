@@ -62,21 +62,20 @@ def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
     """The trials, a line each: what was set, what came out, and the minutes it took."""
     names = swept(spec.parameters)
     short = short_names(names)
-    extra = _extra_metric(spec.metric)
+    measured = measured_names(spec)
     table = Table(title=f"{spec.name}: AP, APr, APc and APf in percent")
     for heading in ("trial", *(short[name] for name in names)):
         table.add_column(heading, justify="right", overflow="fold")
-    for heading in (*FIGURES, *extra, "minutes"):
+    for heading in (*measured, "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     best = best_trial(trials, spec.metric) if spec.metric else None
     now = datetime.now(UTC)
     for trial in trials:
-        measured = {name: trial.value(name) for name in (*FIGURES, *extra)}
         cells = [
             str(trial.number),
             *(cell(trial.point[name]) for name in names),
-            *(figure(name, value) for name, value in measured.items()),
+            *(figure(name, trial.value(name)) for name in measured),
             f"{trial.seconds(now) / 60:.1f}",
             trial.state,
         ]
@@ -125,7 +124,7 @@ def _record(trial: Trial, folder: Path) -> dict[str, object]:
 
 def _csv(spec: SweepSpec, trials: Sequence[Trial], folder: Path) -> str:
     names = swept(spec.parameters)
-    figures = (*FIGURES, *_extra_metric(spec.metric))
+    figures = measured_names(spec)
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(["trial", "state", *names, *figures, "minutes", "exit_code", "folder"])
@@ -143,8 +142,9 @@ def _minutes(trial: Trial) -> float | None:
     return round(trial.seconds(trial.ended) / 60, 2) if trial.ended else None
 
 
-def _extra_metric(metric: Metric | None) -> tuple[str, ...]:
-    """The sweep's metric, where it is none of the four figures."""
+def measured_names(spec: SweepSpec) -> tuple[str, ...]:
+    """What a table shows of a trial: the four figures, and the metric where it is none of them."""
+    metric = spec.metric
     if metric is None or metric.name.removeprefix("val/") in FIGURES:
-        return ()
-    return (metric.name,)
+        return FIGURES
+    return (*FIGURES, metric.name)

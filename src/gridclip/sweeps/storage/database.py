@@ -242,7 +242,7 @@ def connect(address: str, folder: Path) -> Database:
 
 def without_password(address: str) -> str:
     """An address that may lie in a folder; the driver finds passwords elsewhere."""
-    return _parsed(address).set(password=None).render_as_string()
+    return _parsed(address)._replace(password=None).render_as_string()
 
 
 def _parsed(address: str) -> URL:
