@@ -8,9 +8,9 @@ from gridclip.detectors.two_stage.offsets import offsets_from_boxes
 
 
 def region_classification(
-    logits: Float[Tensor, "S K+1"], labels: Int[Tensor, "S"]
+    logits: Float[Tensor, "S _"], labels: Int[Tensor, "S"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over names and background, mean over the sampled regions."""
+    """Cross-entropy over names and (last) background, mean over the sampled regions."""
     return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
 
 
