@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gridclip.sweeps.laws import CURVES, Choice, Integers, Numbers, settings_of
+from gridclip.sweeps.laws import CURVES, Choice, Integers, Numbers, identity, settings_of, share
 
 SHARES = [float(u) for u in np.linspace(0.001, 0.999, 37)]
 RANGE = {"min": 0.5, "max": 8.0}
@@ -102,3 +102,39 @@ def test_a_curve_rises_from_end_to_end():
 def test_the_keys_of_a_curve_are_its_arguments():
     assert settings_of("uniform") == {"min": None, "max": None}
     assert settings_of("normal") == {"mu": 0.0, "sigma": 1.0}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_share_leads_back_to_its_value(name):
+    law = Numbers(name=name, settings=TWINS[name][0])
+    for u in (0.0, 0.001, 0.4, 0.999, 1.0):
+        assert share(law, law.at(u)) == pytest.approx(u, abs=1e-9)
+
+
+@given(st.integers(-9, 9), st.integers(1, 30), st.data())
+def test_the_share_of_one_of_many_is_the_middle_of_its_shares(least, span, data):
+    law = Integers(min=least, max=least + span)
+    value = data.draw(st.integers(least, least + span))
+    middle = (value - least + 0.5) / (span + 1)
+    assert share(law, value) == pytest.approx(middle, abs=1e-9)
+    assert law.at(share(law, value)) == value
+
+
+def test_the_share_of_a_rounded_number_is_the_middle_of_what_is_rounded_to_it():
+    law = Numbers(name="uniform", settings={"min": 8, "max": 32}, q=8)
+    assert [share(law, value) for value in (8, 16, 24, 32)] == pytest.approx(
+        [1 / 12, 1 / 3, 2 / 3, 11 / 12], abs=1e-9
+    )
+
+
+def test_a_value_beyond_a_law_gets_the_share_of_its_end():
+    law = Integers(min=1, max=4)
+    assert (share(law, -5), share(law, 9)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [(3, 3.0, True), (1, True, False), ("1", 1, False), ([1, {"a": 2}], [1, {"a": 2}], True)],
+)
+def test_what_is_the_same_to_wandb_is_the_same(left, right, same):
+    assert (identity(left) == identity(right)) is same

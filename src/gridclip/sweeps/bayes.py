@@ -97,18 +97,17 @@ def _score(metric: Metric, trial: Trial) -> Number | None:
 
 
 def _spread(axes: Mapping[str, Law], number: int, *, seed: int) -> dict[str, object]:
-    """The point of a number in a sequence that fills the cube evenly.
+    """The point of a number in a scrambled Sobol sequence, which fills the cube evenly.
 
-    Roberts' sequence (2018): a share grows by a power of the root of x^(d+1) = x + 1 from one
-    number to the next, modulo 1. No runner has to ask the others for theirs.
+    No runner has to ask the others for theirs.
     """
-    root = 1.0
-    for _ in range(64):  # converges to more digits than a float has
-        root = (1 + root) ** (1 / (len(axes) + 1))
-    return {
-        name: law.at((random.Random(f"{seed}/{name}").random() + number * root**-rank) % 1)
-        for rank, (name, law) in enumerate(axes.items(), start=1)
-    }
+    from scipy.stats import qmc
+
+    sequence = qmc.Sobol(len(axes), seed=random.Random(f"{seed}/spread").getrandbits(31))
+    if number > 1:
+        sequence.fast_forward(number - 1)  # which takes no 0
+    shares = sequence.random(1)[0]
+    return {name: law.at(float(u)) for (name, law), u in zip(axes.items(), shares, strict=True)}
 
 
 def _most_promising(
