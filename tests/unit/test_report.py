@@ -161,7 +161,8 @@ def test_examples_of_the_best_trial_are_inside_the_page(folder):
 
 def test_a_log_is_shown_as_the_terminal_had_it(tmp_path):
     file = tmp_path / "log.txt"
-    file.write_text("first\n\n0%\r50%\r100%\n\x1b[1;31merror\x1b[0m: no memory\r\n")
+    file.write_bytes(b"first\n\n0%\r50%\r100%\n\x1b[1;31merror\x1b[0m: no memory\r\n")
+    assert log_tail(file, 3) == "first\n100%\nerror: no memory"
     assert log_tail(file, 2) == "100%\nerror: no memory"
     assert log_tail(tmp_path / "absent") == ""
 

@@ -104,8 +104,9 @@ def read_records(folder: Path) -> SweepRecords:
     spec = read_sweep(file)
     records = list(_trial_records(folder))
     trials = tuple(_trial(record, folder) for record in records)
-    evaluations = [content for trial in trials if (content := _metrics_file(trial.folder))]
-    described: Mapping[str, Any] = evaluations[0] if evaluations else {}
+    described: Mapping[str, Any] = next(
+        (content for trial in trials if (content := _metrics_file(trial.folder))), {}
+    )
     return SweepRecords(
         folder=folder,
         spec=spec,
@@ -133,7 +134,7 @@ def head_comment(text: str) -> str:
 def log_tail(file: Path, lines: int = 20) -> str:
     """The last lines of a log, as a terminal would have left them, without their colours."""
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_bytes().decode("utf-8", errors="replace")
     except OSError:
         return ""
     plain = TERMINAL_CODE.sub("", text[-200_000:])
@@ -159,7 +160,8 @@ def _trial(record: Mapping[str, Any], folder: Path) -> TrialRecord:
     place = folder / str(record.get("folder", f"trials/{record['number']:03d}"))
     rows = list(_rows(place / "history.jsonl"))
     latest = {name: values[-1] for name, values in _columns(rows).items() if name != "step"}
-    final = _metrics_file(place) or record.get("metrics") or latest
+    evaluation = _metrics_file(place)
+    final = evaluation or record.get("metrics") or latest
     return TrialRecord(
         number=record["number"],
         state=str(record.get("state", "unknown")),
@@ -169,7 +171,7 @@ def _trial(record: Mapping[str, Any], folder: Path) -> TrialRecord:
         point=record.get("parameters") or {},
         metrics={bare(name): value for name, value in final.items() if _is_figure(value, name)},
         history=_columns(rows),
-        precision=_metrics_file(place).get("per_category") or {},
+        precision=evaluation.get("per_category") or {},
     )
 
 
@@ -231,6 +233,8 @@ def _categories(trials: Sequence[TrialRecord]) -> tuple[Category, ...]:
     """The names of all trials, those that most training images show first."""
     known: dict[str, Category] = {}
     for trial in trials:
+        if known.keys() >= trial.precision.keys():
+            continue  # most often all trials have the same names
         for row in _category_rows(trial.folder / "categories.csv"):
             count = row.get("training_images") or ""
             known[row["name"]] = Category(

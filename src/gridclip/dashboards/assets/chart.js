@@ -57,8 +57,8 @@ function ticks(low, high, wanted) {
 
 /** A range for an axis: from zero if the values come near it, else with some air. */
 function extent(values) {
-  const low = Math.min(...values);
-  const high = Math.max(...values);
+  const low = lowest(values);
+  const high = highest(values);
   if (low >= 0 && low < 0.4 * high) return [0, high * 1.05];
   const air = (high - low || Math.abs(high) * 0.1 || 1) * 0.12;
   return [low >= 0 ? Math.max(0, low - air) : low - air, high + air];
@@ -105,7 +105,7 @@ function distance([x, y], [ax, ay], [bx, by]) {
 
 function away(point, path) {
   if (path.length === 1) return distance(point, path[0], path[0]);
-  return Math.min(...path.slice(1).map((end, row) => distance(point, path[row], end)));
+  return lowest(path.slice(1).map((end, row) => distance(point, path[row], end)));
 }
 
 /** Where an event is, in the pixels that the SVG was drawn in. */

@@ -13,7 +13,7 @@ function showCurves() {
       return [name, extent(values.map((value) => inUnit(name, value)))];
     }),
   );
-  const most = Math.max(...data.trials.flatMap((trial) => trial.history.step ?? [0]));
+  const most = highest(data.trials.flatMap((trial) => trial.history.step ?? [0]));
   const label = `Learning curves of ${shown.join(", ")}. Arrow keys go through the trials.`;
   const beside = (width) => (width > 420 ? shown.length : 1);
   const height = (width) => (beside(width) > 1 ? Math.min(400, Math.max(300, width * 0.75)) : 200 * shown.length);
@@ -44,8 +44,7 @@ function curvePanel(svg, box, name, range, most, numbered) {
   }
   bottomAxis(svg, box, x, ticks(0, most || 1, 2), "step");
   put(svg, draw("text", { class: "title", x: box.left - 2, y: box.top - 12 }, isPrecision(name) ? `${name} (%)` : name));
-  const order = [...data.trials].sort((a, b) => (merit(a) ?? -1) - (merit(b) ?? -1));
-  return order.flatMap((trial) => {
+  return worstFirst.flatMap((trial) => {
     const path = (trial.history.step ?? [])
       .map((step, row) => [x(step), trial.history[name]?.[row]])
       .filter(([, value]) => known(value))

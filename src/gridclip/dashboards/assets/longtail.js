@@ -13,8 +13,8 @@ function showLongTail() {
   addChart("longtail", { height, label, least: 480 }, (svg, width, tall) => {
     const box = { left: 46, right: width - 26, top: 58, bottom: counted ? tall - 128 : tall - 30 };
     const x = linear([-0.5, data.categories.length - 0.5], [box.left, box.right]);
-    const highest = Math.max(...tails.flatMap((trial) => trial.precision.filter(known))) / 10;
-    const range = [0, Math.min(100, Math.max(5, highest * 1.05))];
+    const top = highest(tails.flatMap((trial) => trial.precision.filter(known))) / 10;
+    const range = [0, Math.min(100, Math.max(5, top * 1.05))];
     const y = linear(range, [box.bottom, box.top]);
     drawBands(svg, box, x);
     leftAxis(svg, box, y, ticks(...range, 5), "");
@@ -121,8 +121,8 @@ function drawTails(layer, box, x, y) {
 
 function drawCounts(svg, box, x) {
   const counts = data.categories.map((each) => each.images ?? 0);
-  const y = logarithmic([0.7, Math.max(10, ...counts)], [box.bottom, box.top]);
-  for (let value = 1; value <= Math.max(...counts); value *= 10) {
+  const y = logarithmic([0.7, Math.max(10, highest(counts))], [box.bottom, box.top]);
+  for (let value = 1; value <= highest(counts); value *= 10) {
     put(svg,
       draw("line", { class: "rule", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }),
       draw("text", { class: "tick", x: box.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value)),

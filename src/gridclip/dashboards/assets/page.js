@@ -1,5 +1,8 @@
 // The words of the page, and the order in which everything is put on it.
 
+const FAILURES_SHOWN = 20; // as many logs as report.py puts on the page
+const MANY = 80; // from so many trials on, lines are thin
+
 function showHeader() {
   section("name").textContent = data.name;
   section("question").textContent = data.question;
@@ -72,14 +75,15 @@ function seedsText(best) {
 function spanText() {
   const values = data.trials.filter((trial) => trial.state === "finished").map(goalOf).filter(known);
   if (values.length < 3) return "";
-  const [low, middle, high] = [Math.min(...values), median(values), Math.max(...values)].map((value) => show(goal.name, value));
+  const [low, middle, high] = [lowest(values), median(values), highest(values)].map((value) => show(goal.name, value));
   return `All that finished lie between ${low} and ${high}, the median is ${middle}.`;
 }
 
 function showFailures() {
   const failed = data.trials.filter((trial) => trial.state === "failed");
   if (!failed.length) return section("failures").remove();
-  for (const trial of failed.slice(0, 100)) {
+  if (!data.trials.some((trial) => trial.state === "finished")) section("trials").after(section("failures"));
+  for (const trial of failed.slice(0, FAILURES_SHOWN)) {
     const log = data.logs[trial.number];
     section("failures").append(
       make(
@@ -91,7 +95,8 @@ function showFailures() {
       ),
     );
   }
-  if (failed.length > 100) note("failures", `and ${failed.length - 100} more, which are in the table`);
+  const rest = failed.slice(FAILURES_SHOWN).map((trial) => trial.number);
+  if (rest.length) note("failures", `Failed too: trials ${rest.join(", ")}; the table says more.`);
 }
 
 function showFoot() {
@@ -103,6 +108,7 @@ function showFoot() {
   section("foot").append(...lines.map((line) => make("p", {}, line)));
 }
 
+document.body.classList.toggle("many", data.trials.length > MANY);
 showHeader();
 showNumbers();
 section("finding").textContent = finding();

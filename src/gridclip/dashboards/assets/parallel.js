@@ -40,9 +40,10 @@ function choiceAxis(parameter, values, box) {
 }
 
 function numberAxis(parameter, values, box) {
-  const low = Math.min(...values);
-  const high = Math.max(...values);
-  const spreads = low > 0 && high / low >= 30;
+  const low = lowest(values);
+  const high = highest(values);
+  // A law that is even in the logarithm has its middle far below that of the range.
+  const spreads = low > 0 && high / low >= 30 && median(values) < (low + high) / 5;
   const scale = (spreads ? logarithmic : linear)([low, high], [box.bottom - 8, box.top + 8]);
   const marks = spreads
     ? ticks(Math.log10(low), Math.log10(high), 4).map((power) => 10 ** power)
@@ -68,13 +69,14 @@ function settingAxis(parameter, box) {
 }
 
 function showParallel() {
-  if (!measured.length) return note("parallel", "No trial has a figure yet.");
-  const outcomes = [...new Set(["APf", "APc", "APr", goal.name])]
+  const drawn = worstFirst.filter((trial) => figuresShown.some((name) => known(trial.figures[name])));
+  if (!drawn.length) return note("parallel", "No trial has a figure yet.");
+  const outcomes = [...new Set(["APf", "APc", "APr", ...(goal ? [goal.name] : [])])]
     .filter((name) => figuresShown.includes(name))
-    .sort((a, b) => (a === goal.name) - (b === goal.name));
+    .sort((a, b) => (a === goal?.name) - (b === goal?.name));
   const least = 104 * (settings.length + outcomes.length);
-  const label = `Parallel coordinates of ${count(measured.length, "trial")}. Arrow keys go through them.`;
-  colourKey("parallel");
+  const label = `Parallel coordinates of ${count(drawn.length, "trial")}. Arrow keys go through them.`;
+  if (ranked.length) colourKey("parallel");
   addChart("parallel", { height: 340, label, least: Math.min(least, 2400) }, (svg, width, height) => {
     const box = { left: 46, right: width - 46, top: 50, bottom: height - 14 };
     const axes = [
@@ -82,7 +84,7 @@ function showParallel() {
       ...outcomes.map((name) => figureAxis(name, box)),
     ];
     const x = linear([0, Math.max(1, axes.length - 1)], [box.left, box.right]);
-    const marks = worstFirst.map((trial) => {
+    const marks = drawn.map((trial) => {
       const path = axes.map((axis, row) => [x(row), axis.place(trial)]).filter(([, y]) => known(y));
       put(svg, draw("path", { ...marked(trial, "line"), d: pathOf(path) }));
       return { trial, path };
@@ -106,7 +108,7 @@ function drawAxis(svg, axis, x, box, room) {
 
 /** The ramp from the worst to the best figure; the lines of all charts are coloured by it. */
 function colourKey(id) {
-  const [worst, best] = [worstFirst[0], worstFirst.at(-1)].map(
+  const [worst, best] = [ranked[0], ranked.at(-1)].map(
     (trial) => show(goal.name, goalOf(trial)) + unit(goal.name),
   );
   section(id).append(

@@ -27,8 +27,8 @@ function showScatter() {
     bottomAxis(svg, box, x, ticks(...ranges[0], Math.max(3, width / 90)), "APf (%), frequent names");
     const place = (trial) => [x(100 * trial.figures[across]), y(100 * trial.figures[up])];
     put(svg, draw("path", { class: "front", d: steps(front.map(place), box) }));
-    const marks = [...both]
-      .sort((a, b) => (merit(a) ?? -1) - (merit(b) ?? -1))
+    const marks = worstFirst
+      .filter((trial) => both.includes(trial))
       .map((trial) => {
         const [cx, cy] = place(trial);
         put(svg, draw("circle", { ...marked(trial, "dot"), cx, cy, r: trial.number === data.best ? 7 : 5 }));
@@ -45,10 +45,10 @@ function showScatter() {
 
 /** The border of what is beaten: right and down from each point of the front. */
 function steps(points, box) {
-  const [first, last] = [points[0], points.at(-1)];
-  let path = `M${box.left} ${first[1]}H${first[0]}`;
+  const [[firstX, firstY]] = points;
+  let path = `M${box.left} ${firstY}H${firstX}`;
   for (const [x, y] of points.slice(1)) path += `V${y}H${x}`;
-  return `${path}V${box.bottom}`.replace("undefined", last);
+  return `${path}V${box.bottom}`;
 }
 
 function frontLabel(trial, [x, y], box) {

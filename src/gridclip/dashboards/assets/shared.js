@@ -52,7 +52,11 @@ const isPrecision = (name) => name.startsWith("AP");
 const unit = (name) => (isPrecision(name) ? " %" : "");
 const inUnit = (name, value) => (isPrecision(name) ? 100 * value : value);
 const known = (value) => value !== null && value !== undefined;
-const brief = (value) => String(Number(value.toPrecision(4)));
+
+function brief(value) {
+  const tiny = value && Math.abs(value) < 1e-3;
+  return tiny ? String(Number(value.toPrecision(3)).toExponential()) : String(Number(value.toPrecision(4)));
+}
 
 function show(name, value) {
   if (!known(value)) return "–";
@@ -64,6 +68,9 @@ function cell(value) {
   return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
 }
 
+// Not Math.min(...values), which gives up on some hundred thousand of them.
+const lowest = (values) => values.reduce((least, value) => Math.min(least, value), Infinity);
+const highest = (values) => values.reduce((most, value) => Math.max(most, value), -Infinity);
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 function deviation(values) {
@@ -95,15 +102,17 @@ const figuresShown = data.figures.filter((name) =>
   data.trials.some((trial) => known(trial.figures[name])),
 );
 const measured = data.trials.filter((trial) => known(goalOf(trial)));
-const worstFirst = [...measured].sort((a, b) =>
+const ranked = [...measured].sort((a, b) =>
   goal.maximize ? goalOf(a) - goalOf(b) : goalOf(b) - goalOf(a),
 );
+// The worst first, so that the best are drawn over them; those without the goal's figure before.
+const worstFirst = [...data.trials.filter((trial) => !known(goalOf(trial))), ...ranked];
 
 /** How good a trial is among its fellows: 0 for the worst, 1 for the best. */
 function merit(trial) {
   if (!known(goalOf(trial))) return null;
-  const worst = goalOf(worstFirst[0]);
-  const best = goalOf(worstFirst.at(-1));
+  const worst = goalOf(ranked[0]);
+  const best = goalOf(ranked.at(-1));
   return best === worst ? 1 : (goalOf(trial) - worst) / (best - worst);
 }
 

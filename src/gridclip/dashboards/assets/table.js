@@ -1,6 +1,6 @@
 // The table of trials: sort by a click on a heading, fold what differs in the seed only.
 
-const GOAL_FIRST = goal ? { key: goal.name, down: goal.maximize } : { key: "number", down: false };
+const GOAL_FIRST = measured.length ? { key: goal.name, down: goal.maximize } : { key: "number", down: false };
 
 function columns(folded) {
   const parameter = ({ name, short }) => ({
@@ -79,6 +79,7 @@ function compare(a, b, down) {
 
 function showTable() {
   const state = { folded: seeds.length > 0, ...GOAL_FIRST };
+  const told = make("p", { class: "note" });
   const place = make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials" });
 
   function heading(column) {
@@ -140,12 +141,12 @@ function showTable() {
         compare(column.value(a), column.value(b), state.down) ||
         a.trials[0].number - b.trials[0].number,
     );
-    const top = Math.max(...rows.map((row) => (goal && row.average(goal.name)) || 0));
+    const top = highest(rows.map((row) => (goal && row.average(goal.name)) || 0));
+    told.textContent = caption(state.folded);
     place.replaceChildren(
       make(
         "table",
         {},
-        make("caption", {}, caption(state.folded)),
         make("thead", {}, make("tr", {}, shown.map(heading))),
         make("tbody", {}, rows.map((row) => line(row, shown, top))),
       ),
@@ -154,7 +155,7 @@ function showTable() {
   }
 
   if (seeds.length) section("trials").append(foldSwitch(state, render));
-  section("trials").append(place);
+  section("trials").append(told, place);
   render();
 }
 
