@@ -17,11 +17,15 @@ from gridclip.structures import Cells, Targets
 
 
 class Assignment(NamedTuple):
-    """What each cell of each image has to learn."""
+    """What each cell of each image has to learn; of fixed size, so that no step waits to count."""
 
-    positive: Bool[Tensor, "B N"]  # the cell belongs to an object
-    labels: Int[Tensor, "P"]  # for each positive cell, in row order: row of the vocabulary
-    boxes: Float[Tensor, "P 4"]  # for each positive cell: its object, pixels of the resized image
+    labels: Int[Tensor, "B N"]  # the name of the cell's object, a row of the vocabulary; -1: none
+    boxes: Float[Tensor, "B N 4"]  # its object, pixels of the resized image; of others any box
+
+    @property
+    def positive(self) -> Bool[Tensor, "B N"]:
+        """Whether the cell belongs to an object."""
+        return self.labels >= 0
 
 
 class Assigner(ABC):
@@ -34,18 +38,20 @@ class Assigner(ABC):
     @torch.no_grad()
     def __call__(self, cells: Cells, targets: list[Targets]) -> Assignment:
         """Assign every image of a batch."""
-        matches = [
-            self.match(cells, target.boxes)
-            if len(target.boxes)
-            else cells.strides.new_full(cells.strides.shape, -1, dtype=torch.long)
-            for target in targets
-        ]
-        owned = [match[match >= 0] for match in matches]
-        return Assignment(
-            positive=torch.stack(matches) >= 0,
-            labels=torch.cat([t.labels[i] for t, i in zip(targets, owned, strict=True)]),
-            boxes=torch.cat([t.boxes[i] for t, i in zip(targets, owned, strict=True)]),
-        )
+        labels, boxes = zip(*[self._assign(cells, target) for target in targets], strict=True)
+        return Assignment(torch.stack(labels), torch.stack(boxes))
+
+    def _assign(
+        self, cells: Cells, target: Targets
+    ) -> tuple[Int[Tensor, "N"], Float[Tensor, "N 4"]]:
+        if not len(target.boxes):
+            return (
+                cells.strides.new_full(cells.strides.shape, -1, dtype=torch.long),
+                cells.strides.new_zeros(len(cells.strides), 4),
+            )
+        match = self.match(cells, target.boxes)
+        index = match.clamp(min=0)
+        return target.labels[index].masked_fill(match < 0, -1), target.boxes[index]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,136 +4,15 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from gridclip import losses
 from gridclip.boxes import boxes_from_distances, centreness, distances_from_boxes
 from gridclip.losses import (
-    Cosines,
-    Counted,
     box_regression,
     centreness_agreement,
-    grid_alignment,
     image_alignment,
     pool_log_sum_exp,
     pool_top,
     pseudo_label_agreement,
 )
-
-IMAGES, CELLS, NAMES, WIDTH = 2, 5, 4, 3
-OWNER = {(0, 1): 3, (1, 0): 0, (1, 4): 2}
-
-
-def grid(seed=0):
-    """Cosines, positive cells and their labels, as of OWNER."""
-    chance = torch.Generator().manual_seed(seed)
-    made = [(IMAGES, CELLS, WIDTH), (NAMES, WIDTH), (), ()]
-    parts = [torch.randn(shape, dtype=torch.float64, generator=chance) for shape in made]
-    positive = torch.zeros(IMAGES, CELLS, dtype=torch.bool)
-    positive[tuple(zip(*OWNER, strict=True))] = True
-    return [part.requires_grad_() for part in parts], positive, torch.tensor([*OWNER.values()])
-
-
-def counts(share, seed=1):
-    """Any half of the names, and others in the cells of objects."""
-    chance = torch.Generator().manual_seed(seed)
-    return Counted(*(torch.rand(2, IMAGES, NAMES, generator=chance) < share))
-
-
-def naive(parts, counted):
-    """Focal loss in loops, term by term, differentiable."""
-    logits, total = Cosines(*parts).logits(), 0.0
-    for b in range(IMAGES):
-        for n in range(CELLS):
-            for k in range(NAMES):
-                p, owner = logits[b, n, k].sigmoid(), OWNER.get((b, n))
-                if owner == k:
-                    total = total - 0.25 * (1 - p) ** 2 * p.log()
-                elif counted is None or counted[owner is not None][b, k]:
-                    total = total - 0.75 * p**2 * (1 - p).log()
-    return total / len(OWNER)
-
-
-@pytest.mark.parametrize("share", [None, 0.5, 0.0])
-def test_grid_alignment_is_the_focal_loss_of_the_cells_and_names_that_count(share):
-    parts, positive, labels = grid()
-    counted = None if share is None else counts(share)
-    ours = grid_alignment(Cosines(*parts), positive, labels, counted=counted)
-    truth = naive(parts, counted)
-    assert ours.item() == pytest.approx(truth.item(), rel=1e-9)
-    for mine, slope in zip(
-        torch.autograd.grad(ours, parts), torch.autograd.grad(truth, parts), strict=True
-    ):
-        assert torch.allclose(mine, slope, rtol=1e-9)
-
-
-@pytest.mark.parametrize("counted", [None, counts(0.5)])
-def test_the_gradient_of_grid_alignment_is_its_slope(counted):
-    parts, positive, labels = grid()
-    assert gradcheck(
-        lambda *given: grid_alignment(
-            Cosines(*given), positive, labels, counted=counted, alpha=0.4, gamma=1.5
-        ),
-        parts,
-    )
-
-
-@pytest.mark.parametrize("entries", [1, 7, 12])
-@pytest.mark.parametrize("share", [None, 0.5])
-def test_pieces_of_any_size_add_up_to_the_same_loss_and_gradients(monkeypatch, entries, share):
-    parts, positive, labels = grid()
-    counted = None if share is None else counts(share)
-    results = []
-    for limit in (entries, 2**22):
-        monkeypatch.setattr(losses, "PIECE", limit)
-        loss = grid_alignment(Cosines(*parts), positive, labels, counted=counted)
-        results.append([loss, *torch.autograd.grad(loss, parts)])
-    for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-12)
-
-
-def test_the_backward_pass_of_grid_alignment_keeps_nothing_of_cells_by_names():
-    (embeddings, text, scale, bias), positive, labels = grid()
-    text = text.detach().repeat(100, 1)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, id):
-        grid_alignment(Cosines(embeddings, text, scale, bias), positive, labels)
-    assert 0 < sum(kept) < IMAGES * CELLS * len(text) / 2
-
-
-def test_in_single_precision_grid_alignment_is_torchvisions_focal_loss():
-    from torchvision.ops import sigmoid_focal_loss
-
-    torch.manual_seed(0)
-    unit = torch.nn.functional.normalize
-    embeddings = unit(torch.randn(2, 300, 16), dim=-1).requires_grad_()
-    cosines = Cosines(
-        embeddings, unit(torch.randn(50, 16), dim=-1), torch.tensor(14.0), torch.tensor(-4.6)
-    )
-    positive = torch.rand(2, 300) < 0.1
-    labels = torch.randint(50, (int(positive.sum()),))
-    hits = torch.zeros(2, 300, 50)
-    hits[(*positive.nonzero(as_tuple=True), labels)] = 1
-    plain = sigmoid_focal_loss(cosines.logits(), hits, reduction="sum") / len(labels)
-    ours = grid_alignment(cosines, positive, labels)
-    assert ours.item() == pytest.approx(plain.item(), rel=1e-6)
-    slopes = [torch.autograd.grad(loss, embeddings)[0] for loss in (ours, plain)]
-    assert torch.allclose(*slopes, atol=1e-6)
-
-
-def test_grid_alignment_without_objects_still_pushes_scores_down():
-    (embeddings, text, scale, bias), _, _ = grid()
-    empty = torch.zeros(IMAGES, CELLS, dtype=torch.bool)
-    nobody = torch.zeros(0, dtype=torch.long)
-    grid_alignment(Cosines(embeddings, text, scale, bias), empty, nobody).backward()
-    assert bias.grad > 0
-
-
-def test_grid_alignment_of_nothing_that_counts_is_zero_and_so_are_its_gradients():
-    parts, _, _ = grid()
-    empty = torch.zeros(IMAGES, CELLS, dtype=torch.bool)
-    nobody = torch.zeros(0, dtype=torch.long)
-    loss = grid_alignment(Cosines(*parts), empty, nobody, counted=counts(0.0))
-    assert loss == 0
-    assert all((slope == 0).all() for slope in torch.autograd.grad(loss, parts))
 
 
 def test_pools_lie_between_mean_and_maximum_and_follow_their_formulas():
@@ -197,6 +76,24 @@ def test_exact_boxes_cost_nothing_and_far_ones_more_than_near_ones():
     assert 0 < box_regression(near, truth, weight) < box_regression(far, truth, weight) < 2
 
 
+def test_the_box_loss_is_torchvisions_with_its_gradient():
+    from torchvision.ops import generalized_box_iou_loss
+
+    torch.manual_seed(0)
+    corners = torch.rand(2, 200, 2, dtype=torch.float64) * 40
+    boxes, truth = torch.cat([corners, corners + 1 + torch.rand(2, 200, 2) * 30], dim=2)
+    boxes.requires_grad_()
+    weight = torch.rand(200, dtype=torch.float64)
+    theirs = (generalized_box_iou_loss(boxes, truth) * weight).sum() / weight.sum()
+    ours = box_regression(boxes, truth, weight)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-9)
+    slopes = [torch.autograd.grad(loss, boxes)[0] for loss in (ours, theirs)]
+    assert torch.allclose(*slopes, rtol=1e-6, atol=1e-12)
+    disjoint = torch.tensor([[50.0, 50, 60, 60]], requires_grad=True)
+    box_regression(disjoint, torch.tensor([[0.0, 0, 9, 9]]), torch.ones(1)).backward()
+    assert (disjoint.grad != 0).any()
+
+
 def test_central_cells_count_more_in_the_box_loss():
     truth = torch.tensor([[0.0, 0.0, 10.0, 10.0]] * 2)
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 15.0, 15.0]])
@@ -208,7 +105,24 @@ def test_central_cells_count_more_in_the_box_loss():
 def test_losses_of_no_positives_are_zero_not_nan():
     nothing = torch.zeros(0, 4)
     assert box_regression(nothing, nothing, torch.zeros(0)) == 0
-    assert centreness_agreement(torch.zeros(0), torch.zeros(0)) == 0
+    assert centreness_agreement(torch.zeros(2), torch.zeros(2), torch.zeros(2).bool()) == 0
+
+
+def test_cells_of_no_object_take_no_part_in_the_losses_of_boxes():
+    torch.manual_seed(0)
+    boxes, truth = torch.rand(6, 4).sort(1).values * 50, torch.rand(6, 4).sort(1).values * 50
+    logits, central = torch.randn(6), torch.rand(6)
+    positive = torch.tensor([True, False, True, True, False, False])
+    weight = central * positive
+    all_cells = box_regression(boxes, truth, weight)
+    assert all_cells == pytest.approx(
+        box_regression(boxes[positive], truth[positive], central[positive]).item()
+    )
+    plain = [
+        -(y * math.log(1 / (1 + math.exp(-x))) + (1 - y) * math.log(1 - 1 / (1 + math.exp(-x))))
+        for x, y in zip(logits[positive].tolist(), central[positive].tolist(), strict=True)
+    ]
+    assert centreness_agreement(logits, central, positive).item() == pytest.approx(sum(plain) / 3)
 
 
 def test_distances_and_boxes_are_inverse():

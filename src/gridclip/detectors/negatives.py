@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gridclip.errors import InputError
-from gridclip.losses import Counted
+from gridclip.focal import Counted
 from gridclip.structures import DetectionBatch
 
 NegativeKind = Literal["all", "verified", "equalised", "federated"]

@@ -9,9 +9,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gridclip.errors import InputError
-from gridclip.losses import PIECE, Cosines, pool_log_sum_exp, pool_top, pseudo_label_agreement
+from gridclip.focal import Cosines
+from gridclip.losses import pool_log_sum_exp, pool_top, pseudo_label_agreement
 
 Pooling = Literal["top", "log_sum_exp"]
+
+# Cells × names that are held at once: 16 MB of logits, of which a handful of copies live.
+PIECE = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)

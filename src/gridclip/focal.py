@@ -1,0 +1,224 @@
+"""Focal loss of grid cells with names, without the matrix of cells by names.
+
+At full size (22 300 cells, 1203 names) the matrix is 107 MB a picture, and the formula written out
+keeps a dozen of them. Here a block of cells is multiplied out, turned into values and slopes while
+it lies in the cache, multiplied back, and forgotten.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Cosines(NamedTuple):
+    """Logits of cells with names that are not multiplied out: scale · embeddings · text + bias."""
+
+    embeddings: Float[Tensor, "*B N D"]  # unit length
+    text: Float[Tensor, "K D"]  # unit length
+    scale: Float[Tensor, ""]
+    bias: Float[Tensor, ""]
+
+    def logits(self) -> Float[Tensor, "*B N K"]:
+        """Multiply them out: at full size 100 MB a picture."""
+        return self.scale * (self.embeddings @ self.text.mT) + self.bias
+
+
+class Counted(NamedTuple):
+    """Where a name counts as a negative; a positive cell learns its own name in any case."""
+
+    background: Bool[Tensor, "B K"]  # in the cells that belong to no object
+    foreground: Bool[Tensor, "B K"]  # in the cells of objects, for other names than theirs
+
+
+class Focus(NamedTuple):
+    """The two constants of focal loss (1708.02002, Eq. 5)."""
+
+    alpha: float = 0.25  # weight of the positive term; 1 - alpha of the negatives
+    gamma: float = 2.0  # how strongly well-classified entries are played down
+
+
+FOCUS = Focus()
+
+
+class Blocks(NamedTuple):
+    """Entries (cells × names) that are held at once."""
+
+    product: int  # by the matrix products, which like large blocks
+    rows: int  # cells that a product takes at least, or it would be slow
+    cached: int  # by the formulas between them: three buffers of it should fit the cache
+
+
+# Measured on CPUs with 2 MB of second-level cache. A graphics card starts a kernel for each block.
+BLOCKS = {"cpu": Blocks(2**21, 256, 2**16), "cuda": Blocks(2**25, 256, 2**25)}
+
+
+def focal_sum(
+    cosines: Cosines,
+    owners: Int[Tensor, "B N"],
+    counted: Counted | None = None,
+    focus: Focus = FOCUS,
+) -> Float[Tensor, ""]:
+    """Sum of the sigmoid focal loss over all cells and names.
+
+    Under autocast the two products take its dtype; everything between them stays as it was, since
+    at a prior of 0.01 most slopes are millionths.
+
+    Args:
+        cosines: Every cell and every name.
+        owners: The name that each cell has to show, a row of the vocabulary; -1: none.
+        counted: Which names are negatives, and where; None: all, everywhere.
+        focus: Constants.
+    """
+    total: Tensor = _FocalSum.apply(*cosines, owners, counted, focus)
+    return total
+
+
+class _FocalSum(torch.autograd.Function):
+    """The gradient is made beside the value, so that no block is kept or made twice."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:  # noqa: ANN401 - torch's signature
+        cosines, (owners, counted, focus) = Cosines(*given[:4]), given[4:]
+        work = _Work(cosines, focus, ctx.needs_input_grad)
+        with torch.autocast(work.device, enabled=False):
+            total = work.run(_Truth.of(owners, cosines.bias, counted))
+        ctx.save_for_backward(cosines.scale, *work.slopes)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:  # noqa: ANN401 - torch's signature
+        scale, *slopes = ctx.saved_tensors
+        factors = (grad * scale, grad * scale, grad, grad)
+        wanted = zip(factors, slopes, ctx.needs_input_grad, strict=False)
+        return *(factor * slope if asked else None for factor, slope, asked in wanted), *[None] * 3
+
+
+class _Truth(NamedTuple):
+    """What every cell of the batch has to show, and what is added to its logits."""
+
+    owned: Bool[Tensor, "n 1"]
+    names: Int[Tensor, "n 1"]  # of owned cells; of others any name
+    shifts: Float[Tensor, "rows K"] | Float[Tensor, ""]  # the bias; -inf where a name is left out
+    rows: Int[Tensor, "n"] | None  # of `shifts`, for each cell
+
+    @classmethod
+    def of(
+        cls, owners: Int[Tensor, "B N"], bias: Float[Tensor, ""], counted: Counted | None
+    ) -> "_Truth":
+        owned = owners >= 0
+        column, names = owned.flatten()[:, None], owners.clamp(min=0).flatten()[:, None]
+        if counted is None:
+            return cls(column, names, bias, None)
+        table = torch.stack(tuple(counted), dim=1).flatten(0, 1)
+        images = torch.arange(len(owners), device=owners.device)[:, None]
+        shifts = torch.where(table, bias, -torch.inf)
+        return cls(column, names, shifts, (2 * images + owned).flatten())
+
+    def of_block(self, block: slice) -> "_Truth":
+        rows = None if self.rows is None else self.rows[block]
+        return _Truth(self.owned[block], self.names[block], self.shifts, rows)
+
+    def shift_(self, cosines: Float[Tensor, "n K"]) -> None:
+        """Scaled cosines into logits; the name that a cell has to show is no negative of it."""
+        cosines += self.shifts if self.rows is None else self.shifts[self.rows]
+        cosines.scatter_add_(1, self.names, torch.where(self.owned, -torch.inf, 0.0).to(cosines))
+
+
+class _Work:
+    """One pass over the cells: the loss, and beside it the slope of each input.
+
+    Attributes:
+        slopes: By embeddings and by text (None where not asked), both still to be multiplied by the
+            scale, and by scale and bias.
+    """
+
+    def __init__(self, cosines: Cosines, focus: Focus, asked: tuple[bool, ...]) -> None:
+        cells, text, scale, bias = cosines
+        self.device, self.focus, self.bias = cells.device.type, focus, bias
+        autocast = torch.is_autocast_enabled(self.device)
+        product = torch.get_autocast_dtype(self.device) if autocast else cells.dtype
+        self.cells, self.text = cells.flatten(0, -2), text.to(product)
+        self.scaled = (scale * text).to(product)
+        self.precise = torch.promote_types(scale.dtype, torch.float32)
+        entries = min(_blocks(self.device).cached, self.cells.shape[0] * len(text))
+        self.scratch = torch.empty(2, max(1, entries), dtype=self.precise, device=cells.device)
+        self.by_cells, self.by_text = asked[0] or asked[2], asked[1]
+        self.slopes = (
+            torch.empty_like(cells) if self.by_cells else None,
+            torch.zeros_like(text) if self.by_text else None,
+            torch.zeros_like(scale),
+            torch.zeros_like(bias),
+        )
+
+    def run(self, truth: _Truth) -> Float[Tensor, ""]:
+        """All blocks, one after the other."""
+        total = torch.zeros((), dtype=self.precise, device=self.cells.device)
+        blocks = _blocks(self.device)
+        step = max(blocks.rows, blocks.product // len(self.text))
+        for start in range(0, len(self.cells), step):
+            block = slice(start, start + step)
+            total += self._block(block, truth.of_block(block))
+        return total.to(self.bias.dtype)
+
+    def _block(self, block: slice, truth: _Truth) -> Float[Tensor, ""]:
+        cells, (alpha, gamma) = self.cells[block].to(self.text.dtype), self.focus
+        logits = (cells @ self.scaled.mT).to(self.precise)
+        own = logits.gather(1, truth.names) + self.bias
+        truth.shift_(logits)
+        value = self._slopes_(logits) * (1 - alpha)
+        # The loss of positives is the same, mirrored.
+        own.neg_()
+        of_own = _negatives_(own, gamma, torch.empty_like(own), torch.empty_like(own))
+        logits.scatter_add_(1, truth.names, torch.where(truth.owned, -alpha * own, 0))
+        self._add_slopes(block, cells, logits)
+        return value + alpha * torch.where(truth.owned, of_own, 0).sum()
+
+    def _slopes_(self, logits: Float[Tensor, "n K"]) -> Float[Tensor, ""]:
+        """The logits become slopes; a piece at a time, so that it stays in the cache."""
+        total = torch.zeros((), dtype=logits.dtype, device=logits.device)
+        for piece in logits.view(-1).split(self.scratch.shape[1]):
+            total += _negatives_(piece, self.focus.gamma, *self.scratch[:, : len(piece)]).sum()
+            piece *= 1 - self.focus.alpha
+        return total
+
+    def _add_slopes(self, block: slice, cells: Tensor, slopes: Float[Tensor, "n K"]) -> None:
+        by_cells, by_text, by_scale, by_bias = self.slopes
+        by_bias += slopes.sum()
+        slopes = slopes.to(self.text.dtype)
+        if by_cells is not None:
+            out = by_cells.flatten(0, -2)[block]
+            if out.dtype == slopes.dtype:
+                torch.mm(slopes, self.text, out=out)
+            else:
+                out.copy_(slopes @ self.text)
+            by_scale += torch.dot(*(part.to(self.precise).flatten() for part in (out, cells)))
+        if by_text is not None:
+            by_text += slopes.mT @ cells
+
+
+def _negatives_(logits: Tensor, gamma: float, p: Tensor, value: Tensor) -> Tensor:
+    """Give -p^γ · log(1 - p), with p = sigmoid(logit), and turn the logits into its derivative.
+
+    The derivative is p^γ · (γ · (1 - p) · s + p), where s = -log(1 - p) = log(1 + exp(logit)).
+
+    Args:
+        logits: Of any shape; in the end they hold the derivative.
+        gamma: γ.
+        p: Room of the same shape.
+        value: Room of the same shape, for what is returned.
+    """
+    # Beyond 80, p is 1 in any case, and exp comes near the largest float.
+    torch.clamp(logits, max=80, out=p).exp_()
+    torch.maximum(torch.log1p(p, out=value), logits, out=value)
+    p.div_(torch.add(p, 1, out=logits))
+    power = torch.pow(p, gamma, out=logits)
+    value.mul_(power)
+    power.sub_(value, alpha=gamma).mul_(p).add_(value, alpha=gamma)
+    return value
+
+
+def _blocks(device: str) -> Blocks:
+    return BLOCKS.get(device, BLOCKS["cuda"])
