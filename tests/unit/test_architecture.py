@@ -11,7 +11,18 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own layer and from those before it.
 LAYERS = [
     {"errors", "structures", "pixels", "boxes", "caches", "records", "lists", "names"},
-    {"assign", "focal", "losses", "decode", "data", "clip", "networks", "evaluation", "sweeps"},
+    {
+        "assign",
+        "focal",
+        "losses",
+        "decode",
+        "candidates",
+        "data",
+        "clip",
+        "networks",
+        "evaluation",
+        "sweeps",
+    },
     {"detectors", "optimizers"},
     {"system"},
     {"runs", "dashboards"},

@@ -14,18 +14,20 @@ from torch import Tensor, nn
 
 from gridclip.assign import Assigner, Assignment
 from gridclip.boxes import boxes_from_distances, centreness, distances_from_boxes, grid_cells
+from gridclip.candidates import best_pairs, promising
 from gridclip.clip.image import Pooled
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
-from gridclip.decode import DecodeSettings, decode
+from gridclip.decode import Candidates, DecodeSettings, suppress
 from gridclip.detectors.alignment import check_residual, load_teacher, student_projection
 from gridclip.detectors.base import Detector
+from gridclip.detectors.folding import Folding, Names
 from gridclip.detectors.negatives import Negatives
 from gridclip.detectors.pseudo_label_loss import PseudoLabelLoss
 from gridclip.detectors.weights import LossWeights
 from gridclip.errors import InputError
+from gridclip.focal import Cosines
 from gridclip.losses import (
-    Cosines,
     ImageDistance,
     box_regression,
     centreness_agreement,
@@ -33,8 +35,9 @@ from gridclip.losses import (
     image_alignment,
 )
 from gridclip.networks.backbone import Backbone
-from gridclip.networks.head import GridHead
+from gridclip.networks.head import GridHead, Projection, precise
 from gridclip.networks.neck import FPN, STRIDES
+from gridclip.networks.recompute import recompute_backbone, recompute_blocks
 from gridclip.structures import (
     Cells,
     DetectionBatch,
@@ -69,6 +72,7 @@ class GridCLIP(Detector):
         decoding: How many detections leave.
         prior: Score of every cell and name at the start (focal loss, 1708.02002, section 3.3).
         temperature: 1 / scale of the cosine at the start; the scale is learned.
+        recompute: Make activations again for the gradients: less memory, about a third more time.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class GridCLIP(Detector):
         decoding: DecodeSettings = DecodeSettings(),
         prior: float = 0.01,
         temperature: float = 0.07,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.backbone, self.text, self.assigner = backbone, text, assigner
@@ -107,6 +112,11 @@ class GridCLIP(Detector):
         self.to_teacher = self.teacher and student_projection(backbone, self.teacher.width)
         if clip_residual:
             check_residual(backbone, text.width)
+        if recompute:
+            recompute_backbone(backbone)
+            recompute_blocks([self.head.embedding_tower, self.head.box_tower])
+        # The residual is added in CLIP's own basis, so there is nothing to fold then.
+        self.folding = Folding(self.head.embed, text, enabled=not clip_residual)
         self._rest_idle_parts()
 
     def pretrained(self) -> list[nn.Module]:
@@ -119,21 +129,7 @@ class GridCLIP(Detector):
 
     def forward(self, images: Images, vocabulary: Vocabulary) -> Predictions:
         """Predict for every grid cell, in pixels of the resized images."""
-        maps = self.backbone(images)
-        aligned = self.training and self.weights.image > 0
-        pooled = self._pool(images, maps, aligned)
-        levels = self.head(self.neck(maps))
-        cells, embeddings = self._grid([level.embeddings for level in levels], pooled)
-        distances = torch.cat([level.distances.flatten(2) for level in levels], dim=2).mT
-        return Predictions(
-            embeddings=embeddings,
-            boxes=boxes_from_distances(
-                cells.centres.expand(len(distances), -1, -1), distances * cells.strides[:, None]
-            ),
-            centreness=torch.cat([level.centreness.flatten(1) for level in levels], dim=1),
-            cells=cells,
-            image=self._image_embedding(maps, pooled) if aligned else None,
-        )
+        return self._predict(images)
 
     def cosines(self, embeddings: Float[Tensor, "*B N D"], vocabulary: Vocabulary) -> Cosines:
         """Scaled and shifted cosine of cells with names, not yet multiplied out."""
@@ -159,15 +155,45 @@ class GridCLIP(Detector):
 
         A score is the geometric mean of the name's probability and the cell's centreness.
         """
-        predictions = self(images, vocabulary)
-        found = []
+        names = self.folding.names(vocabulary)
+        predictions, found = self._predict(images, self.folding.projection()), []
         for index, record in enumerate(records):
-            named = self.cosines(predictions.embeddings[index], vocabulary).logits().sigmoid()
-            central = predictions.centreness[index].sigmoid()
-            scores = (named * central[:, None]).sqrt()
+            cosines = Cosines(
+                predictions.embeddings[index], names.text, self.log_scale.exp(), self.bias
+            )
+            best = self._best(cosines, predictions.centreness[index].sigmoid(), names)
             boxes, size = predictions.boxes[index], images.sizes[index]
-            found.append(decode(scores, boxes, size, record, self.decoding))
+            found.append(suppress(best, boxes, size, record, self.decoding))
         return found
+
+    def _best(self, cosines: Cosines, central: Float[Tensor, "N"], names: Names) -> Candidates:
+        """The best pairs of one image; of its promising cells only, where pairs are too many."""
+        settings, count = self.decoding, len(names.text)
+        with torch.autocast(central.device.type, enabled=False):
+            if len(central) * count <= settings.pairs:
+                return best_pairs(cosines, central, settings)
+            share = max(settings.candidates, settings.pairs // count)
+            cells = promising(cosines._replace(text=names.prototypes), central, share)
+            fewer = cosines._replace(embeddings=cosines.embeddings[cells])
+            found = best_pairs(fewer, central[cells], settings)
+            return found._replace(cells=cells[found.cells])
+
+    def _predict(self, images: Images, projection: Projection | None = None) -> Predictions:
+        maps = self.backbone(images)
+        aligned = self.training and self.weights.image > 0
+        pooled = self._pool(images, maps, aligned)
+        levels = self.head(self.neck(maps), projection)
+        cells, embeddings = self._grid([level.embeddings for level in levels], pooled)
+        distances = torch.cat([level.distances.flatten(2) for level in levels], dim=2).mT
+        return Predictions(
+            embeddings=embeddings,
+            boxes=boxes_from_distances(
+                cells.centres.expand(len(distances), -1, -1), distances * cells.strides[:, None]
+            ),
+            centreness=torch.cat([level.centreness.flatten(1) for level in levels], dim=1),
+            cells=cells,
+            image=self._image_embedding(maps, pooled) if aligned else None,
+        )
 
     def _detection_losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
         predictions = self(batch.images, batch.vocabulary)
@@ -176,7 +202,6 @@ class GridCLIP(Detector):
         if self.weights.grid:
             losses["grid"] = self.weights.grid * grid_alignment(
                 self.cosines(predictions.embeddings, batch.vocabulary),
-                assigned.positive,
                 assigned.labels,
                 counted=self.negatives.counted(batch),
             )
@@ -217,18 +242,16 @@ class GridCLIP(Detector):
         return image_alignment(student, truth, distance=self.image_distance)
 
     def _box_losses(self, predictions: Predictions, assigned: Assignment) -> dict[str, Tensor]:
-        positive, weights = assigned.positive, self.weights
-        cells = Cells(
-            predictions.cells.centres.expand(*positive.shape, 2)[positive],
-            predictions.cells.strides.expand(positive.shape)[positive],
-        )
-        truth = centreness(distances_from_boxes(cells.centres, assigned.boxes))
+        positive, weights = assigned.positive.flatten(), self.weights
+        boxes, centres = assigned.boxes, predictions.cells.centres
+        truth = centreness(distances_from_boxes(centres.expand(len(boxes), -1, -1), boxes))
+        truth = truth.flatten() * positive
         losses = {}
         if weights.box:
-            gap = box_regression(predictions.boxes[positive], assigned.boxes, truth)
+            gap = box_regression(predictions.boxes.flatten(0, 1), boxes.flatten(0, 1), truth)
             losses["box"] = weights.box * gap
         if weights.centreness:
-            gap = centreness_agreement(predictions.centreness[positive], truth)
+            gap = centreness_agreement(predictions.centreness.flatten(), truth, positive)
             losses["centreness"] = weights.centreness * gap
         return losses
 
@@ -249,7 +272,7 @@ class GridCLIP(Detector):
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         embeddings = torch.cat([level.flatten(2).mT for level in levels], dim=1)
         cells = grid_cells(shapes, STRIDES, embeddings.device)
-        return cells, F.normalize(embeddings, dim=-1, eps=1e-6)
+        return cells, F.normalize(precise(embeddings), dim=-1, eps=1e-6)
 
     def _image_embedding(self, maps: list[Tensor], pooled: Pooled | None) -> Float[Tensor, "B E"]:
         """The picture's embedding in the teacher's space."""

@@ -4,8 +4,16 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class Projection(NamedTuple):
+    """A 1 × 1 convolution."""
+
+    weight: Float[Tensor, "D C 1 1"]
+    bias: Float[Tensor, "D"] | None
 
 
 class LevelOutput(NamedTuple):
@@ -40,17 +48,34 @@ class GridHead(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, levels: list[Tensor]) -> list[LevelOutput]:
-        """Run the towers over every level (B, width, h, w)."""
-        return [self._level(level, scale) for level, scale in zip(levels, self.scales, strict=True)]
+    def forward(
+        self, levels: list[Tensor], projection: Projection | None = None
+    ) -> list[LevelOutput]:
+        """Run the towers over every level (B, width, h, w).
 
-    def _level(self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""]) -> LevelOutput:
+        Args:
+            levels: The pyramid.
+            projection: What makes the embeddings, in place of `embed`.
+        """
+        projection = projection or Projection(self.embed.weight, self.embed.bias)
+        return [
+            self._level(level, scale, projection)
+            for level, scale in zip(levels, self.scales, strict=True)
+        ]
+
+    def _level(
+        self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""], projection: Projection
+    ) -> LevelOutput:
         of_box = self.box_tower(level)
+        embeddings = F.conv2d(self.embedding_tower(level), *projection)
         # Deviation: bounded exponent, since one wild cell early in training gives an infinite box.
-        distances = (self.box(of_box) * scale).clamp(max=math.log(1000)).exp()
-        return LevelOutput(
-            self.embed(self.embedding_tower(level)), distances, self.centreness(of_box)[:, 0]
-        )
+        distances = (precise(self.box(of_box)) * scale).clamp(max=math.log(1000)).exp()
+        return LevelOutput(embeddings, distances, precise(self.centreness(of_box)[:, 0]))
+
+
+def precise(values: Tensor) -> Tensor:
+    """Single precision at least: exponents and losses are not for bf16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _tower(width: int, num_convs: int) -> nn.Sequential:
