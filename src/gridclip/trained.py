@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ from gridclip.data.pictures import read_picture
 from gridclip.data.transforms import Resize, prepare
 from gridclip.detectors.base import Detector
 from gridclip.errors import InputError
-from gridclip.structures import Record, Vocabulary
-from gridclip.system import DetectionSystem, load_weights
+from gridclip.structures import Detections, Images, Record, Vocabulary
+from gridclip.system import DetectionSystem, compile_networks, load_weights
 
 Picture = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
 
@@ -34,16 +35,39 @@ class Found(NamedTuple):
     box: tuple[float, float, float, float]  # xyxy, pixels of the original image
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How a detector is run; detections differ by rounding only.
+
+    Args:
+        bf16: Networks in bf16: faster where the processor knows it. Scores are made in fp32.
+        channels_last: Feature maps channels last in memory, as convolutions like best.
+        compile: Compile the networks when they first run, for many pictures of few sizes.
+    """
+
+    bf16: bool = False
+    channels_last: bool = True
+    compile: bool = False
+
+
+_SPEED = Speed()
+
+
 class TrainedDetector:
     """Finds whatever you name.
 
     Args:
         detector: The network, with its weights.
         resize: The size its pictures are evaluated at.
+        speed: How it is run.
     """
 
-    def __init__(self, detector: Detector, resize: Resize) -> None:
-        self.detector, self.resize = detector.eval(), resize
+    def __init__(self, detector: Detector, resize: Resize, speed: Speed = _SPEED) -> None:
+        self.detector, self.resize, self.speed = detector.eval(), resize, speed
+        if speed.channels_last:
+            detector.to(memory_format=torch.channels_last)
+        if speed.compile:
+            compile_networks(detector)
 
     def detect(
         self, image: Picture, names: Sequence[str], *, threshold: float = 0.3, limit: int = 100
@@ -59,23 +83,38 @@ class TrainedDetector:
         Raises:
             InputError: for a picture that cannot be read, or names that are empty or double.
         """
-        vocabulary, pixels = Vocabulary(names), _pixels(image)
-        images = pad([prepare(pixels, self.resize)])
-        record = Record(image_id=0, path="", height=pixels.shape[0], width=pixels.shape[1])
+        found = self.detect_many([image], names)[0]
+        return [each for each in found if each.score >= threshold][:limit]
+
+    def detect_many(self, images: Sequence[Picture], names: Sequence[str]) -> list[list[Found]]:
+        """Find objects of these names in pictures of any sizes at once: each one's, best first.
+
+        They are padded to the largest, so pictures of like size make the quickest batch.
+
+        Args:
+            images: Files, PIL pictures, or RGB pixels.
+            names: What to look for.
+
+        Raises:
+            InputError: as `detect`.
+        """
+        vocabulary, pixels = Vocabulary(names), [_pixels(image) for image in images]
+        padded = pad([prepare(each, self.resize) for each in pixels])
+        records = [Record(0, "", height=len(each), width=each.shape[1]) for each in pixels]
         device = next(self.detector.parameters()).device
-        images = type(images)(images.pixels.to(device), images.sizes.to(device))
-        found = self.detector.detect(images, vocabulary, [record])[0]
-        return [
-            Found(vocabulary.names[label], score, (x1, y1, x2, y2))
-            for (x1, y1, x2, y2), score, label in zip(
-                found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-            )
-            if score >= threshold
-        ][:limit]
+        batch = Images(*(part.to(device) for part in padded))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.speed.bf16):
+            found = self.detector.detect(batch, vocabulary, records)
+        return [_named(each, vocabulary) for each in found]
 
 
-def load(run_dir: str | Path, device: str = "cpu") -> TrainedDetector:
+def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> TrainedDetector:
     """Rebuild the detector of a run from its config.yaml and checkpoints/last.ckpt.
+
+    Args:
+        run_dir: Folder of a training.
+        device: Where to run it.
+        speed: How to run it.
 
     Raises:
         InputError: if the folder is no run, or its parts do not fit.
@@ -88,16 +127,18 @@ def load(run_dir: str | Path, device: str = "cpu") -> TrainedDetector:
     resize = Resize()
     if str(data.get("class_path", "")).endswith(DetectionData.__name__):
         resize = _instantiate(Resize, data["init_args"]["val_resize"], "resize")
-    return TrainedDetector(system.detector.to(device), resize)
+    return TrainedDetector(system.detector.to(device), resize, speed)
 
 
-def detect_command(
+def detect_command(  # noqa: PLR0913 - a command has as many options as it has
     images: list[Path],
     run: Path,
     names: str,
     output: Path = Path("detections"),
     threshold: float = 0.3,
     limit: int = 100,
+    device: str = "cpu",
+    speed: Speed = _SPEED,
 ) -> None:
     """Find objects in pictures: writes detections.json and a copy of each picture with boxes drawn.
 
@@ -108,9 +149,11 @@ def detect_command(
         output: Folder for the results.
         threshold: Least score, in [0, 1].
         limit: At most so many boxes in a picture.
+        device: Where to run it: cpu, cuda, mps.
+        speed: How to run it.
     """
     console = Console()
-    detector = load(run)
+    detector = load(run, device, speed)
     wanted = [name.strip() for name in names.split(",")]
     output.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = {}
@@ -122,6 +165,14 @@ def detect_command(
         console.print(f"{file}: {len(found)} found, drawn in {drawn}")
     (output / "detections.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
     console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
+
+
+def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [
+        Found(vocabulary.names[label], score, (x1, y1, x2, y2))
+        for (x1, y1, x2, y2), score, label in rows
+    ]
 
 
 def _draw(picture: Image.Image, found: list[Found], side: int = 512) -> Image.Image:

@@ -90,3 +90,18 @@ def test_one_step_moves_what_is_to_learn_and_nothing_else():
     make_optimizer(tiny, SETTINGS).step()
     moved = {n for n, p in tiny.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {"old.weight", "old.bias", "new.weight", "new.bias"}
+
+
+def test_the_fused_optimizer_makes_the_same_step():
+    moved = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        tiny = _Tiny()
+        optimizer = make_optimizer(tiny, OptimizerSettings(weight_decay=0.05, fused=fused))
+        for _ in range(3):
+            optimizer.zero_grad()
+            tiny.new(tiny.old(torch.ones(1, 3, 2, 2))).square().sum().backward()
+            optimizer.step()
+        moved.append([parameter.detach() for parameter in tiny.parameters()])
+    for one, other in zip(*moved, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5)

@@ -1,0 +1,101 @@
+"""Folded, pre-filtered and other quick ways to detect, on the validation images of a training."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import gridclip
+from gridclip.cli import main
+from gridclip.decode import DecodeSettings
+from gridclip.detectors.folding import Folding
+from gridclip.evaluation.annotations import read_annotations
+from gridclip.trained import Speed, load
+
+ROOT = Path(__file__).parents[2]
+ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"
+
+
+def pictures(root):
+    content = json.loads((root / "val.json").read_text())
+    names = [each["name"] for each in content["categories"]]
+    files = [root / "images" / each["file_name"] for each in content["images"]]
+    assert all(file.is_file() for file in files)
+    return files, names
+
+
+def unfolded(detector):
+    """The same detector, whose head and names stay as they are."""
+    network = detector.detector
+    network.folding = Folding(network.head.embed, network.text, enabled=False)
+    return detector
+
+
+def assert_same(some, others, score=1e-5):
+    assert len(some) == len(others) > 0
+    for one, other in zip(some, others, strict=True):
+        assert len(one) == len(other) > 0
+        for mine, theirs in zip(one, other, strict=True):
+            assert mine.name == theirs.name
+            assert mine.score == pytest.approx(theirs.score, abs=score)
+            assert mine.box == pytest.approx(theirs.box, abs=1e-2)
+
+
+def test_folded_and_unfolded_detections_are_equal(trained, mini_root):
+    files, names = pictures(mini_root)
+    folded = load(trained)
+    assert folded.detector.folding.projection() is not None
+    assert_same(
+        folded.detect_many(files, names), unfolded(load(trained)).detect_many(files, names)
+    )
+
+
+def test_a_batch_of_mixed_sizes_finds_what_each_picture_alone_does(trained, mini_root):
+    files, names = pictures(mini_root)
+    detector = load(trained)
+    from PIL import Image
+
+    mixed = [Image.open(files[0]), Image.open(files[1]).resize((100, 128))]
+    together = detector.detect_many(mixed, names)
+    for found, picture in zip(together, mixed, strict=True):
+        alone = detector.detect(picture, names, threshold=0.0, limit=20)
+        assert [each.score for each in found[:20]] == pytest.approx(
+            [each.score for each in alone], abs=0.05
+        )
+
+
+def test_the_options_of_speed_change_nothing_but_rounding(trained, mini_root):
+    files, names = pictures(mini_root)
+    plain = load(trained, speed=Speed(channels_last=False)).detect_many(files[:2], names)
+    assert_same(gridclip.load(trained).detect_many(files[:2], names), plain, score=1e-4)
+    rounded = load(trained, speed=Speed(bf16=True)).detect_many(files[:2], names)
+    for one, other in zip(rounded, plain, strict=True):
+        assert [e.score for e in one[:20]] == pytest.approx([e.score for e in other[:20]], abs=0.02)
+
+
+@pytest.mark.slow
+def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
+    """The whole mini row, all validation images: at most 0.002 AP is lost to the pre-filter."""
+    root = ROOT / "data" / "mini"
+    arguments = [f"--config={ROW}", f"--data.init_args.root={root}", "--trainer.logger=false"]
+    main(["fit", *arguments, f"--run_dir={tmp_path / 'run'}"])
+    files, names = pictures(root)
+    plain = load(tmp_path / "run")
+    count = len(read_annotations(root / "val.json").categories)
+    assert_same(
+        plain.detect_many(files[:50], names),
+        unfolded(load(tmp_path / "run")).detect_many(files[:50], names),
+    )
+    full = json.loads((tmp_path / "run" / "metrics.json").read_text())["AP"]
+    # A third of the 341 cells of a picture; fewer prototypes than names, as in a large vocabulary.
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    main(
+        ["validate", *arguments, f"--run_dir={tmp_path / 'filtered'}", f"--ckpt_path={checkpoint}"]
+        + ["--model.detector.init_args.decoding.candidates=110"]
+        + [f"--model.detector.init_args.decoding.pairs={110 * count}"]
+    )
+    metrics = json.loads((tmp_path / "filtered" / "metrics.json").read_text())
+    assert metrics["AP"] >= full - 0.002
+    assert DecodeSettings().pairs > 341 * count  # so by default these pictures are not filtered
+    assert torch.isfinite(torch.tensor(full))
