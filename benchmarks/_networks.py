@@ -1,0 +1,132 @@
+"""The networks that the benchmarks compare, at full size with random weights."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gridclip.assign import FCOSAssigner
+from gridclip.clip.openclip import ClipModel
+from gridclip.clip.teacher import Teacher
+from gridclip.clip.text import TextBank
+from gridclip.detectors.gridclip import GridCLIP
+from gridclip.detectors.vild import Variant, ViLD
+from gridclip.detectors.weights import LossWeights
+from gridclip.networks.backbone import ClipResNet
+from gridclip.structures import (
+    DetectionBatch,
+    Images,
+    Record,
+    RegionTargets,
+    Targets,
+    Vocabulary,
+)
+
+RN50 = ClipModel(name="RN50", weights="random")
+WIDTH = 1024  # of RN50's space
+FULL, SMALL = (800, 1333), (128, 192)
+
+
+class RandomText(TextBank):
+    """A narrow cone of unit vectors, as CLIP's text vectors are; always the same for a count."""
+
+    width = WIDTH
+
+    def encode(self, vocabulary: Vocabulary) -> Tensor:
+        chance = torch.Generator().manual_seed(len(vocabulary))
+        middle = torch.randn(self.width, generator=torch.Generator().manual_seed(0))
+        return middle + torch.randn(len(vocabulary), self.width, generator=chance) / 2
+
+    def fingerprint(self) -> str:
+        return "random"
+
+
+class StoredTeacher(Teacher):
+    """Batches carry its embeddings; only its width is asked."""
+
+    width = WIDTH
+
+    def load(self) -> None: ...
+
+    def fingerprint(self) -> str:
+        return "stored"
+
+    def forward(self, images: Images) -> Tensor:
+        raise AssertionError("the batch carries no embeddings")
+
+
+def gridclip(num_convs: int = 4, *, aligned: bool = False) -> GridCLIP:
+    """GridCLIP-R50; `aligned`: with image-level alignment to a stored teacher."""
+    torch.manual_seed(0)
+    detector = GridCLIP(
+        ClipResNet(RN50),
+        RandomText(),
+        FCOSAssigner(),
+        teacher=StoredTeacher() if aligned else None,
+        num_convs=num_convs,
+        weights=LossWeights(image=0.5 if aligned else 0.0),
+    )
+    return detector.to(memory_format=torch.channels_last)
+
+
+def vild(variant: Variant) -> ViLD:
+    """ViLD-R50 as released: 1000 proposals, heads of 4 convolutions and 2 layers, P2 too."""
+    torch.manual_seed(0)
+    detector = ViLD(ClipResNet(RN50, finest=4), RandomText(), variant=variant)
+    return detector.to(memory_format=torch.channels_last)
+
+
+def names(count: int) -> Vocabulary:
+    return Vocabulary(f"name {number}" for number in range(count))
+
+
+def pictures(size: tuple[int, int], count: int = 1, multiple: int = 32) -> Images:
+    """Noise, padded as batches are."""
+    height, width = (-(-side // multiple) * multiple for side in size)
+    chance = torch.Generator().manual_seed(0)
+    pixels = torch.zeros(count, 3, height, width, dtype=torch.uint8)
+    noise = torch.randint(256, (count, 3, *size), dtype=torch.uint8, generator=chance)
+    pixels[:, :, : size[0], : size[1]] = noise
+    return Images(pixels, torch.tensor([size] * count))
+
+
+def records(size: tuple[int, int], count: int = 1) -> list[Record]:
+    return [Record(number, "", *size) for number in range(count)]
+
+
+def boxes(size: tuple[int, int], count: int, names: int, seed: int = 0) -> Targets:
+    """Objects of all sizes; LVIS has about 13 in a picture."""
+    chance = torch.Generator().manual_seed(seed)
+    sides = torch.tensor([size[1], size[0]], dtype=torch.float)
+    extent = (0.03 + 0.5 * torch.rand(count, 2, generator=chance) ** 2) * sides
+    corner = torch.rand(count, 2, generator=chance) * (sides - extent)
+    labels = torch.randint(names, (count,), generator=chance)
+    return Targets(torch.cat([corner, corner + extent], dim=1), labels)
+
+
+def batch(size: tuple[int, int], count: int, vocabulary: Vocabulary) -> DetectionBatch:
+    """What a step takes, with stored embeddings of each picture and of 300 regions in it."""
+    chance = torch.Generator().manual_seed(0)
+    return DetectionBatch(
+        pictures(size, count),
+        [boxes(size, 13, len(vocabulary), seed) for seed in range(count)],
+        vocabulary,
+        records(size, count),
+        teacher=F.normalize(torch.randn(count, WIDTH, generator=chance), dim=1),
+        regions=[
+            RegionTargets(
+                boxes(size, 300, 1, 100 + image).boxes,
+                F.normalize(torch.randn(300, WIDTH, generator=chance), dim=1),
+            )
+            for image in range(count)
+        ],
+    )
+
+
+def fcos(size: tuple[int, int] = FULL) -> torch.nn.Module:
+    """FCOS R50 of torchvision, closed set of COCO's 91 classes, for pictures of this size."""
+    from torchvision.models.detection import fcos_resnet50_fpn
+
+    torch.manual_seed(0)
+    return fcos_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=min(size), max_size=max(size)
+    )
