@@ -57,16 +57,18 @@ def arguments(text: str, **defaults: float) -> argparse.Namespace:
     return given
 
 
-def seconds(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side, in turn, after one turn that nobody counts."""
+def seconds(
+    sides: dict[str, Callable[[], Any]], rounds: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each side, in turn; after one turn that nobody counts, if it is to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
+    for turn in range(-int(warm_up), rounds):
         for name, run in sides.items():
             began = time.perf_counter()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if turn:
+            if turn >= 0:
                 taken[name].append(time.perf_counter() - began)
     return taken
 
@@ -172,6 +174,11 @@ def write_table(kept: dict[str, Any]) -> None:
     for script, result in sorted(kept.items()):
         where = f"{result['machine']}; commit {result['commit'] or 'unknown'}"
         lines.append(f"- `{script}`: {where}; load of the machine {result['load']}")
-    text = TABLE.read_text(encoding="utf-8")
+    fill(TABLE, lines)
+
+
+def fill(file: Path, lines: list[str]) -> None:
+    """Put lines between the two marks of a page."""
+    text = file.read_text(encoding="utf-8")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
-    TABLE.write_text("\n".join([head + BEGIN, *lines, END + tail]), encoding="utf-8")
+    file.write_text("\n".join([head + BEGIN, *lines, END + tail]), encoding="utf-8")

@@ -1,14 +1,15 @@
 """Does the cost model of docs/cost.md predict the time of a training step?
 
-Each part (backbone, pyramid, head, loss) is timed once, forward and backward, at one size and one
-vocabulary; its floating-point operations and entries then give its speed. From these the step is
-predicted at three sizes and three vocabularies, and measured. About ten minutes:
+Each part (backbone, pyramid, head, loss) is timed, forward and backward, at one size and one
+vocabulary; its operations then give its speed. From these the step is predicted at three sizes and
+three vocabularies, and measured; both tables are written into the page. About ten minutes:
 python benchmarks/cost_model.py
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import _networks
@@ -24,6 +25,7 @@ from gridclip.losses import grid_alignment
 
 SIZES = ((480, 800), (640, 1066), (800, 1333))
 COUNTS = (80, 1203, 5000)
+PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
 
 
 class Part(NamedTuple):
@@ -38,13 +40,16 @@ def main() -> None:
     sizes = ((96, 128), (128, 192), (160, 256)) if given.quick else SIZES
     detector = _networks.gridclip(given.num_convs, aligned=True).train()
     reference = measured_parts(detector, sizes[1], COUNTS[1], given)
-    print(_timing.machine())
+    lines = [
+        f"{_timing.machine()}; towers of {given.num_convs}, one picture, single precision.",
+        "",
+        f"| part, at {sizes[1][0]} × {sizes[1][1]}, {COUNTS[1]} names | GFLOP | s | GFLOP/s |",
+        "|---|---|---|---|",
+    ]
     for name, part in reference.items():
         speed = part.flops / part.seconds / 1e9
-        print(
-            f"  {name:10} {part.flops / 1e9:7.1f} GFLOP {part.seconds:7.3f} s {speed:6.0f} GFLOP/s"
-        )
-    print("  pixels        names  predicted   measured   gap")
+        lines.append(f"| {name} | {part.flops / 1e9:.0f} | {part.seconds:.2f} | {speed:.0f} |")
+    lines += ["", "| pixels | names | predicted | measured | gap |", "|---|---|---|---|---|"]
     gaps = []
     for size in sizes:
         for count in COUNTS:
@@ -52,15 +57,22 @@ def main() -> None:
                 part.seconds * flops_of(detector, name, size, count) / part.flops
                 for name, part in reference.items()
             )
-            batch = _networks.batch(size, 1, _networks.names(count))
-            run = step(detector, lambda batch=batch: [*detector.losses(batch).values()])
-            measured = statistics.median(_timing.seconds({"step": run}, given.rounds)["step"])
+            measured = time_of_step(detector, size, count, given.rounds)
             gaps.append(predicted / measured - 1)
-            print(
-                f"  {size[0]:4} × {size[1]:4} {count:8} {predicted:8.2f} s {measured:8.2f} s "
-                f"{gaps[-1]:+6.0%}"
+            lines.append(
+                f"| {size[0]} × {size[1]} | {count} | {predicted:.2f} s | {measured:.2f} s "
+                f"| {gaps[-1]:+.0%} |"
             )
-    print(f"  largest gap {max(map(abs, gaps)):.0%}, goal ≤ 20 %")
+    lines += ["", f"Largest gap {max(map(abs, gaps)):.0%}; the goal is 20 %."]
+    print("\n".join(lines))
+    if not given.quick:
+        _timing.fill(PAGE, lines)
+
+
+def time_of_step(detector: GridCLIP, size: tuple[int, int], count: int, rounds: int) -> float:
+    batch = _networks.batch(size, 1, _networks.names(count))
+    run = step(detector, lambda: [*detector.losses(batch).values()])
+    return statistics.median(_timing.seconds({"step": run}, rounds)["step"])
 
 
 def measured_parts(

@@ -1,102 +1,78 @@
 """How long do the nine figures of LVIS AP take, here and with lvis 0.5.3?
 
-One synthetic data set, both in turn in one process, so that a busy machine slows both. Needs under
-a minute:  python benchmarks/evaluation.py
+One synthetic data set, both in turn in one process, so that a busy machine slows both; and the peak
+memory of ours in a process of its own. Under two minutes at 1000 images:
+
+    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py --images 20000 --rounds 1     (an hour, nearly all of it lvis)
 """
 
-import importlib.metadata
 import json
 import logging
-import os
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import _timing
 import numpy as np
 
 from gridclip.evaluation.annotations import read_annotations
 from gridclip.evaluation.detections import read_detections
 from gridclip.evaluation.lvis import FIGURES, evaluate
 
-IMAGES, CATEGORIES, BOXES_PER_IMAGE, DETECTIONS_PER_IMAGE = 200, 120, 8, 300
-ROUNDS = 3
+CATEGORIES, BOXES_PER_IMAGE, DETECTIONS_PER_IMAGE = 120, 8, 300
 
 
 def main() -> None:
+    given = _timing.arguments(__doc__, images=1000)
+    if given.quick:
+        given.images = 50
+    if given.memory:
+        files = [Path(file) for file in given.memory.split(",")]
+        _timing.print_peak(lambda: our_figures(*files))
+        return
     logging.disable(logging.WARNING)
-    np.float = float  # type: ignore[attr-defined]  # a name that lvis 0.5.3 needs
-    from lvis import LVIS, LVISEval
-
-    def lvis_figures(annotations: object, detections: object) -> dict[str, float]:
-        evaluation = LVISEval(annotations, detections, "bbox")
-        evaluation.run()
-        return {name: float(evaluation.results[name]) for name in FIGURES}
-
-    def our_figures(annotations: object, detections: object) -> dict[str, float]:
-        return evaluate(annotations, detections, protocol="standard").scalars()
-
     with tempfile.TemporaryDirectory() as folder:
-        files = write_data(Path(folder))
-        paths = tuple(map(str, files))
-        truth, table, reference = (
-            read_annotations(files[0]),
-            read_detections(files[1]),
-            LVIS(paths[0]),
-        )
-        our_figures(*files)  # imports hotcoco
-        print_machine()
-        compare("from two json files", lambda: our_figures(*files), lambda: lvis_figures(*paths))
-        found = table.to_json()  # lvis writes into these, but the same each time
-        compare(
-            "from memory, as after a validation",
-            lambda: our_figures(truth, table),
-            lambda: lvis_figures(reference, found),
-        )
+        files = write_data(Path(folder), given.images)
+        sides = {"ours": lambda: our_figures(*files), "lvis": lambda: lvis_figures(*files)}
+        check(sides)
+        taken = _timing.seconds(sides, given.rounds, warm_up=False)
+        peak = _timing.memory_of(",".join(map(str, files)))
+    size = f"LVIS evaluation, {given.images} images × {DETECTIONS_PER_IMAGE} boxes, from json files"
+    rows = [
+        _timing.row(f"{size}: times faster", taken["ours"], taken["lvis"], "≥ 40", faster=True),
+        _timing.memory_row(f"{size}: memory against 2 GB", peak, 2 * 2**30, "≤ 1"),
+    ]
+    _timing.report(rows, given)
 
 
-def compare(
-    question: str, ours: Callable[[], dict[str, float]], theirs: Callable[[], dict[str, float]]
-) -> None:
-    """Time both in turn, check that they agree, and print."""
-    rounds = [(timed(ours), timed(theirs)) for _ in range(ROUNDS)]
-    gap = max(abs(a[name] - b[name]) for (_, a), (_, b) in rounds for name in FIGURES)
+def our_figures(annotations: Path, detections: Path) -> dict[str, float]:
+    truth, found = read_annotations(annotations), read_detections(detections)
+    return evaluate(truth, found, protocol="standard").scalars()
+
+
+def lvis_figures(annotations: Path, detections: Path) -> dict[str, float]:
+    np.float = float  # type: ignore[attr-defined]  # a name that lvis 0.5.3 needs
+    from lvis import LVISEval
+
+    evaluation = LVISEval(str(annotations), str(detections), "bbox")
+    evaluation.run()
+    return {name: float(evaluation.results[name]) for name in FIGURES}
+
+
+def check(sides: dict[str, Callable[[], dict[str, float]]]) -> None:
+    """Both must say the same, or their times mean nothing."""
+    ours, theirs = (run() for run in sides.values())
+    gap = max(abs(ours[name] - theirs[name]) for name in FIGURES)
     assert gap < 1e-9, f"the figures differ by {gap}"
-    fast, slow = [a for (a, _), _ in rounds], [b for _, (b, _) in rounds]
-    ratios = [b / a for a, b in zip(fast, slow, strict=True)]
-    print(f"\n{question} (largest difference between the figures: {gap:.0e})")
-    for name, values, unit in (
-        ("gridclip", fast, "s"),
-        ("lvis", slow, "s"),
-        ("lvis / gridclip", ratios, "x"),
-    ):
-        spread = f"of {ROUNDS}: {min(values):.2f} to {max(values):.2f}"
-        print(f"  {name:16} median {statistics.median(values):7.2f} {unit}   ({spread})")
 
 
-def timed(run: Callable[[], dict[str, float]]) -> tuple[float, dict[str, float]]:
-    start = time.perf_counter()
-    figures = run()
-    return time.perf_counter() - start, figures
-
-
-def print_machine() -> None:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("hotcoco", "lvis", "numpy")
-    )
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", end=", ")
-    print(f"Python {platform.python_version()}, {versions}")
-    print(f"{IMAGES} images, {CATEGORIES} categories, {IMAGES * DETECTIONS_PER_IMAGE} detections")
-
-
-def write_data(folder: Path) -> tuple[Path, Path]:
+def write_data(folder: Path, count: int) -> tuple[Path, Path]:
     """Annotations, and detections of which a third lie near a box."""
     random = np.random.default_rng(0)
     category_ids = np.arange(1, CATEGORIES + 1)
     images, annotations, detections = [], [], []
-    for image in range(1, IMAGES + 1):
+    for image in range(1, count + 1):
         categories = random.choice(category_ids, BOXES_PER_IMAGE)
         absent = random.choice(category_ids, 12, replace=False)
         boxes = random.uniform(5, 250, (BOXES_PER_IMAGE, 4))
