@@ -85,8 +85,8 @@ class Hyperband:
         max_iter: Where the bands end, if given: they are the `brackets` ones before it.
         brackets: How many bands there are before max_iter; the file calls it s.
         eta: How much further the next band is, and the share 1/eta that passes.
-        strict: Judge a trial by its value at the band, not by its best so far. W&B's page on
-            sweeps says that an absent key means false; its engine takes it for true, and so do we.
+        strict: Judge a trial by its value at the band, not by its best so far. Where the file does
+            not say, W&B's engine fills in true.
     """
 
     min_iter: int | None = None
