@@ -32,6 +32,8 @@ COMMANDS = {
     "sweep stop": "gridclip.sweeps.status:stop_sweep",
     "sweep table": "gridclip.sweeps.status:sweep_table",
     "sweep report": "gridclip.dashboards.report:report_command",
+    "dashboard show": "gridclip.dashboards.workspace:show_workspace",
+    "dashboard push": "gridclip.dashboards.workspace:push_workspace",
 }
 
 HELP = """usage: gridclip COMMAND ...
@@ -45,6 +47,7 @@ train, evaluate and use a detector
   gridclip sweep stop ID                                        on whatever machines it runs
   gridclip sweep table ID --over seed_everything --output PAGE.md
   gridclip sweep report ID                                      write its page, or that of "latest"
+  gridclip dashboard show | push                                panels of a W&B project
   gridclip evaluate --annotations GT.json --detections DT.json  LVIS AP of anyone's boxes
 
 data with boxes

@@ -2,11 +2,11 @@ import json
 import math
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import metadata
 
-from gridclip.dashboards.hyperparameters import conclude, read_hyperparameters
+from gridclip.dashboards.hyperparameters import announce, conclude, read_hyperparameters
 
 RECIPE = """
 seed_everything: 3
@@ -106,3 +106,14 @@ def test_nothing_is_written_without_tensorboard_or_recipe(run, tmp_path):
     (run / "config.yaml").unlink()
     assert conclude(run, [tensorboard(run)], FIGURES, step=1) is None
     assert not (run / "tensorboard" / "hparams").exists()
+
+
+def test_wandb_is_told_the_settings_as_the_recipe_nests_them(run, tmp_path):
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    announce(run, [logger])
+    config = dict(logger.experiment.config)
+    logger.experiment.finish()
+    assert config["seed_everything"] == 3
+    weights = {"grid": 1.0, "image": 0.1}
+    assert config["model"]["detector"]["init_args"] == {"weights": weights}
+    assert config["data"] == {"init_args": {"batch_size": 16, "rare_split": "all"}}

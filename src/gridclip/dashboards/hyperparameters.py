@@ -46,10 +46,14 @@ def read_hyperparameters(run: Path) -> dict[str, object]:
 
 
 def announce(run: Path, loggers: list[Logger]) -> None:
-    """Tell W&B the settings of a run that begins, under the names that a sweep file uses."""
+    """Tell W&B the settings of a run that begins.
+
+    They are nested there, as in the recipe: W&B reads the dots of a name in a panel as levels, and
+    its agent adds what it sweeps under dotted names of its own, so neither gets in the other's way.
+    """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_hyperparams(read_hyperparameters(run))
+            logger.log_hyperparams(_nested(read_hyperparameters(run)))
 
 
 def conclude(
@@ -97,6 +101,17 @@ def _plain(value: object) -> int | float | str:
     if isinstance(value, int | float | str):
         return value
     return json.dumps(value, default=str)
+
+
+def _nested(settings: Mapping[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        branch = tree
+        for key in path:
+            branch = branch.setdefault(key, {})
+        branch[last] = value
+    return tree
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

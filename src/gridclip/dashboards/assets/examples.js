@@ -23,7 +23,13 @@ function showExamples() {
   });
   const grid = make("div", { class: "examples" });
   for (const example of data.examples) {
-    const guesses = example.found.map((box) => boxMark(example, box));
+    // The best last, so that it lies on top; what lies where a better one is says its name on demand.
+    const guesses = example.found.map((box, row) => {
+      const mark = boxMark(example, box);
+      mark.classList.toggle("second", example.found.slice(0, row).some((better) => overlap(box, better) > 0.5));
+      return mark;
+    });
+    guesses.reverse();
     found.push(...guesses);
     grid.append(
       make(
@@ -34,7 +40,7 @@ function showExamples() {
       ),
     );
   }
-  note("examples", `Trial ${data.best}, the best, on the first pictures of the evaluation.`);
+  note("examples", `Trial ${data.best}, the best, on the first pictures of the evaluation. Of detections in one place the best is named; point at a dashed box for its name.`);
   section("examples").append(
     make("label", { class: "control" }, "detections with a score of at least ", slider, told),
     groupKey(),
@@ -74,12 +80,20 @@ function boxMark({ width, height }, [x1, y1, x2, y2, name, score]) {
       {
         x: atRight ? Math.min(x2, width) : Math.max(0, x1),
         y: above ? y1 - size * 0.25 : Math.min(y2 + size, height - 1),
-        "font-size": size,
         "text-anchor": atRight ? "end" : "start",
+        style: { "font-size": `${size}px` },
       },
       text,
     ),
   );
+}
+
+/** Intersection over union of two boxes. */
+function overlap(a, b) {
+  const width = Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0]));
+  const height = Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (width * height) / (area(a) + area(b) - width * height || 1);
 }
 
 function groupKey() {
