@@ -17,6 +17,7 @@ from gridclip.detectors.two_stage.sampling import SamplingSettings
 from gridclip.detectors.vild import ViLD
 from gridclip.errors import InputError
 from gridclip.networks.backbone import ClipResNet
+from gridclip.networks.neck import FPN
 from gridclip.structures import (
     DetectionBatch,
     ImageBatch,
@@ -206,6 +207,20 @@ def test_names_change_neither_regions_nor_boxes(text, variant):
         assert (one is None and other is None) or one.equal(other)
 
 
+def test_under_autocast_boxes_and_cosines_keep_their_precision(text):
+    detector, batch = _detector(text, "vild-ensemble").eval(), _batch()
+    torch.manual_seed(1)
+    exact = detector.losses(batch)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, predictions = detector.losses(batch), detector(batch.images, batch.vocabulary)
+        scores = detector.scores(predictions, batch.vocabulary)
+    assert scores.dtype == predictions.boxes.dtype == torch.float32
+    for name in ("objectness", "anchor"):
+        assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.1)
+    assert all(loss.isfinite() for loss in rough.values())
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_detections_are_in_the_original_frame_best_first(text, variant):
     detector, batch = _detector(text, variant).eval(), _batch()
@@ -257,6 +272,11 @@ def test_a_finer_backbone_pools_from_a_finer_level(text):
     assert detector.pyramid.strides == (4, 8, 16, 32, 64)
     assert detector.region_pool.strides == (4, 8, 16, 32)
     assert set(_backward(detector, _batch())) >= {"text", "image"}
+
+
+def test_only_two_stage_detectors_take_the_finer_backbone():
+    with pytest.raises(InputError, match=r"backbone\.finest: the backbone gives 4 maps"):
+        FPN(ClipResNet(MINI, finest=4).channels, 16)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"ensemble": 1.5}])

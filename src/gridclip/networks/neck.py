@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from gridclip.errors import InputError
+
 STRIDES = (8, 16, 32, 64, 128)
 """Pixels of the resized image between neighbouring cells of P3–P7."""
 
@@ -20,6 +22,12 @@ class FPN(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], width: int) -> None:
         super().__init__()
+        if len(channels) != 3:
+            raise InputError(
+                f"the backbone gives {len(channels)} maps, P3 to P7 are made of C3 to C5",
+                field="backbone.finest",
+                fix="set it to 8; 4 is for two-stage detectors",
+            )
         self.pyramid = FeaturePyramidNetwork(list(channels), width, LastLevelP6P7(width, width))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:

@@ -31,13 +31,14 @@ class TextClassifier(nn.Module):
     ) -> Float[Tensor, "P K+1"]:
         """Logits of the names and, last, of the background."""
         background = F.normalize(self.background, dim=0)
-        return self.log_scale.exp() * (embeddings @ torch.cat([text, background[None]]).mT)
+        return self.without_background(embeddings, torch.cat([text, background[None]]))
 
     def without_background(
         self, embeddings: Float[Tensor, "P D"], text: Float[Tensor, "K D"]
     ) -> Float[Tensor, "P K"]:
-        """Logits of the names alone."""
-        return self.log_scale.exp() * (embeddings @ text.mT)
+        """Logits of the names alone; in full precision, as a small temperature magnifies errors."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.log_scale.exp() * (embeddings @ text.mT)
 
 
 def geometric_mean(
