@@ -1,0 +1,133 @@
+"""The two-stage rows, through the command line: from proposals to a trained ViLD and beyond."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import gridclip
+from gridclip.cli import main
+from gridclip.clip.stored.proposals import StoredProposals
+from gridclip.clip.stored.regions import StoredRegions
+from gridclip.clip.teacher import ClipTeacher
+
+ROOT = Path(__file__).parents[2]
+MINI, FULL = ROOT / "experiments" / "mini", ROOT / "experiments" / "vild"
+QUIET = [
+    "--trainer.logger=false",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+
+
+def fit(row, folder, root, *arguments):
+    main(
+        ["fit", f"--config={MINI / row}", f"--run_dir={folder}", f"--data.init_args.root={root}"]
+        + ["--data.init_args.batch_size=4", "--trainer.max_steps=3"]
+        + ["--trainer.val_check_interval=3", *QUIET, *arguments]
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_run(mini_root, tmp_path_factory):
+    return fit("vild_text.yaml", tmp_path_factory.mktemp("runs") / "text", mini_root)
+
+
+@pytest.fixture(scope="module")
+def regions(text_run, mini_root, tmp_path_factory):
+    """A run's proposals of the training images, embedded."""
+    folder, source = tmp_path_factory.mktemp("stored"), str(mini_root / "train.json")
+    proposals, output = str(folder / "proposals"), str(folder / "regions")
+    main(["propose", source, f"--run={text_run}", f"--output={proposals}", "--limit=4"])
+    main(
+        ["clip", "embed-proposals", proposals, f"--source={source}", f"--output={output}"]
+        + ["--limit=4"]
+    )
+    return Path(output)
+
+
+def test_proposals_are_those_of_the_run_in_pixels_of_the_files(text_run, regions, mini_root):
+    stored = StoredProposals(regions.with_name("proposals"))
+    assert len(stored) == 48
+    assert len(StoredRegions(regions)) == 48 * 4
+    detector = gridclip.load(text_run)
+    listed = json.loads((mini_root / "train.json").read_text())["images"][0]
+    boxes, scores = stored.of(listed["file_name"])
+    assert boxes.shape == (4, 4)
+    assert (boxes[:, 2:] <= [listed["width"], listed["height"]]).all()
+    assert (scores[:-1] >= scores[1:]).all()
+    assert detector.detector.trained_on is not None
+
+
+@pytest.mark.parametrize("row", ["vild", "vild_ensemble"])
+def test_a_mini_row_trains_on_stored_regions_and_finds_what_it_is_asked_for(
+    row, regions, mini_root, tmp_path
+):
+    stored = f"--data.init_args.regions={regions}"
+    run = fit(f"{row}.yaml", tmp_path / "run", mini_root, stored)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["num_images"] == 12
+    picture = (
+        mini_root
+        / "images"
+        / json.loads((mini_root / "val.json").read_text())["images"][0]["file_name"]
+    )
+    found = gridclip.load(run).detect(picture, ["red striped star", "a cup"], threshold=0.0)
+    assert 0 < len(found) <= 100
+    assert {each.name for each in found} <= {"red striped star", "a cup"}
+
+
+def test_stored_regions_of_another_teacher_are_refused(
+    regions, mini_root, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(ClipTeacher, "fingerprint", lambda self: "another")
+    clip = {"name": "gridclip-mini", "weights": "mini"}
+    teacher = json.dumps({"class_path": "ClipTeacher", "init_args": {"clip": clip}})
+    with pytest.raises(SystemExit):
+        fit(
+            "vild.yaml",
+            tmp_path / "run",
+            mini_root,
+            f"--data.init_args.regions={regions}",
+            f"--model.detector.init_args.teacher={teacher}",
+        )
+    told = capsys.readouterr().err
+    assert "data.regions: the embeddings are of gridclip-mini" in told
+    assert "the teacher is another" in told
+
+
+def test_crop_and_classify_is_evaluated_with_the_proposals_of_a_run(text_run, mini_root, tmp_path):
+    checkpoint = text_run / "checkpoints" / "last.ckpt"
+    main(
+        ["validate", f"--config={MINI / 'crop_and_classify.yaml'}", f"--run_dir={tmp_path}"]
+        + [f"--data.init_args.root={mini_root}", "--trainer.limit_val_batches=1", *QUIET[:1]]
+        + ["--data.init_args.val_batch_size=2", "--model.detector.init_args.limit=3"]
+        + [f"--model.detector.init_args.checkpoint={checkpoint}"]
+    )
+    assert json.loads((tmp_path / "metrics.json").read_text())["num_images"] == 2
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param("r50_lvis_text", marks=pytest.mark.slow),
+        pytest.param("r50_lvis", marks=pytest.mark.slow),
+        "r50_lvis_ensemble",
+    ],
+)
+def test_a_full_size_row_makes_one_step_on_small_pictures(row, tmp_path, monkeypatch):
+    """Heads as published, RN50 and ViT-B/32 with random weights; a looking teacher."""
+    monkeypatch.chdir(ROOT)
+    main(
+        ["fit", f"--config={FULL / row}.yaml", f"--run_dir={tmp_path}"]
+        + [f"--config={ROOT / 'experiments' / 'shared' / 'one_step_vild.yaml'}"]
+        + ["--data.init_args.height=96", "--data.init_args.width=128"]
+        + ["--data.init_args.names=20", "--data.init_args.batch_size=1"]
+        + ["--model.detector.init_args.sampling.regions=16", *QUIET]
+        + ["--model.detector.init_args.sampling.distilled=2"]
+    )
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["detector.head.tower.0.weight"].shape == (256, 256, 3, 3)
+    assert all(tensor.isfinite().all() for tensor in state.values())
