@@ -10,7 +10,10 @@ from gridclip.detectors.two_stage.offsets import offsets_from_boxes
 def region_classification(
     logits: Float[Tensor, "S _"], labels: Int[Tensor, "S"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over names and (last) background, mean over the sampled regions."""
+    """Cross-entropy over names and (last) background, mean over the sampled regions.
+
+    Deviation: held-out names have no logit; ViLD's released code leaves them in with a zero.
+    """
     return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
 
 
