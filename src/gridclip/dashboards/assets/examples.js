@@ -69,7 +69,7 @@ function boxMark({ width, height }, [x1, y1, x2, y2, name, score]) {
   const text = known(score) ? `${name} ${score.toFixed(2)}` : name;
   const size = Math.max(width, height) / 22;
   const above = y1 > size * 1.2;
-  const atRight = x1 > width * 0.55;
+  const wide = 0.58 * size * text.length; // about; a name that is too long begins at the left edge
   return draw(
     "g",
     { class: `box ${groupOf.get(name) ?? ""}`, "data-score": score ?? 1, "data-text": text },
@@ -78,9 +78,8 @@ function boxMark({ width, height }, [x1, y1, x2, y2, name, score]) {
     draw(
       "text",
       {
-        x: atRight ? Math.min(x2, width) : Math.max(0, x1),
+        x: Math.max(1, Math.min(x1, width - wide)),
         y: above ? y1 - size * 0.25 : Math.min(y2 + size, height - 1),
-        "text-anchor": atRight ? "end" : "start",
         style: { "font-size": `${size}px` },
       },
       text,
