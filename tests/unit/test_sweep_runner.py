@@ -245,6 +245,21 @@ def test_bad_input_is_refused_before_anything_is_made(sweep, changes, arguments,
     assert not Path("runs").exists()
 
 
+def test_a_page_that_cannot_be_written_does_not_fail_the_sweep(sweep, monkeypatch, capsys):
+    monkeypatch.setattr("gridclip.sweeps.runner.REPORT", "json")  # which writes no report
+    run_sweep(sweep(), cap=1)
+    assert "no report page: AttributeError" in capsys.readouterr().out
+    monkeypatch.setattr("gridclip.sweeps.runner.REPORT", "gridclip.no_such_module")
+    run_sweep(sweep(), cap=1)
+    assert "report" not in capsys.readouterr().out
+
+
+def test_a_law_that_is_often_mistaken_is_pointed_out(sweep, capsys):
+    law = {"distribution": "log_uniform", "min": 0.0, "max": 1.0}
+    run_sweep(sweep(method="random", run_cap=1, parameters={"model.x": law}))
+    assert "mind: model.x: min and max of log_uniform are exponents" in capsys.readouterr().out
+
+
 def test_two_sweeps_of_one_second_have_folders_of_their_own(sweep):
     file = sweep(parameters={"model.x": {"value": 1}})
     for _ in range(3):

@@ -1,11 +1,12 @@
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
-from gridclip.sweeps.progress import Progress, duration
+from gridclip.sweeps.progress import Progress, duration, steps
 from gridclip.sweeps.spec import Metric, read_sweep
 from gridclip.sweeps.table import best_trial, figure, short_names, trial_table
 from gridclip.sweeps.trial import Trial
@@ -131,3 +132,43 @@ def test_the_time_left_follows_from_finished_trials_and_the_jobs(tmp_path, spec)
     # 60 s of trial 3, none of the late trial 4, and 4 trials of 100 s to come, two at a time.
     assert progress._seconds_left(trials, now) == pytest.approx((60 + 0 + 400) / 2)
     assert progress._seconds_left(trials[1:], now) is None
+
+
+def test_a_running_trial_tells_the_time_before_any_has_finished(tmp_path, spec):
+    progress = Progress(Console(file=io.StringIO()), spec, planned=3, jobs=1)
+    row = {"step": 30, "time": 60.0, "val/AP": 0.1}
+    trial = replace(make_trial(tmp_path, 1, state="running"), rows=(row,), figures={}, steps=90)
+    now = NOW + timedelta(seconds=80)
+    # 180 s in all, 80 of them gone, and two trials to come.
+    assert progress._seconds_left([trial], now) == pytest.approx(100 + 2 * 180)
+    assert steps(trial) == "30/90"
+    assert steps(replace(trial, steps=None)) == "30"
+    assert steps(replace(trial, rows=())) == "–"
+
+
+def test_trials_of_other_machines_are_shown_with_their_host(tmp_path, spec):
+    progress = Progress(Console(file=io.StringIO()), spec, planned=3, jobs=1)
+    trials = [replace(make_trial(tmp_path, n, state="running"), host=f"host{n}") for n in (1, 2)]
+    for shown, expected in ((trials, ("host1", "host2")), (trials[:1], ())):
+        output = io.StringIO()
+        Console(file=output, width=150).print(progress._table(shown, NOW))
+        assert all(name in output.getvalue() for name in expected)
+        assert ("host1" in output.getvalue()) is bool(expected)
+
+
+def test_the_caption_counts_what_is_done_and_what_will_run_again(tmp_path, spec):
+    progress = Progress(Console(file=io.StringIO()), spec, planned=6, jobs=1)
+    states = ("finished", "failed", "pruned", "interrupted", "stopped")
+    trials = [make_trial(tmp_path, n, state=state, took=9) for n, state in enumerate(states, 1)]
+    caption = progress._table(trials, NOW).caption
+    assert caption == "3 of 6 trials done, 1 failed, 1 pruned, about 27 s left"
+
+
+def test_a_log_tells_once_how_the_trial_of_another_machine_ended(tmp_path, spec):
+    output = io.StringIO()
+    progress = Progress(Console(file=output, width=200), spec, planned=2, jobs=1)
+    trial = make_trial(tmp_path, 1, state="running", AP=0.5)
+    for state in ("running", "finished", "finished"):
+        progress._shown = 0.0
+        progress.show([replace(trial, state=state)])
+    assert output.getvalue().count("trial 1/2 finished") == 1

@@ -148,6 +148,7 @@ def _announce(console: Console, plan: Plan) -> None:
     lines = [f"{spec.name}: {plan.planned} trials by {spec.method} search, in {plan.folder}"]
     lines += [f"  {spec.description.strip()}"] if spec.description else []
     lines += [f"  ignored on this machine: {', '.join(spec.ignored)}"] if spec.ignored else []
+    lines += [f"  mind: {warning}" for warning in spec.warnings]
     for line in lines:
         _say(console, line)
 

@@ -39,6 +39,7 @@ class Sweep:
         self.board = Board((), ())
         self.stopping = ""
         self._leases = Leases(plan.head.lease)
+        self._gone: set[str] = set()  # runners
         self._work: dict[int, Work] = {}  # by the trial's number
         self._looked = self._beaten = self._answered = time.monotonic()
         self._validations = 0
@@ -124,6 +125,7 @@ class Sweep:
     def _look(self) -> None:
         """Read the storage; give up what others took, and stop if asked to."""
         self.board = self.storage.read()
+        self._gone = self._leases.gone(self.board.runners)
         holders = {trial.number: (trial.attempt, trial.runner) for trial in self.board.trials}
         for number, work in self._work.items():
             if holders.get(number) != (work.trial.attempt, self.me.id):
@@ -162,8 +164,7 @@ class Sweep:
     def _fill(self) -> None:
         """Take up trials until all jobs are busy or there is nothing to take up."""
         while not self.stopping and len(self._work) < self.plan.jobs:
-            gone = self._leases.gone(self.board.runners)
-            earlier = to_run_again(self.board, self.me, gone, self._work.keys())
+            earlier = to_run_again(self.board, self.me, self._gone, self._work.keys())
             trial = next_attempt(earlier, self.me) if earlier else self._new_trial()
             if trial is None or self._target_reached():
                 return
