@@ -12,6 +12,7 @@ import yaml
 
 from gridclip.sweeps.command import expand_command
 from gridclip.sweeps.parameters import arguments
+from gridclip.sweeps.running.process import PATIENCE
 from gridclip.sweeps.search import make_search
 from gridclip.sweeps.spec import DEFAULT_COMMAND, MACROS, SweepSpec, read_sweep
 
@@ -196,3 +197,9 @@ def test_the_agent_asks_a_trial_to_stop_and_kills_it_when_it_stays(agent_run, tm
     agent._kill_delay = 0
     agent._command_stop({"run_id": "r1"})
     assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+def test_our_trials_have_as_long_as_the_agents_to_stop():
+    from wandb.wandb_agent import Agent
+
+    assert Agent.KILL_DELAY == PATIENCE

@@ -210,6 +210,7 @@ def test_hyperband_is_read_with_wandbs_defaults(tmp_path):
     assert read(tmp_path, head + rule).early_terminate == expected
     least = read(tmp_path, head + "early_terminate: {type: hyperband, min_iter: 3}\n")
     assert least.early_terminate == Hyperband(min_iter=3, eta=3, strict=True)
+    assert least.early_terminate == Hyperband(min_iter=3)
 
 
 def test_a_bayes_search_needs_something_to_choose(tmp_path):
