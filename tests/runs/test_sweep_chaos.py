@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -188,9 +190,21 @@ def test_a_sweep_of_three_workers_survives_fifty_random_kills(here, seed):
     one_runner(kills=50, trials=20, seconds=1.5, seed=seed)
 
 
+class Server(NamedTuple):
+    """A PostgreSQL server on loopback.
+
+    Args:
+        address: As `--storage` takes it.
+        crash: Breaks all connections off, and starts it again.
+    """
+
+    address: str
+    crash: Callable[[], object]
+
+
 @pytest.fixture(scope="module")
 def postgresql():
-    """The address of a new PostgreSQL server on loopback."""
+    """A new server of its own for these tests."""
     debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))
     programs = [shutil.which("initdb"), *debian]
     if not any(programs):
@@ -212,8 +226,12 @@ def postgresql():
         port = free.getsockname()[1]
     server = f"-h 127.0.0.1 -p {port} -k {folder}"
     control = [initdb.with_name("pg_ctl"), "--pgdata", data, "--wait"]
-    subprocess.run([*control, "-o", server, "-l", str(folder / "log"), "start"], **options)
-    yield f"postgresql://me@127.0.0.1:{port}/postgres"
+    start = [*control, "-o", server, "-l", str(folder / "log")]
+    subprocess.run([*start, "start"], **options)
+    yield Server(
+        address=f"postgresql://me@127.0.0.1:{port}/postgres",
+        crash=lambda: subprocess.run([*start, "-m", "immediate", "restart"], **options),
+    )
     subprocess.run([*control, "-m", "immediate", "stop"], **options)
     shutil.rmtree(folder)
 
@@ -244,10 +262,22 @@ def three_runners(address: str, kills: int, trials: int, seconds: float, seed: i
 
 
 def test_three_runners_on_one_postgresql_survive_random_kills(here, postgresql):
-    three_runners(postgresql, kills=8, trials=8, seconds=0.9, seed=4)
+    three_runners(postgresql.address, kills=8, trials=8, seconds=0.9, seed=4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, 5, 6])
 def test_three_runners_on_one_postgresql_survive_fifty_random_kills(here, postgresql, seed):
-    three_runners(postgresql, kills=50, trials=20, seconds=1.5, seed=seed)
+    three_runners(postgresql.address, kills=50, trials=20, seconds=1.5, seed=seed)
+
+
+def test_a_crash_of_the_database_costs_no_trial(here, postgresql):
+    write_sweep(seconds=1.5, trials=4)
+    runner, name = begin(f"--storage={postgresql.address}", "--dir=runs/sweeps", "--jobs=2")
+    for _ in range(3):
+        time.sleep(1)
+        postgresql.crash()
+    assert runner.wait(120) == 0
+    assert_survived(Path("runs/sweeps") / name, 4, postgresql.address)
+    told = Counter(Path("told").read_text().splitlines())
+    assert set(told.values()) == {1}  # not one had to be run again
