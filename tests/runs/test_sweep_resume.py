@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,8 +16,11 @@ import yaml
 
 from gridclip.errors import InputError
 from gridclip.sweeps.runner import run_sweep
+from gridclip.sweeps.running.claims import next_attempt
 from gridclip.sweeps.running.guard import MARK
+from gridclip.sweeps.running.leases import this_runner
 from gridclip.sweeps.status import list_sweeps, stop_sweep, sweep_status, sweep_table
+from gridclip.sweeps.storage.opening import find_sweep
 
 # A training in a few lines: it says that it began, validates, and leaves its figures.
 PROGRAM = """
@@ -127,6 +131,25 @@ def test_a_killed_runner_takes_its_trials_along_and_another_goes_on(sweep, tmp_p
     ]
     assert began() == {"1": 2, "2": 2, "3": 1}
     assert len(list(Path("runs").glob("sweeps/*/attempts/00[12]-1/log.txt"))) == 2
+
+
+def test_an_orphan_without_runner_and_guard_is_ended_before_its_number_runs_again(sweep, tmp_path):
+    file = sweep(WAIT)
+    runner = background("--cap=1")
+    until(lambda: validated(1))
+    (orphan,) = [process for process in left_over(tmp_path) if is_training(process)]
+    runner.send_signal(signal.SIGSTOP)  # or it would see to its guard's death
+    for process in left_over(tmp_path):
+        if process != orphan:
+            process.kill()
+    runner.kill()
+    runner.wait()
+    assert left_over(tmp_path) == [orphan]
+    Path("go").touch()
+    orphan.suspend()  # or it would end by itself
+    run_sweep(file, resume="latest", cap=1)
+    assert began() == {"1": 2}
+    assert left_over(tmp_path) == []
 
 
 def test_what_was_interrupted_runs_again_and_what_is_done_does_not(sweep, capsys):
@@ -242,6 +265,22 @@ def test_a_frozen_runner_loses_its_trial_before_another_starts_it(sweep, tmp_pat
     assert (frozen.wait(60), other.wait(60)) == (0, 0)
     assert [r["state"] for r in records()] == ["finished"] * 3
     assert began() == {"1": 2, "2": 1, "3": 1}
+
+
+def test_a_trial_that_another_runner_took_is_ended_here(sweep, tmp_path):
+    sweep(WAIT)
+    runner = background("--cap=1")
+    until(lambda: validated(1))
+    _, storage = find_sweep("latest", Path("runs/sweeps"), None)
+    other = replace(this_runner(), id="other", machine="another")
+    storage.join(other)
+    assert storage.claim(next_attempt(storage.read().trials[0], other))
+    until(lambda: not left_over(tmp_path), 20)
+    until(lambda: "taken over by another runner" in Path("runner0.log").read_text(), 20)
+    runner.send_signal(signal.SIGINT)  # it waits for the other one's trial
+    assert runner.wait(30) == 130
+    (trial,) = storage.read().trials
+    assert (trial.runner, trial.attempt, trial.state) == ("other", 2, "running")
 
 
 def is_training(process: psutil.Process) -> bool:
