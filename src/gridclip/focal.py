@@ -92,8 +92,16 @@ class _FocalSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # noqa: ANN401 - torch's signature
         scale, *slopes = ctx.saved_tensors
         factors = (grad * scale, grad * scale, grad, grad)
-        wanted = zip(factors, slopes, ctx.needs_input_grad, strict=False)
-        return *(factor * slope if asked else None for factor, slope, asked in wanted), *[None] * 3
+        # In place unless this graph is walked again: at full size the slopes are 90 MB a picture.
+        multiply = torch.mul if _kept() else Tensor.mul_
+        wanted = zip(slopes, factors, ctx.needs_input_grad, strict=False)
+        return *(multiply(slope, by) if asked else None for slope, by, asked in wanted), *[None] * 3
+
+
+def _kept() -> bool:
+    """Whether the backward pass that runs just now keeps its graph; if torch does not tell, yes."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
 
 
 class _Truth(NamedTuple):

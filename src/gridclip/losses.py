@@ -99,7 +99,8 @@ def generalised_iou(
 
 def _area(low: Float[Tensor, "N 2"], high: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
     """Area between corners, zero where they are not in order."""
-    return (high - low).clamp(min=0).prod(1)
+    width, height = (high - low).clamp(min=0).unbind(1)
+    return width * height
 
 
 def centreness_agreement(

@@ -144,6 +144,15 @@ def test_the_backward_pass_keeps_nothing_of_cells_by_names():
     assert 0 < sum(kept) < IMAGES * CELLS * len(text) / 2
 
 
+def test_a_graph_that_is_kept_gives_the_same_slopes_each_time_and_then_a_last_time():
+    parts, owners = grid()
+    loss = 3 * grid_alignment(Cosines(*parts), owners)
+    first = [each.clone() for each in torch.autograd.grad(loss, parts, retain_graph=True)]
+    again = torch.autograd.grad(loss, parts, retain_graph=True)
+    last = torch.autograd.grad(loss, parts)
+    assert max(relative_gaps(first, again)) == max(relative_gaps(first, last)) == 0
+
+
 def test_the_forward_pass_never_holds_all_cells_by_names(monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
