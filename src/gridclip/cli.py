@@ -47,7 +47,8 @@ train, evaluate and use a detector
   gridclip sweep stop ID                                        on whatever machines it runs
   gridclip sweep table ID --over seed_everything --output PAGE.md
   gridclip sweep report ID                                      write its page, or that of "latest"
-  gridclip dashboard show | push                                panels of a W&B project
+  gridclip dashboard show                                       the panels of a W&B project
+  gridclip dashboard push ENTITY                                make them there
   gridclip evaluate --annotations GT.json --detections DT.json  LVIS AP of anyone's boxes
 
 data with boxes

@@ -69,7 +69,7 @@ function boxMark({ width, height }, [x1, y1, x2, y2, name, score]) {
   const text = known(score) ? `${name} ${score.toFixed(2)}` : name;
   const size = Math.max(width, height) / 22;
   const above = y1 > size * 1.2;
-  const wide = 0.58 * size * text.length; // about; a name that is too long begins at the left edge
+  const wide = 0.63 * size * text.length; // about; a name that is too long begins at the left edge
   return draw(
     "g",
     { class: `box ${groupOf.get(name) ?? ""}`, "data-score": score ?? 1, "data-text": text },
