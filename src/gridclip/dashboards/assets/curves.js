@@ -23,7 +23,7 @@ function showCurves() {
     const marks = shown.flatMap((name, row) => {
       const left = (row % across) * (width / across);
       const top = Math.floor(row / across) * deep;
-      const box = { left: left + 36, right: left + width / across - 20, top: top + 34, bottom: top + deep - 44 };
+      const box = { left: left + 36, right: left + width / across - 28, top: top + 34, bottom: top + deep - 44 };
       return curvePanel(svg, box, name, ranges[name], most, row % across === 0 || !isPrecision(name));
     });
     pointing(svg, marks);

@@ -34,7 +34,13 @@ function showScatter() {
         put(svg, draw("circle", { ...marked(trial, "dot"), cx, cy, r: trial.number === data.best ? 7 : 5 }));
         return { trial, path: [[cx, cy]] };
       });
-    for (const trial of front) put(svg, frontLabel(trial, place(trial), box));
+    let last = [Infinity, Infinity]; // a label needs some room
+    for (const trial of [...front].sort((a, b) => b.figures[up] - a.figures[up])) {
+      const [cx, cy] = place(trial);
+      if (Math.hypot(cx - last[0], cy - last[1]) < 15) continue;
+      last = [cx, cy];
+      put(svg, frontLabel(trial, last, box));
+    }
     pointing(svg, marks, 40);
   });
   const zero = ranges.every(([low]) => low === 0) ? "" : " The axes do not start at zero.";

@@ -189,5 +189,7 @@ function foldSwitch(state, render) {
 function caption(folded) {
   const precision = "AP, APr, APc, APf and AP50 in percent";
   const spread = folded ? "; mean ± standard deviation over the finished trials of a setting" : "";
-  return `${precision}${spread}. Click a heading to sort, a line to keep its trial lit.`;
+  const early = data.trials.some((trial) => trial.state !== "finished" && figuresShown.some((name) => known(trial.figures[name])));
+  const last = early ? " A trial that did not finish shows its last validation." : "";
+  return `${precision}${spread}.${last} Click a heading to sort, a line to keep its trial lit.`;
 }
