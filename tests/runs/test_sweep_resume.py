@@ -134,7 +134,13 @@ def test_a_killed_runner_takes_its_trials_along_and_another_goes_on(sweep, tmp_p
 
 
 def test_an_orphan_without_runner_and_guard_is_ended_before_its_number_runs_again(sweep, tmp_path):
-    file = sweep(WAIT)
+    alone = (
+        'pids = open("pids").read().split() if os.path.exists("pids") else []\n'
+        'stats = [f"/proc/{pid}/stat" for pid in pids if os.path.exists(f"/proc/{pid}")]\n'
+        'if any(open(stat).read().split()[2] != "Z" for stat in stats): open("twice", "w")\n'
+        'open("pids", "a").write(f"{os.getpid()} ")\n'
+    )
+    file = sweep(alone + WAIT)
     runner = background("--cap=1")
     until(lambda: validated(1))
     (orphan,) = [process for process in left_over(tmp_path) if is_training(process)]
@@ -149,6 +155,7 @@ def test_an_orphan_without_runner_and_guard_is_ended_before_its_number_runs_agai
     orphan.suspend()  # or it would end by itself
     run_sweep(file, resume="latest", cap=1)
     assert began() == {"1": 2}
+    assert not Path("twice").exists()
     assert left_over(tmp_path) == []
 
 
@@ -274,6 +281,7 @@ def test_a_trial_that_another_runner_took_is_ended_here(sweep, tmp_path):
     _, storage = find_sweep("latest", Path("runs/sweeps"), None)
     other = replace(this_runner(), id="other", machine="another")
     storage.join(other)
+    until(lambda: storage.read().trials[0].history())  # no news is left that would be refused
     assert storage.claim(next_attempt(storage.read().trials[0], other))
     until(lambda: not left_over(tmp_path), 20)
     until(lambda: "taken over by another runner" in Path("runner0.log").read_text(), 20)
