@@ -1,8 +1,8 @@
 """What does detection pay for a large vocabulary: 20 000 names against 80, time and memory?
 
 GridCLIP-R50 at 800 × 1333 with random weights. Vocabularies take turns; peak memory of each in a
-process of its own, the network's weights not counted. Text vectors are made beforehand. About
-three minutes:  python benchmarks/vocabulary.py
+process of its own, the network's weights and the vectors of names not counted, which are made
+beforehand. About three minutes:  python benchmarks/vocabulary.py
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def side(
     if key not in _shared:
         _shared[key] = _networks.gridclip(num_convs).eval().to(device)
     detector, vocabulary = _shared[key], _networks.names(count)
-    detector.text(vocabulary)
+    detector.folding.names(vocabulary).prototypes  # noqa: B018 - they are kept from then on
     pictures = type(_networks.pictures(size))(*(p.to(device) for p in _networks.pictures(size)))
     return lambda: detector.detect(pictures, vocabulary, _networks.records(size))
 

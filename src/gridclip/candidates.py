@@ -14,8 +14,8 @@ from torch import Tensor
 from gridclip.decode import Candidates, DecodeSettings
 from gridclip.focal import Cosines
 
-BLOCK = 2**22
-"""Entries (cells × names) that are held at once: 16 MB."""
+BLOCK = 2**21
+"""Entries (cells × names) that are held at once: 8 MB."""
 
 
 def best_pairs(
@@ -28,20 +28,24 @@ def best_pairs(
         central: Centreness of each cell, in [0, 1].
         settings: How many pairs, and the least score.
     """
-    count = settings.candidates
-    best, cells = _scores(_highest(cosines), central).topk(min(count, len(central)))
+    count, names = settings.candidates, len(cosines.text)
+    best, cells = _scores_(_highest(cosines), central).topk(min(count, len(central)))
     # Below the last maximum by a rounding error, since blocks of another shape round otherwise.
-    least = best[-1] * (1 - 1e-5) if len(best) == count else best.new_zeros(())
-    least = least.clamp(min=settings.threshold)
+    known, least = len(best) == count, best[-1] * (1 - 1e-5)
     found = Candidates(best[:0], cells[:0], cells[:0])
-    for block in cells.split(max(1, BLOCK // len(cosines.text))):
-        logits = cosines._replace(embeddings=cosines.embeddings[block]).logits()
-        scores = _scores(logits, central[block][:, None])
-        rows, labels = (scores >= least).nonzero(as_tuple=True)
+    for block in cells.split(max(1, BLOCK // names)):
+        logits = _logits(cosines._replace(embeddings=cosines.embeddings[block]))
+        scores = _scores_(logits, central[block][:, None])
+        if known:
+            rows, labels = (scores >= least).nonzero(as_tuple=True)
+        else:
+            flat = scores.flatten().topk(min(count, scores.numel())).indices
+            rows, labels = flat // names, flat % names
         found = _merge(found, Candidates(scores[rows, labels], block[rows], labels), count)
         if len(found.scores) == count:
-            least = torch.maximum(least, found.scores[-1])
-    return found
+            known, least = True, found.scores[-1]
+    high = found.scores >= settings.threshold
+    return Candidates(*(part[high] for part in found))
 
 
 def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
@@ -55,7 +59,7 @@ def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> I
         central: Centreness of each cell, in [0, 1].
         count: How many cells.
     """
-    best = _scores(_highest(prototypes), central)
+    best = _scores_(_highest(prototypes), central)
     return best.topk(min(count, len(best))).indices
 
 
@@ -89,10 +93,15 @@ def _merge(some: Candidates, others: Candidates, count: int) -> Candidates:
 def _highest(cosines: Cosines) -> Float[Tensor, "N"]:
     """Logit of each cell's best name."""
     step = max(1, BLOCK // max(1, len(cosines.embeddings)))
-    blocks = [cosines._replace(text=text).logits().amax(1) for text in cosines.text.split(step)]
-    return torch.stack(blocks).amax(0)
+    pieces = [cosines._replace(text=text) for text in cosines.text.split(step)]
+    return torch.stack([_logits(piece).amax(1) for piece in pieces]).amax(0)
 
 
-def _scores(logits: Tensor, central: Tensor) -> Tensor:
-    """Of each entry, or of whole rows where centreness is a column."""
-    return (logits.sigmoid() * central).sqrt()
+def _logits(cosines: Cosines) -> Float[Tensor, "N K"]:
+    """Multiply out, and no more: `Cosines.logits` makes three matrices."""
+    return (cosines.embeddings @ (cosines.scale * cosines.text).mT).add_(cosines.bias)
+
+
+def _scores_(logits: Tensor, central: Tensor) -> Tensor:
+    """Of each entry, or of whole rows where centreness is a column; takes the logits' room."""
+    return logits.sigmoid_().mul_(central).sqrt_()

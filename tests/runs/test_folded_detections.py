@@ -33,22 +33,28 @@ def unfolded(detector):
 
 
 def assert_same(some, others, score=1e-5):
+    """Same names and boxes with the same scores.
+
+    Scores closer than `score` may change places; so what is as close to the last may be missing.
+    """
     assert len(some) == len(others) > 0
     for one, other in zip(some, others, strict=True):
-        assert len(one) == len(other) > 0
-        for mine, theirs in zip(one, other, strict=True):
-            assert mine.name == theirs.name
-            assert mine.score == pytest.approx(theirs.score, abs=score)
-            assert mine.box == pytest.approx(theirs.box, abs=1e-2)
+        assert [e.score for e in one] == pytest.approx([e.score for e in other], abs=score)
+        for found in one:
+            twin = any(
+                found.name == each.name
+                and found.score == pytest.approx(each.score, abs=score)
+                and found.box == pytest.approx(each.box, abs=1e-2)
+                for each in other
+            )
+            assert twin or found.score <= one[-1].score + 2 * score, found
 
 
 def test_folded_and_unfolded_detections_are_equal(trained, mini_root):
     files, names = pictures(mini_root)
     folded = load(trained)
     assert folded.detector.folding.projection() is not None
-    assert_same(
-        folded.detect_many(files, names), unfolded(load(trained)).detect_many(files, names)
-    )
+    assert_same(folded.detect_many(files, names), unfolded(load(trained)).detect_many(files, names))
 
 
 def test_a_batch_of_mixed_sizes_finds_what_each_picture_alone_does(trained, mini_root):

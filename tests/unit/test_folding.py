@@ -78,3 +78,11 @@ def test_names_and_their_prototypes_are_made_once(head, monkeypatch):
     assert first.prototypes is folding.names(WORDS).prototypes
     monkeypatch.setattr(folding, "text", lambda _: pytest.fail("made again"))
     assert folding.names(WORDS) is first
+
+
+def test_names_are_kept_in_single_precision_whatever_the_step_runs_in(head):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = Folding(head.embed, _Words()).names(WORDS)
+    exact = Folding(head.embed, _Words()).names(WORDS)
+    assert torch.equal(rounded.text, exact.text)
+    assert rounded.prototypes.dtype == torch.float32

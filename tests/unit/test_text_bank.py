@@ -125,3 +125,11 @@ def test_a_vector_file_that_is_none_is_refused_with_the_file(tmp_path, content):
 def test_an_unknown_clip_is_refused_with_the_fix(clip, message):
     with pytest.raises(InputError, match=message):
         ClipModel(**clip).create()
+
+
+def test_vectors_do_not_depend_on_the_precision_of_the_step_that_asks_first():
+    text = ClipText(MINI)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first = text(NAMES)
+    text._kept.clear()
+    assert torch.equal(first, text(NAMES))

@@ -50,7 +50,9 @@ class TextBank(nn.Module, ABC):
         """Unit vector of every name, in the vocabulary's order."""
         key = (vocabulary, self.anchor.device)
         if key not in self._kept:
-            vectors = self.encode(vocabulary).detach().float()
+            # They outlive this step, whatever precision it runs in.
+            with torch.autocast(self.anchor.device.type, enabled=False):
+                vectors = self.encode(vocabulary).detach().float()
             self._kept[key] = F.normalize(vectors, dim=-1).to(self.anchor.device)
         return self._kept[key]
 

@@ -62,7 +62,9 @@ class Folding:
         self._renew()
         if vocabulary not in self._names:
             text = self.text(vocabulary)
-            self._names[vocabulary] = Names(text if self._basis is None else text @ self._basis)
+            with torch.autocast(text.device.type, enabled=False):
+                text = text if self._basis is None else text @ self._basis
+            self._names[vocabulary] = Names(text)
         return self._names[vocabulary]
 
     def _renew(self) -> None:
