@@ -6,7 +6,7 @@ SWEEP ?= sweeps/mini.yaml
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all lint bench notebooks dashboard mini-clip
+.PHONY: help setup train sweep test test-all parity lint bench notebooks dashboard mini-clip
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,8 +25,13 @@ $(MINI)/val.json: | .venv/ready
 train: .venv/ready $(MINI)/val.json  ## train and evaluate GridCLIP on the mini data set (minutes)
 	$(BIN)/gridclip fit --config experiments/mini/gridclip.yaml
 
-sweep: .venv/ready $(MINI)/val.json  ## run the small sweep: several trainings, one table of AP / APr / APc / APf
-	$(BIN)/gridclip sweep run $(SWEEP)
+sweep: .venv/ready $(MINI)/val.json  ## run the small sweep: several trainings, a table of AP / APr / APc / APf; WANDB=1: by W&B
+	$(if $(filter 1,$(WANDB)),$(ONLINE),$(BIN)/gridclip sweep run $(SWEEP))
+
+# With an account: W&B hands out the trials. Its agent calls "python", which must be ours.
+ONLINE = export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	sweep=$$(wandb sweep $(SWEEP) 2>&1 | tee /dev/stderr | sed -n 's/.*wandb agent //p'); \
+	test -n "$$sweep" && wandb agent "$$sweep"
 
 mini-clip: .venv/ready  ## train the tiny CLIP again and record its zero-shot accuracy
 	$(BIN)/gridclip clip train
@@ -36,6 +41,15 @@ test: .venv/ready  ## run the tests (under five minutes)
 
 test-all: .venv/ready $(MINI)/val.json  ## run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# W&B's engine demands numpy < 2 but works with 2, so it stands in a folder of its own.
+.venv/wandb-engine/ready: | .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/wandb-engine \
+		sweeps==0.3.0 jsonref scikit-learn joblib cloudpickle threadpoolctl narwhals
+	touch $@
+
+parity: .venv/ready .venv/wandb-engine/ready  ## compare sweeps with W&B's own engine and agent, evaluation with lvis
+	PYTHONPATH=.venv/wandb-engine OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/parity
 
 lint: .venv/ready  ## check style and types
 	$(BIN)/ruff check .
