@@ -198,24 +198,26 @@ class ViLD(TwoStageDetector):
         names = len(batch.vocabulary)
         sampled = sample_regions(proposals, batch.targets, names, self.sampling)
         regions = self._regions(batch, proposals)
-        pooled = self.region_pool(levels, sampled.boxes)
+        read = self.names or self.weights.box
+        boxes = sampled.boxes if read else [each[:0] for each in sampled.boxes]
+        pooled = self.region_pool(levels, boxes)
         shown = (
             self.region_pool(levels, [each.boxes for each in regions]) if regions else pooled[:0]
         )
-        shared = self.image_head is None
-        seen = self.head(torch.cat([pooled, shown]) if shared else pooled)
+        apart = self.image_head
+        seen = self.head(torch.cat([pooled, shown]) if apart is None else pooled)
         count, losses = len(pooled), {}
         if self.names:
             logits = self.classifier(seen.embeddings[:count], self.text(batch.vocabulary))
             losses["text"] = region_classification(logits, sampled.labels)
         if self.weights.box:
-            boxes = torch.cat(sampled.boxes)
+            offsets = seen.offsets[:count]
             losses["box"] = region_boxes(
-                seen.offsets[:count], boxes, sampled.truth, sampled.labels, names
+                offsets, torch.cat(boxes), sampled.truth, sampled.labels, names
             )
         if self.distils:
             truth = torch.cat([each.embeddings for each in regions])
-            student = seen.embeddings[count:] if shared else self._image_branch(shown)
+            student = seen.embeddings[count:] if apart is None else apart(shown).embeddings
             losses["image"] = region_distillation(student, truth)
         return losses
 
@@ -232,14 +234,6 @@ class ViLD(TwoStageDetector):
                 fix="take both from the same CLIP",
             )
         return regions
-
-    def _image_branch(self, shown: Float[Tensor, "P C side side"]) -> Float[Tensor, "P D"]:
-        """Embeddings of ViLD-ensemble's image head; of no region still by way of every weight."""
-        assert self.image_head is not None
-        if len(shown):
-            return self.image_head(shown).embeddings
-        touched = torch.stack([weight.sum() for weight in self.image_head.parameters()]).sum()
-        return 0 * touched + shown.new_zeros(0, self.text.width)
 
     def _base(self, vocabulary: Vocabulary) -> Bool[Tensor, "K"]:
         """Names that were trained on; before any training all count as such."""
