@@ -238,6 +238,7 @@ def test_a_stop_reaches_all_runners_and_the_sweep_goes_on_later(sweep, capsys, t
     assert [r["state"] for r in records()] == ["finished"] * 3
 
 
+@pytest.mark.slow
 def test_a_runner_of_another_machine_is_missed_after_its_lease(sweep, tmp_path):
     sweep(WAIT)
     far = background("--lease=4", machine="another")
@@ -331,14 +332,14 @@ def test_a_trial_killed_once_is_tried_again_and_says_so(sweep):
 
 
 def test_a_storage_that_is_away_for_a_while_is_waited_for(sweep, capsys):
-    file = sweep("time.sleep(1.5)")
+    file = sweep("time.sleep(1.0)")
 
     def take_away() -> None:
         until(lambda: len(list(Path("runs").rglob("trial.json"))) == 1)
         (journal,) = Path("runs").rglob("journal.jsonl")
         journal.rename(journal.with_suffix(".away"))
         journal.mkdir()
-        time.sleep(3)
+        time.sleep(1.5)
         journal.rmdir()
         journal.with_suffix(".away").rename(journal)
 
@@ -395,7 +396,9 @@ time.sleep(120)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_all_ranks_of_a_trial_end_with_it(sweep, tmp_path, how):
     """The ranks of torchrun are in sessions of their own, where no signal to a group finds them."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
