@@ -39,7 +39,7 @@ def leave(trial: Trial, **figures) -> None:
         (Exit(-15, ""), "interrupted", "killed by SIGTERM", 1),
         (Exit(-9, "the runner is gone"), "interrupted", "the runner is gone", 0),
         (Exit(143, "asked to end"), "interrupted", "asked to end", 0),
-        (None, "interrupted", "its guard was killed", 0),
+        (None, "interrupted", "its guard was killed", 1),
     ],
 )
 def test_an_end_is_judged_by_code_and_cause(trial, ended, state, reason, kills):

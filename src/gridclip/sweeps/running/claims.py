@@ -69,19 +69,19 @@ def judge(trial: Trial, ended: Exit | None, metric: Metric | None, *, attempts: 
         metric: What the sweep improves.
         attempts: How often a trial may be killed from outside before it counts as failed.
     """
-    if ended is None or (ended.cause and ended.code is not None):
-        reason = ended.cause if ended else "its guard was killed"
-        return replace(trial, state="interrupted", reason=reason, exit_code=ended and ended.code)
+    if ended is None:  # a full disk or a lack of memory may be why, so not without end
+        return _killed(trial, None, "its guard was killed", attempts)
     code = ended.code
+    if ended.cause and code is not None:
+        return replace(trial, state="interrupted", reason=ended.cause, exit_code=code)
     if code is not None and code < 0 and -code in OUTSIDE:
-        return _killed(trial, code, attempts)
+        hint = ", out of memory?" if -code == signal.SIGKILL else ""
+        return _killed(trial, code, f"killed by {_signal_name(code)}{hint}", attempts)
     reason = ended.cause or _problem(trial, code, metric)
     return replace(trial, state="failed" if reason else "finished", reason=reason, exit_code=code)
 
 
-def _killed(trial: Trial, code: int, attempts: int) -> Trial:
-    name = _signal_name(code)
-    reason = f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else "")
+def _killed(trial: Trial, code: int | None, reason: str, attempts: int) -> Trial:
     kills = trial.kills + 1
     if kills >= attempts and attempts > 1:
         reason += f" ({kills} times)"
