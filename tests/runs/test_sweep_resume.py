@@ -381,6 +381,35 @@ def test_one_command_makes_the_table_over_seeds(sweep, capsys):
         sweep_table("latest", over="seed")
 
 
+def test_a_database_tells_all_to_a_machine_without_the_folder(sweep, capsys):
+    file = sweep("validate(1, x / 20)")
+    address = "sqlite:///meeting.db"
+    run_sweep(file, storage=address, cap=2)
+    capsys.readouterr()
+    far = {"dir": Path("far/away"), "storage": address}
+    list_sweeps(**far)
+    assert "2 finished" in capsys.readouterr().out
+    sweep_status("latest", **far)
+    assert "best val/APr: 20.0 %, trial 2" in capsys.readouterr().out
+    sweep_table("latest", **far)
+    assert "| 1 | 50.0 | 10.0 | – | – |" in capsys.readouterr().out
+    run_sweep(file, resume="latest", cap=3, **far)
+    assert began() == {"1": 1, "2": 1, "3": 1}
+    sweep_status("latest")  # the first folder notes where its storage is
+    assert "3 finished" in capsys.readouterr().out
+    far_results = json.loads(next(Path("far").rglob("results.json")).read_text())
+    assert [trial["metrics"]["APr"] for trial in far_results["trials"]] == [0.1, 0.2, 0.3]
+
+
+def test_a_storage_that_does_not_answer_is_told_and_not_thrown(sweep):
+    run_sweep(sweep(), cap=1)
+    (journal,) = Path("runs").rglob("journal.jsonl")
+    journal.unlink()
+    journal.mkdir()
+    with pytest.raises(InputError, match=r"--storage: .*Is a directory"):
+        sweep_status("latest")
+
+
 RANKS = """
 import os, sys, time
 import torch.distributed as dist

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gridclip.errors import InputError
 from gridclip.sweeps.begin import SWEEP_FILE
 from gridclip.sweeps.progress import duration
 from gridclip.sweeps.runner import make_console, report
@@ -17,7 +18,7 @@ from gridclip.sweeps.running.leases import is_dead
 from gridclip.sweeps.spec import SweepSpec, read_sweep
 from gridclip.sweeps.spread import full_name, markdown, put_into
 from gridclip.sweeps.storage.opening import find_sweep, known_sweeps
-from gridclip.sweeps.storage.protocol import Board, Runner, Storage
+from gridclip.sweeps.storage.protocol import Board, Runner, Storage, StorageError
 from gridclip.sweeps.trial import write_text
 
 ROOT = Path("runs/sweeps")
@@ -34,8 +35,7 @@ def list_sweeps(dir: Path = ROOT, storage: str | None = None) -> None:
     for heading in ("sweep", "trials", "runners"):
         table.add_column(heading, overflow="fold")
     for name in known_sweeps(dir, storage):
-        _, store = find_sweep(name, dir, storage)
-        board = store.read()
+        _, _, board = _look(name, dir, storage)
         table.add_row(*map(Text, (name, _counts(board), str(len(_alive(board.runners))))))
     make_console().print(table)
 
@@ -48,8 +48,8 @@ def sweep_status(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    folder, store = find_sweep(id, dir, storage)
-    spec, board, console = _spec(folder, store), store.read(), make_console()
+    folder, store, board = _look(id, dir, storage)
+    spec, console = _spec(folder, store), make_console()
     _say(console, f"{folder.name}: {_counts(board)}, in {folder}")
     report(console, spec, folder, board.trials)
     for runner in _alive(board.runners):
@@ -74,7 +74,7 @@ def stop_sweep(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    folder, store = find_sweep(id, dir, storage)
+    folder, store, _ = _look(id, dir, storage)
     asked = [runner for runner in store.ask_to_stop() if not is_dead(runner)]
     hosts = ", ".join(sorted({runner.host for runner in asked}))
     many = f"{len(asked)} runner{'s' * (len(asked) != 1)}"
@@ -99,8 +99,8 @@ def sweep_table(
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    folder, store = find_sweep(id, dir, storage)
-    spec, board = _spec(folder, store), store.read()
+    folder, store, board = _look(id, dir, storage)
+    spec = _spec(folder, store)
     text = markdown(board.trials, spec, full_name(over, spec) if over else None)
     if output is None:
         _say(make_console(), text)
@@ -109,6 +109,14 @@ def sweep_table(
     said = f"`gridclip sweep table {folder.name}" + (f" --over {over}" if over else "")
     put_into(output, spec.name, f"{text}\n\nWritten on {day} by {said} --output {output}`.")
     _say(make_console(), f"table: {output}")
+
+
+def _look(id: str, root: Path, address: str | None) -> tuple[Path, Storage, Board]:
+    try:
+        folder, store = find_sweep(id, root, address)
+        return folder, store, store.read()
+    except StorageError as error:
+        raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
 
 
 def _spec(folder: Path, store: Storage) -> SweepSpec:
