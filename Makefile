@@ -57,7 +57,7 @@ lint: .venv/ready  ## check style and types
 	$(BIN)/mypy
 
 bench: .venv/ready $(MINI)/val.json  ## run the benchmarks, each beside a named peer
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/[!_]*.py; do $(BIN)/python $$script || exit 1; done
 
 notebooks: .venv/ready $(MINI)/val.json  ## execute the notebooks
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks -o addopts=
