@@ -107,7 +107,8 @@ def _embed_all(
 ) -> None:
     limit, batch_size, num_workers = sizes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = teacher.to(device).eval()
+    # Channels last: on a CPU the mini CLIP's tower takes half the time so.
+    teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
     batches = DataLoader(
         pictures, batch_size=_IMAGES_AT_ONCE, num_workers=num_workers, collate_fn=list
     )
