@@ -129,5 +129,6 @@ def _call(name: str, arguments: list[str]) -> None:
     parser = ArgumentParser(prog=f"gridclip {name}", exit_on_error=False)
     parser.add_function_arguments(command, skip=options, as_group=False, as_positional=True)
     parser.add_function_arguments(command, skip=by_place, as_group=False, as_positional=False)
-    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    words = ["--jobs" if word == "-j" else word for word in arguments]  # as make calls it
+    settings = parser.instantiate_classes(parser.parse_args(words))
     command(**settings.as_dict())

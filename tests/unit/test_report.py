@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gridclip.dashboards.report import best_number, find_sweep, page_data, write_report
-from gridclip.dashboards.sweep_records import head_comment, log_tail, read_records
+from gridclip.dashboards.sweep_records import head_comment, read_records
 from gridclip.errors import InputError
 
 SWEEP = """# Does weight help, or does it not?
@@ -157,14 +157,6 @@ def test_examples_of_the_best_trial_are_inside_the_page(folder):
     scheme, _, content = shown["picture"].partition(",")
     assert scheme == "data:image/jpeg;base64"
     assert base64.b64decode(content) == (place / "pictures" / "1.jpg").read_bytes()
-
-
-def test_a_log_is_shown_as_the_terminal_had_it(tmp_path):
-    file = tmp_path / "log.txt"
-    file.write_bytes(b"first\n\n0%\r50%\r100%\n\x1b[1;31merror\x1b[0m: no memory\r\n")
-    assert log_tail(file, 3) == "first\n100%\nerror: no memory"
-    assert log_tail(file, 2) == "100%\nerror: no memory"
-    assert log_tail(tmp_path / "absent") == ""
 
 
 def test_the_question_is_the_comment_above_the_costs():

@@ -16,10 +16,10 @@ from gridclip.dashboards.sweep_records import (
     SweepRecords,
     TrialRecord,
     bare,
-    log_tail,
     read_records,
 )
 from gridclip.errors import InputError
+from gridclip.sweeps.logs import log_tail
 from gridclip.sweeps.section import Number
 from gridclip.sweeps.table import short_names, swept
 from gridclip.sweeps.trial import write_text
@@ -184,7 +184,7 @@ def _per_mille(value: Number | None) -> int | None:
 def _logs(trials: Sequence[TrialRecord]) -> dict[str, str]:
     """The last lines of those trials that did not finish, by number."""
     failed = [trial for trial in trials if trial.state == "failed"][:LOGS_SHOWN]
-    return {str(trial.number): log_tail(trial.folder / "log.txt") for trial in failed}
+    return {str(trial.number): log_tail(trial.folder / "log.txt", 20) for trial in failed}
 
 
 def _examples(trial: TrialRecord) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,6 @@ from gridclip.sweeps.section import Number
 from gridclip.sweeps.spec import SweepSpec, read_sweep
 
 FIGURES = ("AP", "APr", "APc", "APf", "AP50")
-TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves in a log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +127,6 @@ def head_comment(text: str) -> str:
             break
         lines.append(words)
     return " ".join(lines)
-
-
-def log_tail(file: Path, lines: int = 20) -> str:
-    """The last lines of a log, as a terminal would have left them, without their colours."""
-    try:
-        text = file.read_bytes().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    plain = TERMINAL_CODE.sub("", text[-200_000:])
-    # A progress bar redraws its line behind a carriage return; only its last state tells.
-    shown = [line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n")]
-    return "\n".join([line for line in shown if line.strip()][-lines:])
 
 
 def _trial_records(folder: Path) -> Iterator[dict[str, Any]]:

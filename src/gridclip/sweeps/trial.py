@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gridclip.errors import InputError
+from gridclip.sweeps.logs import log_tail
 from gridclip.sweeps.parameters import Point
 from gridclip.sweeps.section import Number
 
@@ -117,13 +118,7 @@ class Trial:
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines of its log."""
-        try:
-            text = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        # A progress bar redraws its line behind a carriage return; only its last state tells.
-        shown = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-        return "\n".join([line for line in shown if line.strip()][-lines:])
+        return log_tail(self.folder / "log.txt", lines)
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
