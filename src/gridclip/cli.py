@@ -111,7 +111,7 @@ def _detect(arguments: list[str]) -> None:
     parser = ArgumentParser(prog="gridclip detect", exit_on_error=False)
     parser.add_function_arguments(detect_command, skip={"images"}, as_positional=False)
     parser.add_argument("images", type=Path, nargs="+", help="Picture files.")
-    settings = parser.parse_args(arguments)
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
     detect_command(**settings.as_dict())
 
 

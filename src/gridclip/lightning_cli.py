@@ -1,5 +1,6 @@
 """Lightning's four verbs, fit, validate, test and predict, with a run folder around them."""
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -112,6 +113,18 @@ def build(argv: Sequence[str]) -> GridClipCLI:
     return run_lightning([*argv, "--trainer.logger=false"], run=False)
 
 
+def _try_whole_numbers_first() -> None:
+    """Read `--trainer.limit_val_batches=1` as one batch, whatever was imported before.
+
+    Python keeps one Optional[Union[float, int]] for both orders, the one it met first, and parsers
+    try the types in order. Where rich is imported before Lightning, a 1 would be 1.0, all batches.
+    """
+    annotations = inspect.unwrap(Trainer.__init__).__annotations__
+    for name, kind in annotations.items():
+        if kind == int | float | None:
+            annotations[name] = int | float | None
+
+
 def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipCLI:
     """Parse, build and, if asked, run; without arguments those of the process count.
 
@@ -119,6 +132,7 @@ def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipC
         ArgumentError: for an unknown key or a value of the wrong type, with the key's name.
         InputError: for what is wrong otherwise.
     """
+    _try_whole_numbers_first()
     with shared_run_dir():
         return GridClipCLI(
             DetectionSystem,

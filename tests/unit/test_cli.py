@@ -1,8 +1,14 @@
 import importlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from gridclip.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -28,3 +34,15 @@ def test_an_unknown_command_is_named_and_ends_with_status_2(capsys):
         main(["data", "mimi", "DIR"])
     assert ended.value.code == 2
     assert "'data mimi'" in capsys.readouterr().err
+
+
+def test_one_batch_stays_one_batch_where_rich_was_imported_before_lightning(tmp_path):
+    """Rich names the union of float and int, and typing keeps the order it met first."""
+    code = (
+        "import rich.console\n"
+        "from gridclip.lightning_cli import run_lightning\n"
+        f"row = ['--config={ROW}', '--run_dir={tmp_path}', '--trainer.limit_val_batches=1']\n"
+        "print(repr(run_lightning(row, run=False).config.trainer.limit_val_batches))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert said.stdout.splitlines()[-1] == "1", said.stderr
