@@ -37,7 +37,7 @@ mini-clip: .venv/ready  ## train the tiny CLIP again and record its zero-shot ac
 	$(BIN)/gridclip clip train
 
 test: .venv/ready  ## run the tests (under five minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-all: .venv/ready $(MINI)/val.json  ## run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
