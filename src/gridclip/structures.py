@@ -8,7 +8,7 @@ frame of the file.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -108,6 +108,29 @@ class ImageBatch(NamedTuple):
     vocabulary: Vocabulary
     records: list[Record]
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
+
+
+class ConceptBatch(NamedTuple):
+    """Images with what is said of them, by names or phrases, with boxes or without.
+
+    One form for all that hybrid training learns from (DetCLIPv2, section 3.1: image, boxes,
+    concepts). A batch holds one kind. `detection`: categories with boxes; `grounding`: phrases with
+    boxes, which are drawn loosely; `pairs`: captions and their phrases, without boxes.
+    """
+
+    kind: Literal["detection", "grounding", "pairs"]
+    images: Images
+    targets: list[Targets]  # labels are rows of the vocabulary; empty for pairs
+    # Concepts of all images of the batch, each string once, then negatives drawn from a dictionary.
+    vocabulary: Vocabulary
+    present: Bool[Tensor, "B K"]  # which concepts are said of which image
+    captions: tuple[str, ...]  # the caption drawn for each image; "" where it has none
+    records: list[Record]
+    # Concepts of which the image's boxes tell presence and absence; None: they do of every one.
+    verified: Bool[Tensor, "B K"] | None = None
+    regions: list[Float[Tensor, "R 4"]] | None = (
+        None  # proposals, xyxy, pixels of the resized image
+    )
 
 
 class Cells(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from gridclip.detectors.base import Detector
+from gridclip.detectors.base import Batch, Detector
 from gridclip.errors import InputError
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
@@ -78,20 +78,19 @@ class DetectionSystem(LightningModule):
                 fix="embed the images with this teacher, or name that one",
             )
 
-    def on_train_batch_start(self, batch: DetectionBatch | ImageBatch, index: int) -> None:
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Make chance within networks (dropout) one of the step, so that a resume repeats it."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = (seed, self.trainer.current_epoch, index, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
 
-    def training_step(self, batch: DetectionBatch | ImageBatch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         """Sum of the detector's losses, each logged under its name; by kind of batch."""
         losses = self.detector.losses(batch)
-        boxed = isinstance(batch, DetectionBatch)
-        if boxed:
+        if isinstance(batch, DetectionBatch):
             self.detector.trained_on = batch.vocabulary
         total = torch.stack([*losses.values()]).sum() + self._touch_all()
-        group = "train/" if boxed else "train/image_level/"
+        group = _group(batch)
         logged = {f"{group}{name}": loss for name, loss in losses.items()}
         self.log_dict(logged, batch_size=len(batch.records))
         self.log(f"{group}loss", total, prog_bar=True, batch_size=len(batch.records))
@@ -156,6 +155,13 @@ class DetectionSystem(LightningModule):
         """Refuse a checkpoint of another model, with what differs."""
         check_weights(self, checkpoint, "--ckpt_path")
         self.detector.trained_on = _trained_on(checkpoint)
+
+
+def _group(batch: Batch) -> str:
+    """Where the losses of a kind of batch stand among the logged values."""
+    if isinstance(batch, DetectionBatch):
+        return "train/"
+    return "train/image_level/" if isinstance(batch, ImageBatch) else f"train/{batch.kind}/"
 
 
 def compile_networks(detector: Detector) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gridclip.errors import InputError
 from gridclip.structures import (
+    ConceptBatch,
     DetectionBatch,
     Detections,
     ImageBatch,
@@ -13,6 +15,9 @@ from gridclip.structures import (
     Record,
     Vocabulary,
 )
+
+Batch = DetectionBatch | ImageBatch | ConceptBatch
+"""What a training step may be given."""
 
 
 class Detector(nn.Module, ABC):
@@ -29,7 +34,7 @@ class Detector(nn.Module, ABC):
         """Predict, in pixels of the resized images: a NamedTuple, of grid cells or of regions."""
 
     @abstractmethod
-    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted scalar losses to be summed; the keys are the names they are logged under.
 
         Raises:
@@ -49,3 +54,17 @@ class Detector(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Names the frozen networks that a checkpoint leaves out but its weights depend on."""
         return ""
+
+
+def unlearnable(detector: str, batch: Batch) -> InputError:
+    """What to tell when a detector is given a kind of batch from which it learns nothing."""
+    if isinstance(batch, ImageBatch):
+        problem, field = "images without boxes", "data.init_args.image_level"
+        return InputError(
+            f"{detector} learns nothing from {problem}", field=field, fix=f"leave {field} out"
+        )
+    return InputError(
+        f"{detector} learns nothing from concepts of several kinds of data",
+        field="data.class_path",
+        fix="use DetectionData, or a detector that is made for hybrid training",
+    )

@@ -13,12 +13,11 @@ from gridclip.clip.crops import SCALES, embed_crops
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
+from gridclip.detectors.base import Batch
 from gridclip.detectors.two_stage.regions import Proposals, RegionPredictions, TwoStageDetector
 from gridclip.errors import InputError
 from gridclip.structures import (
-    DetectionBatch,
     Detections,
-    ImageBatch,
     Images,
     Record,
     Vocabulary,
@@ -104,7 +103,7 @@ class CropAndClassify(TwoStageDetector):
         boxes = torch.cat([found.boxes for found in proposals])
         return RegionPredictions(proposals, boxes, None, torch.cat(embeddings))
 
-    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Refuse: nothing here is trained.
 
         Raises:

@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gridclip.assign import Assigner, Assignment
-from gridclip.boxes import boxes_from_distances, centreness, distances_from_boxes, grid_cells
+from gridclip.assign import Assigner
+from gridclip.boxes import boxes_from_distances, grid_cells
 from gridclip.candidates import best_pairs, promising
 from gridclip.clip.image import Pooled
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import Candidates, DecodeSettings, suppress
 from gridclip.detectors.alignment import check_residual, load_teacher, student_projection
-from gridclip.detectors.base import Detector
+from gridclip.detectors.base import Batch, Detector, unlearnable
+from gridclip.detectors.box_losses import box_losses
 from gridclip.detectors.folding import Folding, Names
 from gridclip.detectors.negatives import Negatives
 from gridclip.detectors.pseudo_label_loss import PseudoLabelLoss
@@ -29,8 +30,6 @@ from gridclip.errors import InputError
 from gridclip.focal import Cosines
 from gridclip.losses import (
     ImageDistance,
-    box_regression,
-    centreness_agreement,
     grid_alignment,
     image_alignment,
 )
@@ -135,17 +134,19 @@ class GridCLIP(Detector):
         """Scaled and shifted cosine of cells with names, not yet multiplied out."""
         return Cosines(embeddings, self.text(vocabulary), self.log_scale.exp(), self.bias)
 
-    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero.
 
         Of boxes: grid, box, centreness, and image. Of image-level batches: unboxed and pseudo.
 
         Raises:
-            InputError: at an image-level batch if neither of its weights is set.
+            InputError: at an image-level batch if neither of its weights is set; at concepts.
         """
         if isinstance(batch, ImageBatch):
             return self._image_level_losses(batch)
-        return self._detection_losses(batch)
+        if isinstance(batch, DetectionBatch):
+            return self._detection_losses(batch)
+        raise unlearnable("GridCLIP", batch)
 
     @torch.no_grad()
     def detect(
@@ -198,7 +199,7 @@ class GridCLIP(Detector):
     def _detection_losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
         predictions = self(batch.images, batch.vocabulary)
         assigned = self.assigner(predictions.cells, batch.targets)
-        losses = self._box_losses(predictions, assigned)
+        losses = box_losses(predictions, assigned, self.weights.box, self.weights.centreness)
         if self.weights.grid:
             losses["grid"] = self.weights.grid * grid_alignment(
                 self.cosines(predictions.embeddings, batch.vocabulary),
@@ -240,20 +241,6 @@ class GridCLIP(Detector):
         assert self.teacher is not None  # loaded where a weight asks for it
         truth = self.teacher(batch.images) if batch.teacher is None else batch.teacher
         return image_alignment(student, truth, distance=self.image_distance)
-
-    def _box_losses(self, predictions: Predictions, assigned: Assignment) -> dict[str, Tensor]:
-        positive, weights = assigned.positive.flatten(), self.weights
-        boxes, centres = assigned.boxes, predictions.cells.centres
-        truth = centreness(distances_from_boxes(centres.expand(len(boxes), -1, -1), boxes))
-        truth = truth.flatten() * positive
-        losses = {}
-        if weights.box:
-            gap = box_regression(predictions.boxes.flatten(0, 1), boxes.flatten(0, 1), truth)
-            losses["box"] = weights.box * gap
-        if weights.centreness:
-            gap = centreness_agreement(predictions.centreness.flatten(), truth, positive)
-            losses["centreness"] = weights.centreness * gap
-        return losses
 
     def _pool(self, images: Images, maps: list[Tensor], aligned: bool) -> Pooled | None:
         """The backbone's own embeddings, where something reads them."""

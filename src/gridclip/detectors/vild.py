@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
+from gridclip.detectors.base import Batch, unlearnable
 from gridclip.detectors.two_stage.classifier import TextClassifier, geometric_mean
 from gridclip.detectors.two_stage.distillation import find_regions
 from gridclip.detectors.two_stage.losses import (
@@ -37,7 +38,6 @@ from gridclip.networks.backbone import Backbone
 from gridclip.structures import (
     DetectionBatch,
     Detections,
-    ImageBatch,
     Images,
     Record,
     RegionTargets,
@@ -154,19 +154,15 @@ class ViLD(TwoStageDetector):
         objectness = torch.cat([found.scores for found in proposals])
         return (seen * objectness[:, None]).sqrt()
 
-    def losses(self, batch: DetectionBatch | ImageBatch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero.
 
         Raises:
-            InputError: at an image-level batch; or if CLIP's view of regions is neither stored nor
-                is there a teacher that could look.
+            InputError: at another batch than one of boxes; or if CLIP's view of regions is neither
+                stored nor is there a teacher that could look.
         """
-        if isinstance(batch, ImageBatch):
-            raise InputError(
-                "ViLD learns nothing from images without boxes",
-                field="data.init_args.image_level",
-                fix="leave the image-level data out",
-            )
+        if not isinstance(batch, DetectionBatch):
+            raise unlearnable("ViLD", batch)
         levels = self.pyramid(self.backbone(batch.images))
         learns = self.weights.objectness > 0 or self.weights.anchor > 0
         truth = batch.targets if learns else None
