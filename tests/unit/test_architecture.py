@@ -10,11 +10,22 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"errors", "structures", "pixels", "boxes", "caches", "records", "lists", "names"},
+    {
+        "errors",
+        "structures",
+        "pixels",
+        "boxes",
+        "caches",
+        "records",
+        "lists",
+        "names",
+        "gathering",
+    },
     {
         "assign",
         "focal",
         "losses",
+        "suppression",
         "decode",
         "candidates",
         "data",
@@ -27,7 +38,7 @@ LAYERS = [
     {"system"},
     {"runs", "dashboards"},
     {"trained", "lightning_cli"},
-    {"proposing"},
+    {"proposing", "classifying"},
     {"cli", "__main__", "__init__"},
 ]
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
