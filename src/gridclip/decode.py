@@ -1,15 +1,16 @@
 """From predictions of grid cells to detections in pixels of the original image."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image, nms
+from torchvision.ops import clip_boxes_to_image
 
 from gridclip.errors import InputError
 from gridclip.structures import Detections, Record
+from gridclip.suppression import hard_nms, soft_nms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,10 @@ class DecodeSettings:
             the most promising cells are scored (`candidates.promising`), so that the cost of a
             large vocabulary is bounded; the default scores a picture of 800 × 1333 exactly with
             up to 3000 names.
+        suppression: `hard` drops what overlaps a better box of the same name by more than
+            `nms_iou`; `soft` lowers its score instead, by the overlap (Gaussian soft-NMS).
+        sigma: Of soft suppression: the larger, the milder.
+        least: Of soft suppression: a box falls out when its score has fallen to this.
     """
 
     candidates: int = 2000
@@ -35,9 +40,12 @@ class DecodeSettings:
     nms_iou: float = 0.6
     limit: int = 300
     pairs: int = 2**26
+    suppression: Literal["hard", "soft"] = "hard"
+    sigma: float = 0.5
+    least: float = 0.001
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "nms_iou"):
+        for name in ("threshold", "nms_iou", "least"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(
                     f"{getattr(self, name)} is outside [0, 1]", field=name, fix="give a fraction"
@@ -47,6 +55,8 @@ class DecodeSettings:
                 raise InputError(
                     f"{getattr(self, name)} keeps nothing", field=name, fix="give 1 or more"
                 )
+        if not self.sigma > 0:
+            raise InputError(f"{self.sigma} is refused", field="sigma", fix="give a number above 0")
 
 
 class Candidates(NamedTuple):
@@ -89,18 +99,17 @@ def suppress(
     """Per-name suppression of candidates; arguments as in `decode`."""
     height, width = size.tolist()
     kept = clip_boxes_to_image(boxes[found.cells], (height, width))
-    order = _suppress(kept, found, settings.nms_iou)[: settings.limit]
+    order, scores = _suppress(kept, found, settings)
     scale = torch.tensor([record.width / width, record.height / height], device=boxes.device)
-    return Detections(kept[order] * scale.repeat(2), found.scores[order], found.labels[order])
+    return Detections(kept[order] * scale.repeat(2), scores, found.labels[order])
 
 
-def _suppress(boxes: Float[Tensor, "C 4"], found: Candidates, iou: float) -> Int[Tensor, "kept"]:
-    """All names in one call: each name's boxes are moved to a place of their own.
-
-    In double precision, so that boxes that far away are still as exact as they were.
-    """
-    if not len(boxes):
-        return found.cells
-    names = found.labels.unique(return_inverse=True)[1]
-    apart = boxes.double() + (names * (boxes.max() + 1))[:, None]
-    return nms(apart, found.scores.double(), iou)
+def _suppress(
+    boxes: Float[Tensor, "C 4"], found: Candidates, settings: DecodeSettings
+) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"]]:
+    """Rows of what is left and its scores, best first."""
+    if settings.suppression == "soft":
+        sigma, least, limit = settings.sigma, settings.least, settings.limit
+        return soft_nms(boxes, found.scores, found.labels, sigma=sigma, least=least, limit=limit)
+    order = hard_nms(boxes, found.scores, found.labels, settings.nms_iou)[: settings.limit]
+    return order, found.scores[order]

@@ -1,0 +1,83 @@
+"""Suppression of boxes that show what a better box shows; each name by itself."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import box_area, nms
+
+
+def hard_nms(
+    boxes: Float[Tensor, "C 4"], scores: Float[Tensor, "C"], labels: Int[Tensor, "C"], iou: float
+) -> Int[Tensor, "kept"]:
+    """Rows of the boxes that no better one of their name overlaps by more than `iou`, best first.
+
+    All names in one call: each name's boxes are moved to a place of their own. In double precision,
+    so that boxes that far away are still as exact as they were.
+    """
+    if not len(boxes):
+        return labels
+    names = labels.unique(return_inverse=True)[1]
+    apart = boxes.double() + (names * (boxes.max() + 1))[:, None]
+    return nms(apart, scores.double(), iou)
+
+
+def soft_nms(
+    boxes: Float[Tensor, "C 4"],
+    scores: Float[Tensor, "C"],
+    labels: Int[Tensor, "C"],
+    *,
+    sigma: float,
+    least: float,
+    limit: int,
+) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"]]:
+    """Gaussian soft-NMS (1704.04503): a better box of the name lowers a score, by its overlap.
+
+    One box after the other, the best that is left, lowers all others of its name by
+    exp(-IoU² / sigma). Names do not meet, so all of them take a turn at once: as many turns as the
+    largest name has boxes, and never more than `limit`, since a name's later boxes score lower.
+
+    Args:
+        boxes: xyxy.
+        scores: At least 0.
+        labels: A number for each name.
+        sigma: The larger, the milder.
+        least: Boxes fall out when their score has fallen to this.
+        limit: At most so many are kept.
+
+    Returns:
+        Rows of the boxes that are kept and their lowered scores, best first.
+    """
+    group = labels.unique(return_inverse=True)[1]
+    sizes = group.bincount(minlength=1)
+    left = torch.where(scores > least, scores, 0)
+    rows, final = [labels[:0]], [scores[:0]]
+    for _ in range(min(limit, int(sizes.max()))):
+        best = _best_of_each(left, group, len(sizes))
+        chosen = best[best < len(left)]
+        if not len(chosen):
+            break
+        rows.append(chosen)
+        final.append(left[chosen])
+        better = boxes[best.clamp(max=len(left) - 1)[group]]  # whatever, where a name has none left
+        left = left * (-_overlap(boxes, better).square() / sigma).exp()
+        left[chosen] = 0
+        left = torch.where(left > least, left, 0)
+    found, order = torch.cat(final).sort(descending=True, stable=True)
+    return torch.cat(rows)[order[:limit]], found[:limit]
+
+
+def _best_of_each(
+    scores: Float[Tensor, "C"], group: Int[Tensor, "C"], groups: int
+) -> Int[Tensor, "G"]:
+    """Row of each group's best score, the first of equals; C where a group has none above 0."""
+    highest = scores.new_zeros(groups).scatter_reduce(0, group, scores, "amax")
+    leads = (scores > 0) & (scores == highest[group])
+    rows = torch.where(leads, torch.arange(len(scores), device=scores.device), len(scores))
+    return torch.full_like(highest, len(scores)).long().scatter_reduce(0, group, rows, "amin")
+
+
+def _overlap(some: Float[Tensor, "C 4"], others: Float[Tensor, "C 4"]) -> Float[Tensor, "C"]:
+    """IoU of each box with its partner."""
+    low, high = torch.maximum(some, others)[:, :2], torch.minimum(some, others)[:, 2:]
+    shared = (high - low).clamp(min=0).prod(1)
+    return shared / (box_area(some) + box_area(others) - shared).clamp(min=1e-9)
