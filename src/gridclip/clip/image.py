@@ -83,6 +83,28 @@ class AttentionPool(nn.Module):
         grid = self.project(values[:, 1:]).transpose(1, 2).unflatten(2, (height, width))
         return Pooled(image, grid)
 
+    def image(self, features: Float[Tensor, "P C H W"]) -> Float[Tensor, "P E"]:
+        """The picture's vector alone, of maps without padding: `forward(...).image`, faster.
+
+        One token asks, so neither keys nor values of the others are made: the question is moved
+        before the key's matrix, the answer before the value's. It is the same product of matrices.
+        """
+        height, width = features.shape[-2:]
+        cells = features.flatten(2).transpose(1, 2)
+        tokens = torch.cat([cells.mean(1, keepdim=True), cells], dim=1)
+        tokens = tokens + self._positions(height, width)
+        query = self.query(tokens[:, 0]).unflatten(1, (self.heads, -1))
+        key, value, key_bias = (
+            part.unflatten(0, (self.heads, -1))
+            for part in (self.key.weight, self.value.weight, self.key.bias)
+        )
+        asked = torch.einsum("phc,hcw->phw", query, key)
+        bias = torch.einsum("phc,hc->ph", query, key_bias)
+        logits = (asked @ tokens.mT + bias[..., None]) * query.shape[-1] ** -0.5
+        seen = logits.softmax(-1) @ tokens
+        told = torch.einsum("phw,hcw->phc", seen, value).flatten(1) + self.value.bias
+        return self.project(told)
+
     def _split(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B heads L c"]:
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 

@@ -68,20 +68,8 @@ class ClipResNet(Backbone):
         self, clip: ClipModel, freeze_norm: bool = True, finest: Literal[4, 8] = 8
     ) -> None:
         super().__init__()
-        model = clip.create()
-        tower: Any = model.visual
-        if not (hasattr(tower, "layer4") and hasattr(tower, "attnpool")):
-            raise InputError(
-                f"the image tower of {clip.name} is a {type(tower).__name__}, not a CLIP ResNet",
-                field="backbone.clip.name",
-                fix="use RN50, RN101, RN50x4 …, gridclip-mini, or TimmBackbone for other networks",
-            )
-        scale = pixel_scale(model)
-        self.norm = PixelNorm(scale.mean, scale.std)
+        self.tower, self.pool, self.norm = convolutional_tower(clip)
         self.freeze_norm = freeze_norm
-        self.pool = AttentionPool.from_open_clip(tower.attnpool)
-        tower.attnpool = None
-        self.tower = tower
         width = self.pool.query.in_features
         self.indices = [1, 2, 3, 4] if finest == 4 else [2, 3, 4]
         self.channels = tuple(width // 2 ** (4 - index) for index in self.indices)
@@ -141,6 +129,25 @@ class TimmBackbone(Backbone):
             pixels, indices=self.indices, intermediates_only=True
         )
         return answer
+
+
+def convolutional_tower(clip: ClipModel) -> tuple[Any, AttentionPool, PixelNorm]:
+    """The image tower of an open_clip model up to layer4, its attention pool, and its pixels.
+
+    Raises:
+        InputError: if the tower is no CLIP ResNet.
+    """
+    model = clip.create()
+    tower: Any = model.visual
+    if not (hasattr(tower, "layer4") and hasattr(tower, "attnpool")):
+        raise InputError(
+            f"the image tower of {clip.name} is a {type(tower).__name__}, not a CLIP ResNet",
+            field="backbone.clip.name",
+            fix="use RN50, RN101, RN50x4 …, gridclip-mini, or TimmBackbone for other networks",
+        )
+    pool, scale = AttentionPool.from_open_clip(tower.attnpool), pixel_scale(model)
+    tower.attnpool = None
+    return tower, pool, PixelNorm(scale.mean, scale.std)
 
 
 def _inside(images: Images, features: Float[Tensor, "B C h w"]) -> Bool[Tensor, "B h w"]:
