@@ -133,7 +133,7 @@ class DetectionSystem(LightningModule):
         momentum go on), so the number of processes changes nothing.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
-        if getattr(data, "image_level", None) is None:
+        if not getattr(data, "mixed", False):
             return 0.0
         trained = [weight.sum() for weight in self.parameters() if weight.requires_grad]
         return 0.0 * torch.stack(trained).sum()

@@ -1,12 +1,14 @@
 from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gridclip.data.sampling import MixedSampler, Pool, Position, Share, image_level_before
+from gridclip.data.sampling import MixedSampler, Pool, Position, Share, batches_before
 
 SHAPES = {"wide": (30, 40), "tall": (40, 30), "square": (30, 30)}
 
@@ -17,12 +19,18 @@ def pool(count, batch_size=2, repeats=None, seed=0):
     return Pool(sizes, batch_size, None if repeats is None else np.asarray(repeats, dtype=float))
 
 
-def epoch(number, *pools, processes=1, first=0, **settings):
+def mixed(*pools, ratio=1.0):
+    """Pools by kind; the ratio is that of all but the first."""
+    rest = (each._replace(ratio=ratio) for each in pools[1:])
+    return dict(zip(("detection", "image_level", "pairs"), (*pools[:1], *rest), strict=False))
+
+
+def epoch(number, *pools, processes=1, first=0, ratio=1.0, **settings):
     """The batches of one epoch, of every process."""
     return [
         list(
             MixedSampler(
-                *pools,
+                mixed(*pools, ratio=ratio),
                 share=Share(processes, rank),
                 position=lambda: Position(number, first),
                 **settings,
@@ -36,6 +44,7 @@ def rows(batches, source="detection"):
     return [draw.row for batch in batches for draw in batch if draw.source == source]
 
 
+@hypothesis_settings(deadline=None)
 @given(
     count=st.integers(1, 60),
     batch_size=st.integers(1, 5),
@@ -46,7 +55,7 @@ def test_every_image_has_its_turn_and_every_process_as_many_batches(
     count, batch_size, processes, number
 ):
     shares = epoch(number, pool(count, batch_size), processes=processes)
-    sampler = MixedSampler(pool(count, batch_size), share=Share(processes, 0))
+    sampler = MixedSampler(mixed(pool(count, batch_size)), share=Share(processes, 0))
     assert {len(batches) for batches in shares} == {len(sampler)}
     assert {tuple(map(len, batches)) for batches in shares} == {tuple(map(len, shares[0]))}
     drawn = Counter(row for batches in shares for row in rows(batches))
@@ -89,9 +98,10 @@ def test_from_any_step_on_the_rest_of_the_epoch_is_the_same(processes):
             assert rest == [batches[first:] for batches in whole]
 
 
+@hypothesis_settings(deadline=None)
 @given(st.floats(0.01, 4), st.integers(1, 50))
 def test_kinds_are_spread_as_evenly_as_can_be(ratio, count):
-    sampler = MixedSampler(pool(count, 1), pool(5, 1), ratio=ratio)
+    sampler = MixedSampler(mixed(pool(count, 1), pool(5, 1), ratio=ratio))
     kinds = [batch[0].source for batch in sampler]
     assert all(len({draw.source for draw in batch}) == 1 for batch in sampler)
     assert kinds.count("detection") == count
@@ -100,7 +110,39 @@ def test_kinds_are_spread_as_evenly_as_can_be(ratio, count):
     for step in range(len(kinds) + 1):
         before = kinds[:step].count("image_level")
         assert abs(before - share * step) < 1
-        assert before == image_level_before(step, count, kinds.count("image_level"))
+        assert [step - before, before] == batches_before(step, [count, len(kinds) - count])
+
+
+@hypothesis_settings(deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_any_number_of_kinds_is_spread_evenly_and_comes_as_often_as_asked(counts):
+    """Against walking through the steps: each is of one kind, none lags by two of its batches."""
+    steps = [batches_before(step, counts) for step in range(sum(counts) + 1)]
+    assert steps[0] == [0] * len(counts)
+    assert steps[-1] == counts
+    for before, after in pairwise(steps):
+        assert sorted(np.subtract(after, before)) == [0] * (len(counts) - 1) + [1]
+    for step, before in enumerate(steps):
+        fair = np.array(counts) * step / sum(counts)
+        assert abs(np.subtract(before, fair)).max() < len(counts)
+
+
+def test_ratios_are_of_the_batches_and_relative_to_each_other():
+    pools = {
+        "detection": pool(20, 2)._replace(ratio=2.0),
+        "grounding": pool(7, 4)._replace(ratio=1.0),
+        "pairs": pool(90, 3)._replace(ratio=3.0),
+    }
+    kinds = Counter(batch[0].source for batch in MixedSampler(pools))
+    assert kinds == {"detection": 10, "grounding": 5, "pairs": 15}
+    sizes = {(batch[0].source, len(batch)) for batch in MixedSampler(pools)}
+    assert sizes == {("detection", 2), ("grounding", 4), ("grounding", 3), ("pairs", 3)}
+
+
+def test_a_kind_sees_its_images_in_the_same_order_whatever_is_mixed_in():
+    alone = epoch(0, pool(9))[0]
+    mixed_in = [batch for batch in epoch(0, pool(9), pool(5))[0] if batch[0].source == "detection"]
+    assert mixed_in == alone
 
 
 def test_at_each_step_every_process_has_the_same_kind():
@@ -127,11 +169,6 @@ def test_image_level_images_go_on_through_epochs_each_once_a_pass():
         assert sorted(draw.row for draw in turn) == list(range(16))
         assert {draw.epoch for draw in turn} == {start // 16}
     assert [draw.row for draw in draws[:16]] != [draw.row for draw in draws[16:32]]
-
-
-def test_a_ratio_of_zero_leaves_image_level_images_out():
-    with_none, alone = epoch(0, pool(9), pool(5), ratio=0.0), epoch(0, pool(9))
-    assert with_none == alone
 
 
 def test_repeats_give_each_image_its_turns():

@@ -15,8 +15,8 @@ from gridclip.clip.stored.regions import StoredRegions
 from gridclip.data.annotations.columns import Annotations, Ragged
 from gridclip.data.collate import Sample
 from gridclip.data.pictures import read_picture, require_size
-from gridclip.data.rare_split import image_counts
-from gridclip.data.sampling import Draw
+from gridclip.data.rare_split import image_counts, repeat_factors
+from gridclip.data.sampling import Draw, Pool
 from gridclip.data.transforms import Transform
 from gridclip.data.views import Example, to_tensor, wholly_inside
 from gridclip.data.vocabulary import LabelMap
@@ -80,6 +80,14 @@ class DetectionDataset(Dataset[Sample]):
         """Share of the images of the file that show each name."""
         counts = image_counts(self.labels, len(self.vocabulary))
         return torch.tensor(counts / len(self.annotations.image_ids), dtype=torch.float32)
+
+    def pool(self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0) -> Pool:
+        """What a sampler draws from, images with seldom names more often if the threshold asks."""
+        repeats = None
+        if repeat_threshold:
+            names = len(self.vocabulary)
+            repeats = repeat_factors(self.labels, names, repeat_threshold)[self.images]
+        return Pool(self.sizes, batch_size, repeats, ratio)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -10,9 +10,9 @@ from gridclip.data.collate import Collate, CollateImages
 from gridclip.data.dataset import DetectionDataset
 from gridclip.data.sampling import Draw, MixedSampler
 from gridclip.data.unboxed.image_level import ImageLevelSource
-from gridclip.structures import DetectionBatch, ImageBatch
+from gridclip.structures import ConceptBatch, DetectionBatch, ImageBatch
 
-Batch = DetectionBatch | ImageBatch
+Batch = DetectionBatch | ImageBatch | ConceptBatch
 Whole = TypeVar("Whole")
 
 
@@ -48,12 +48,12 @@ class TrainingLoader(DataLoader[Batch]):
     """Loads the batches that a sampler draws.
 
     Args:
-        batches: What to load from.
+        batches: Whole batches by their draws.
         sampler: What to load.
         num_workers: Loading processes; 0 loads in this one.
     """
 
-    def __init__(self, batches: Batches, sampler: MixedSampler, num_workers: int) -> None:
+    def __init__(self, batches: Dataset[Batch], sampler: MixedSampler, num_workers: int) -> None:
         super().__init__(
             batches,
             batch_size=None,  # the sampler draws whole batches

@@ -1,28 +1,22 @@
 """An LVIS- or COCO-form data set, from its folder to batches."""
 
-import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gridclip.clip.stored.embeddings import StoredEmbeddings
 from gridclip.clip.stored.regions import StoredRegions
-from gridclip.data.annotations.columns import Annotations
 from gridclip.data.annotations.faults import Faults
-from gridclip.data.annotations.lvis import read_annotations
-from gridclip.data.collate import Collate, Sample
 from gridclip.data.dataset import Beside, DetectionDataset
-from gridclip.data.loading import Batches, TrainingLoader, start_worker
+from gridclip.data.evaluated import Evaluated, EvaluatedData, read_folder, require_at_least
+from gridclip.data.loading import Batches, TrainingLoader
 from gridclip.data.pictures import HEADERS_READ, check_pictures
-from gridclip.data.rare_split import repeat_factors, verified_names
-from gridclip.data.resume import fingerprint, position, require_same
-from gridclip.data.sampling import ALONE, MixedSampler, Pool, Share
-from gridclip.data.transforms import Augmentation, EvaluationTransform, Resize, TrainingTransform
+from gridclip.data.rare_split import verified_names
+from gridclip.data.resume import fingerprint, position
+from gridclip.data.sampling import ALONE, Kind, MixedSampler, Pool, Share
+from gridclip.data.transforms import Augmentation, Resize, TrainingTransform
 from gridclip.data.unboxed.image_level import ImageLevelSource
 from gridclip.data.vocabulary import RareSplit, label_map
 from gridclip.errors import InputError
@@ -32,7 +26,7 @@ _VAL_RESIZE = Resize(shortest=(800,), longest=1333)
 _AUGMENTATION = Augmentation()
 
 
-class DetectionData(lightning.LightningDataModule):
+class DetectionData(EvaluatedData):
     """Boxes for training and evaluation.
 
     Training uses the names that `rare_split` leaves; evaluation always uses every name of the
@@ -96,20 +90,16 @@ class DetectionData(lightning.LightningDataModule):
         pad_to: int = 32,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        _require_at_least(1, batch_size=batch_size, val_batch_size=val_batch_size, pad_to=pad_to)
-        _require_at_least(1, image_level_batch_size=image_level_batch_size)
-        _require_at_least(0, num_workers=num_workers, seed=seed)
-        _require_at_least(0, image_level_ratio=image_level_ratio, repeat_threshold=repeat_threshold)
-        self.root = Path(root)
-        self.train_annotations = self.root / train
-        self.val_annotations = self.root / val
-        self.images = self.root / images
-        self.val_folder = val_folder
+        require_at_least(1, batch_size=batch_size, image_level_batch_size=image_level_batch_size)
+        require_at_least(0, seed=seed)
+        require_at_least(0, image_level_ratio=image_level_ratio, repeat_threshold=repeat_threshold)
+        folder, pictures = Path(root), Path(root) / images
+        evaluated = Evaluated(folder / val, pictures, val_folder, val_batch_size, val_resize)
+        super().__init__(evaluated, num_workers, pad_to)
+        self.train_annotations, self.images = folder / train, pictures
         self.rare_split: RareSplit = rare_split
         self.keep_empty, self.faults = keep_empty, faults
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.num_workers, self.pad_to, self.seed = num_workers, pad_to, seed
+        self.batch_size, self.seed = batch_size, seed
         self.repeat_threshold, self.verified = repeat_threshold, verified
         self.embeddings = None if embeddings is None else _stored(embeddings, augmentation)
         self.regions_file = regions
@@ -119,7 +109,6 @@ class DetectionData(lightning.LightningDataModule):
         self.image_level_ratio = image_level_ratio
         self.image_level_batch_size = image_level_batch_size
         self.resize, self.augmentation = resize, augmentation
-        self.val_transform = EvaluationTransform(val_resize)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check what the stage needs.
@@ -137,7 +126,7 @@ class DetectionData(lightning.LightningDataModule):
     @cached_property
     def train_set(self) -> DetectionDataset:
         """The training images, augmented, with the boxes of the training vocabulary."""
-        annotations = self._read(self.train_annotations, self.faults)
+        annotations = read_folder(self.train_annotations, self.faults)
         labels = label_map(annotations, self.rare_split)
         dataset = DetectionDataset(
             annotations,
@@ -166,17 +155,10 @@ class DetectionData(lightning.LightningDataModule):
         """Embedded proposals, opened."""
         return None if self.regions_file is None else StoredRegions(self.regions_file)
 
-    @cached_property
-    def val_set(self) -> DetectionDataset:
-        """The evaluation images, with the boxes of every name."""
-        annotations = self._read(self.val_annotations, folder=self.val_folder)
-        labels = label_map(annotations, "all")
-        return DetectionDataset(annotations, self.images, labels, self.val_transform)
-
     @property
-    def category_ids(self) -> Tensor:
-        """Id in the evaluation file for each row of the evaluation vocabulary, int64, K."""
-        return torch.tensor([category.id for category in self.val_set.annotations.categories])
+    def mixed(self) -> bool:
+        """Whether images without boxes are mixed in."""
+        return self.image_level is not None
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches drawn by (seed, epoch, step), in every process its share.
@@ -186,12 +168,9 @@ class DetectionData(lightning.LightningDataModule):
         """
         trainer = self.trainer
         if getattr(trainer, "overfit_batches", 0):  # the same few, in order
-            return self._loader(self.train_set, self.batch_size)
-        detection, image_level = self._pools()
+            return self.in_order(self.train_set, self.batch_size)
         sampler = MixedSampler(
-            detection,
-            image_level,
-            ratio=self.image_level_ratio,
+            self._pools(),
             seed=self.seed,
             share=Share(trainer.world_size, trainer.global_rank) if trainer else ALONE,
             position=(lambda: position(trainer)) if trainer else None,
@@ -199,49 +178,17 @@ class DetectionData(lightning.LightningDataModule):
         batches = Batches(self.train_set, self.image_level, self.pad_to)
         return TrainingLoader(batches, sampler, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """In the order of the file; Lightning shares it out among processes."""
-        return self._loader(self.val_set, self.val_batch_size)
-
-    test_dataloader = val_dataloader
-    predict_dataloader = val_dataloader
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must find again, so that its training goes on as it would have."""
-        mixed = self.image_level is not None
         return {
             "processes": self.trainer.world_size if self.trainer else 1,
             "batch_size": self.batch_size,
             "seed": self.seed,
             "repeat_threshold": self.repeat_threshold,
-            "image_level_ratio": self.image_level_ratio if mixed else 0.0,
-            "image_level_batch_size": self.image_level_batch_size if mixed else 0,
+            "image_level_ratio": self.image_level_ratio if self.mixed else 0.0,
+            "image_level_batch_size": self.image_level_batch_size if self.mixed else 0,
             "training images": fingerprint(self.train_set, self.image_level),
         }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with a training in another way than it began.
-
-        Raises:
-            InputError: naming what differs, before any step.
-        """
-        if self.trainer and self.trainer.state.fn == "fit":
-            require_same(state_dict, self.state_dict())
-
-    def _read(
-        self, file: Path, faults: Faults = "refuse", folder: str | None = None
-    ) -> Annotations:
-        if not file.is_file():
-            draw = f"gridclip data mini {self.root}"
-            other = "set data.root to the folder that holds it"
-            raise InputError(
-                "the annotation file does not exist",
-                fix=f"draw it: {draw}"
-                if self.root.name == "mini"
-                else f"{other}, or draw the mini data set: gridclip data mini data/mini",
-                file=file,
-            )
-        return read_annotations(file, faults, folder)
 
     def _check_stored(self) -> None:
         paths = self.train_set.annotations.paths[self.train_set.images].tolist()
@@ -250,27 +197,14 @@ class DetectionData(lightning.LightningDataModule):
                 # Asking for the length of every file takes minutes on a network disk.
                 stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
 
-    def _pools(self) -> tuple[Pool, Pool | None]:
-        data, source = self.train_set, self.image_level
-        repeats = None
-        if self.repeat_threshold:
-            names = len(data.vocabulary)
-            repeats = repeat_factors(data.labels, names, self.repeat_threshold)[data.images]
-        detection = Pool(data.sizes, self.batch_size, repeats)
-        if source is None:
-            return detection, None
-        return detection, Pool(source.sizes, self.image_level_batch_size)
-
-    def _loader(self, dataset: DetectionDataset, batch_size: int) -> DataLoader[Sample]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            collate_fn=Collate(dataset.vocabulary, self.pad_to),
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=start_worker,
-            persistent_workers=self.num_workers > 0,
-        )
+    def _pools(self) -> dict[Kind, Pool]:
+        pools: dict[Kind, Pool] = {
+            "detection": self.train_set.pool(self.batch_size, self.repeat_threshold)
+        }
+        if self.image_level is not None:
+            sizes, ratio = self.image_level.sizes, self.image_level_ratio
+            pools["image_level"] = Pool(sizes, self.image_level_batch_size, ratio=ratio)
+        return pools
 
 
 def _stored(file: str, augmentation: Augmentation) -> StoredEmbeddings:
@@ -292,9 +226,3 @@ def _uncacheable(changed: list[str], field: str) -> InputError:
         field=field,
         fix=f"turn that off, or leave {field} out, and the teacher sees each view itself",
     )
-
-
-def _require_at_least(least: int, **values: float | int) -> None:
-    for field, value in values.items():
-        if not least <= value < math.inf:
-            raise InputError(f"{value} is below {least}", fix=f"give {least} or more", field=field)

@@ -1,9 +1,11 @@
 """Going on with a training: from where, and only as it began."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from lightning import Trainer
 
 from gridclip.data.dataset import DetectionDataset
@@ -22,7 +24,7 @@ def position(trainer: Trainer) -> Position:
     return Position(trainer.current_epoch, done)
 
 
-def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None) -> str:
+def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None = None) -> str:
     """Name what is trained on by its content: images, boxes, labels, vocabularies."""
     annotations = dataset.annotations
     columns = [annotations.image_ids, dataset.images, dataset.sizes]
@@ -31,10 +33,15 @@ def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None) -> s
     if source is not None:
         columns.append(source.sizes)
         names += source.vocabulary.names
-    digest = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
+    return f"{len(dataset)} ({digest(names, columns)})"
+
+
+def digest(names: Iterable[str], columns: Iterable[Shaped[np.ndarray, "..."]]) -> str:
+    """Give a short name for texts and arrays; it changes with any of them."""
+    found = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
     for column in columns:
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return f"{len(dataset)} ({digest.hexdigest()})"
+        found.update(np.ascontiguousarray(column).tobytes())
+    return found.hexdigest()
 
 
 def require_same(before: dict[str, Any], now: dict[str, Any]) -> None:

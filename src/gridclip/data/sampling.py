@@ -5,21 +5,24 @@ its step, so a training that died goes on exactly where the trainer's own counte
 any number of workers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch.utils.data import Dataset, DistributedSampler
 
-Kind = Literal["detection", "image_level"]
+Kind = Literal["detection", "image_level", "grounding", "pairs"]
+
+# What sets the orders of the kinds apart; numbers that never change, or resumed trainings would.
+_CHANCE: dict[Kind, int] = {"detection": 0, "image_level": 1, "grounding": 2, "pairs": 3}
 
 
 class Draw(NamedTuple):
     """One turn of one image. The epoch travels with it, because workers live through epochs."""
 
     row: int
-    epoch: int  # of image-level images: how many times all of them had their turn before
+    epoch: int  # how many times all images of this kind had their turn before
     turn: int = 0  # of an image that is drawn several times in its epoch
     source: Kind = "detection"
 
@@ -47,6 +50,7 @@ class Pool(NamedTuple):
     sizes: Int[np.ndarray, "I 2"]  # height and width; only which is longer counts
     batch_size: int  # of one process
     repeats: Float[np.ndarray, "I"] | None = None  # turns of each image in an epoch, on average
+    ratio: float = 1.0  # of its batches to those of other pools
 
 
 class Order(NamedTuple):
@@ -86,31 +90,35 @@ def count_batches(pool: Pool, share: Share) -> int:
     return -(-draws // (pool.batch_size * share.processes))
 
 
-def image_level_before(step: int, detection: int, image_level: int) -> int:
-    """How many of the first `step` batches are image-level, spread evenly (error diffusion).
+def batches_before(step: int, counts: Sequence[int]) -> list[int]:
+    """How many of the first `step` batches are of each kind, spread evenly (error diffusion).
+
+    The last kind is spread among all batches, the one before it among those that are left, and so
+    on; the first kind has the rest.
 
     Args:
-        step: Batches of both kinds.
-        detection: Detection batches of an epoch.
-        image_level: Image-level batches of an epoch.
+        step: Batches of all kinds.
+        counts: Batches of each kind in an epoch, some of the first kind at least.
     """
-    return step * image_level // (detection + image_level)
+    before = [0] * len(counts)
+    for kind in reversed(range(len(counts))):
+        before[kind] = step * counts[kind] // sum(counts[: kind + 1])
+        step -= before[kind]
+    return before
 
 
 class MixedSampler(DistributedSampler[list[Draw]]):
-    """Draws whole batches of detection images and, mixed in, of image-level images.
+    """Draws whole batches of one kind of image, of several kinds in turn.
 
-    An epoch is one pass over the detection images. Image-level batches go through their own images
-    at their own pace, as many passes as it takes, and the next epoch goes on where this one ended.
-    At each step every process has the same kind.
+    An epoch is one pass over the images of the first kind. Batches of the others go through their
+    own images at their own pace, as many passes as it takes, and the next epoch goes on where this
+    one ended. At each step every process has the same kind.
 
     A DistributedSampler by type, so Lightning leaves it alone, also in a single process.
 
     Args:
-        detection: Images with boxes.
-        image_level: Images without, if any.
-        ratio: Image-level batches for each detection batch; above zero there is at least one an
-            epoch.
+        pools: The images of each kind. An epoch has batches of the kinds in proportion to their
+            ratios, at least one of each.
         seed: Of every order.
         share: Which part of each batch is drawn here.
         position: Tells where to begin, each time anew; without it, at the epoch that `set_epoch`
@@ -119,56 +127,46 @@ class MixedSampler(DistributedSampler[list[Draw]]):
 
     def __init__(
         self,
-        detection: Pool,
-        image_level: Pool | None = None,
+        pools: Mapping[Kind, Pool],
         *,
-        ratio: float = 0.0,
         seed: int = 0,
         share: Share = ALONE,
         position: Callable[[], Position] | None = None,
     ) -> None:
-        rows: Dataset[object] = detection.sizes  # type: ignore[assignment]  # only its length counts
+        first, *others = pools.values()
+        rows: Dataset[object] = first.sizes  # type: ignore[assignment]  # only its length counts
         super().__init__(rows, num_replicas=share.processes, rank=share.rank, seed=seed)
-        self.detection, self.image_level, self.share = detection, image_level, share
-        self.position = position
-        self.detection_batches = count_batches(detection, share)
-        self.image_level_batches = 0
-        if image_level is not None and ratio > 0:
-            self.image_level_batches = max(1, round(ratio * self.detection_batches))
+        self.pools, self.share, self.position = dict(pools), share, position
+        leading = count_batches(first, share)
+        self.counts = [
+            leading,
+            *(max(1, round(pool.ratio / first.ratio * leading)) for pool in others),
+        ]
 
     def __len__(self) -> int:
-        return self.detection_batches + self.image_level_batches
+        return sum(self.counts)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, first = self.position() if self.position else Position(self.epoch, 0)
-        boxed = self._order("detection", epoch)
-        passing, weak = -1, boxed  # of the image-level images: which pass, and its order
+        orders: dict[Kind, tuple[int, Order]] = {}  # of each kind: which pass, and its order
+        before = batches_before(first, self.counts)
         for step in range(first, len(self)):
-            before, after = (self._image_level_before(epoch, each) for each in (step, step + 1))
-            if before == after:
-                done = step - self._image_level_before(0, step)
-                yield self._batch(boxed, done, "detection", epoch)
-                continue
-            assert self.image_level is not None  # or there were no such batches
-            number, turn = divmod(before, count_batches(self.image_level, self.share))
-            if number != passing:
-                passing, weak = number, self._order("image_level", number)
-            yield self._batch(weak, turn, "image_level", number)
+            after = batches_before(step + 1, self.counts)
+            (row,) = (row for row, count in enumerate(before) if after[row] > count)
+            kind = [*self.pools][row]
+            done = epoch * self.counts[row] + before[row]  # batches of this kind, ever
+            number, turn = divmod(done, count_batches(self.pools[kind], self.share))
+            if kind not in orders or orders[kind][0] != number:
+                orders[kind] = number, self._order(kind, number)
+            yield self._batch(orders[kind][1], turn, kind, number)
+            before = after
 
-    def _image_level_before(self, epoch: int, step: int) -> int:
-        counts = self.detection_batches, self.image_level_batches
-        return epoch * self.image_level_batches + image_level_before(step, *counts)
-
-    def _order(self, kind: Kind, epoch: int) -> Order:
-        pool = self.detection if kind == "detection" else self.image_level
-        assert pool is not None
-        chance = np.random.default_rng((self.seed, epoch, int(kind == "image_level")))
-        return draw_order(pool, self.share, chance)
+    def _order(self, kind: Kind, number: int) -> Order:
+        chance = np.random.default_rng((self.seed, number, _CHANCE[kind]))
+        return draw_order(self.pools[kind], self.share, chance)
 
     def _batch(self, order: Order, number: int, kind: Kind, epoch: int) -> list[Draw]:
-        pool = self.detection if kind == "detection" else self.image_level
-        assert pool is not None
-        size = pool.batch_size * self.share.processes
+        size = self.pools[kind].batch_size * self.share.processes
         mine = slice(number * size + self.share.rank, (number + 1) * size, self.share.processes)
         pairs = zip(order.rows[mine].tolist(), order.turns[mine].tolist(), strict=True)
         return [Draw(row, epoch, turn, kind) for row, turn in pairs]

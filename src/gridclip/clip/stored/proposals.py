@@ -1,7 +1,7 @@
 """Proposals of many images, made once by a frozen network, or by anyone."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class BoxesOfImage(NamedTuple):
 
 
 class StoredProposals:
-    """Proposals by the path of their image. Memory-mapped.
+    """Proposals by the path of their image. Memory-mapped, and it pickles as its name.
 
     Args:
         file: What `gridclip propose` wrote.
@@ -42,8 +42,15 @@ class StoredProposals:
         self._ends = self._columns.column("ends")
         self._boxes, self._scores = (self._columns.column(name) for name in ("boxes", "scores"))
 
+    def __reduce__(self) -> tuple[type["StoredProposals"], tuple[Path]]:
+        return StoredProposals, (self.file,)
+
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def missing(self, paths: Iterable[str]) -> list[str]:
+        """Give those of these images that have no entry; one without a proposal has an entry."""
+        return [path for path in paths if self._paths.row(path) is None]
 
     def of(self, path: str) -> BoxesOfImage:
         """Give the proposals of an image.
