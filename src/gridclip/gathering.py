@@ -49,8 +49,8 @@ def gather_strings(strings: list[str]) -> list[list[str]]:
     return everyones
 
 
-def total(amount: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Sum of a number over all processes, without a gradient: the count that a mean divides by."""
+def total(amount: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Sum over all processes, without a gradient: the count that a mean divides by."""
     everyones = amount.detach().clone()
     if _together():
         distributed.all_reduce(everyones)

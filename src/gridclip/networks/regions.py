@@ -30,11 +30,13 @@ class RegionEncoder(nn.Module, ABC):
 
     Attributes:
         width: Width D of the vectors.
+        channels: Channels C of the map.
         stride: Pixels of the resized image between neighbouring cells of the map.
         side: Cells along one side of a region after RoIAlign.
     """
 
     width: int
+    channels: int
     stride: int
     side: int
     norm: PixelNorm
@@ -46,6 +48,15 @@ class RegionEncoder(nn.Module, ABC):
     @abstractmethod
     def head(self, pooled: Float[Tensor, "P C side side"]) -> Float[Tensor, "P D"]:
         """Vectors of any length of regions cut out of maps."""
+
+    def forward(self, images: Images, boxes: list[Float[Tensor, "_ 4"]]) -> Float[Tensor, "P D"]:
+        """Vectors of any length of the boxes of each image, image after image: `embed` of `maps`.
+
+        Args:
+            images: The pictures.
+            boxes: xyxy of each image, pixels of the resized image.
+        """
+        return self.embed(self.maps(images), boxes)
 
     def maps(self, images: Images) -> Float[Tensor, "B C h w"]:
         """The map of each picture, its last cells repeated into its padding.
@@ -124,6 +135,7 @@ class ClipRegions(RegionEncoder):
         super().__init__()
         self.tower, self.pool, self.norm = convolutional_tower(clip)
         self.width, self.side = self.pool.embed_dim, 2 * self.pool.side
+        self.channels = self.pool.query.in_features // 2
         tower: Any = self.tower
         stem = [tower.conv1, tower.bn1, tower.conv2, tower.bn2, tower.conv3, tower.bn3]
         layers = {f"layer{n}": [getattr(tower, f"layer{n}")] for n in (1, 2, 3, 4)}
@@ -169,11 +181,11 @@ class PooledRegions(RegionEncoder):
         model = _create_timm(name, pretrained)
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         last, own = model.feature_info[-1], model.get_classifier()
-        self.stride, self.side, channels = last["reduction"], side, last["num_chs"]
+        self.stride, self.side, self.channels = last["reduction"], side, last["num_chs"]
         model.reset_classifier(0, "")
         self.tower = model
-        self.projection = own if width is None else nn.Linear(channels, width)
-        if getattr(self.projection, "in_features", None) != channels:
+        self.projection = own if width is None else nn.Linear(self.channels, width)
+        if getattr(self.projection, "in_features", None) != self.channels:
             raise InputError(
                 f"{name} has no projection of its last map",
                 field="encoder.width",
@@ -229,7 +241,11 @@ def _create_timm(name: str, pretrained: bool) -> Any:  # noqa: ANN401 - timm is 
     import timm
 
     # What lets networks of fixed size see pictures of any; others know no such argument.
-    any_size = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False}, {})
+    any_size: tuple[dict[str, bool], ...] = (
+        {"dynamic_img_size": True, "dynamic_img_pad": True},
+        {"strict_img_size": False},
+        {},
+    )
     try:
         for extra in any_size:
             with suppress(TypeError):
