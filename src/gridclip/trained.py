@@ -9,22 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import yaml
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from lightning.pytorch.cli import LightningArgumentParser
 from PIL import Image
 from rich.console import Console
 
 from gridclip.dashboards.pictures import Label, draw
 from gridclip.data.collate import pad
-from gridclip.data.module import DetectionData
 from gridclip.data.pictures import read_picture
 from gridclip.data.transforms import Resize, prepare
 from gridclip.detectors.base import Detector
+from gridclip.detectors.two_stage.regions import RegionReader
 from gridclip.errors import InputError
+from gridclip.inputs import Boxes, Picture, corners_of, pixels_of
 from gridclip.structures import Detections, Images, Record, Vocabulary
 from gridclip.system import DetectionSystem, compile_networks, load_weights
-
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
 
 
 class Found(NamedTuple):
@@ -98,14 +97,82 @@ class TrainedDetector:
         Raises:
             InputError: as `detect`.
         """
-        vocabulary, pixels = Vocabulary(names), [_pixels(image) for image in images]
-        padded = pad([prepare(each, self.resize) for each in pixels])
+        vocabulary, pixels = Vocabulary(names), [pixels_of(image) for image in images]
         records = [Record(0, "", height=len(each), width=each.shape[1]) for each in pixels]
-        device = next(self.detector.parameters()).device
-        batch = Images(*(part.to(device) for part in padded))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.speed.bf16):
+        batch = self._batch(pixels)
+        with self._fast():
             found = self.detector.detect(batch, vocabulary, records)
         return [_named(each, vocabulary) for each in found]
+
+    @torch.no_grad()
+    def classify(
+        self, image: Picture, boxes: Boxes, names: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """Name boxes that are given: the probability of each name in each box, likeliest first.
+
+        Args:
+            image: A file, a PIL picture, or RGB pixels.
+            boxes: xyxy, pixels of the picture.
+            names: What they may show; a box's probabilities add up to 1.
+
+        Raises:
+            InputError: if the detector cannot, or for a picture, boxes or names that are wrong.
+        """
+        reader, vocabulary = self._reader(), Vocabulary(names)
+        batch, placed = self._placed(image, boxes)
+        with self._fast():
+            shown = reader.classify(batch, [placed], vocabulary)
+        best = shown.sort(dim=1, descending=True)
+        return [
+            {vocabulary.names[label]: share for label, share in zip(*each, strict=True)}
+            for each in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def region_features(self, image: Picture, boxes: Boxes) -> Float[np.ndarray, "R D"]:
+        """Unit vector of each box, in the space of the text vectors.
+
+        Args:
+            image: A file, a PIL picture, or RGB pixels.
+            boxes: xyxy, pixels of the picture.
+
+        Raises:
+            InputError: as `classify`.
+        """
+        reader = self._reader()
+        batch, placed = self._placed(image, boxes)
+        with self._fast():
+            features = reader.region_features(batch, [placed])
+        found: Float[np.ndarray, "R D"] = features.cpu().numpy()
+        return found
+
+    def _reader(self) -> RegionReader:
+        if not isinstance(self.detector, RegionReader):
+            raise InputError(
+                f"{type(self.detector).__name__} finds its own regions and reads no others",
+                field="run",
+                fix="give a run of RegionCLIP",
+            )
+        return self.detector
+
+    def _placed(self, image: Picture, boxes: Boxes) -> tuple[Images, Float[torch.Tensor, "R 4"]]:
+        """The picture as the network sees it, and the boxes in its pixels there."""
+        pixels = pixels_of(image)
+        corners = corners_of(boxes, pixels.shape[1], len(pixels))
+        batch = self._batch([pixels])
+        height, width = batch.sizes[0].tolist()
+        scale = np.array([width / pixels.shape[1], height / len(pixels)] * 2)
+        device = batch.pixels.device
+        return batch, torch.tensor(corners * scale, dtype=torch.float, device=device)
+
+    def _batch(self, pixels: list[UInt8[np.ndarray, "_ _ 3"]]) -> Images:
+        device = next(self.detector.parameters()).device
+        padded = pad([prepare(each, self.resize) for each in pixels])
+        return Images(*(part.to(device) for part in padded))
+
+    def _fast(self) -> torch.autocast:
+        device = next(self.detector.parameters()).device
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.speed.bf16)
 
 
 def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> TrainedDetector:
@@ -123,10 +190,8 @@ def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> Tra
     recipe = _read_recipe(folder / "config.yaml")
     system: DetectionSystem = _instantiate(DetectionSystem, recipe["model"], "model")
     load_weights(system, folder / "checkpoints" / "last.ckpt")
-    data = recipe.get("data") or {}
-    resize = Resize()
-    if str(data.get("class_path", "")).endswith(DetectionData.__name__):
-        resize = _instantiate(Resize, data["init_args"]["val_resize"], "resize")
+    given = (recipe.get("data") or {}).get("init_args", {}).get("val_resize")
+    resize = Resize() if given is None else _instantiate(Resize, given, "resize")
     return TrainedDetector(system.detector.to(device), resize, speed)
 
 
@@ -184,12 +249,6 @@ def _draw(picture: Image.Image, found: list[Found], side: int = 512) -> Image.Im
         box = (x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom)
         labels.append(Label(box, f"{name} {score:.2f}"))
     return draw(large, labels)
-
-
-def _pixels(image: Picture) -> UInt8[np.ndarray, "height width 3"]:
-    if isinstance(image, str | Path):
-        return read_picture(Path(image))
-    return np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:

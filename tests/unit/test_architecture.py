@@ -35,7 +35,7 @@ LAYERS = [
         "sweeps",
     },
     {"detectors", "optimizers"},
-    {"system"},
+    {"system", "inputs"},
     {"runs", "dashboards"},
     {"trained", "lightning_cli"},
     {"proposing", "classifying"},

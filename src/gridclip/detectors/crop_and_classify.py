@@ -4,7 +4,6 @@ This is the baseline that ViLD (2104.13921) is made to be faster than.
 """
 
 import math
-import pickle
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
 from gridclip.detectors.base import Batch
+from gridclip.detectors.two_stage.frozen import load_proposer
 from gridclip.detectors.two_stage.regions import Proposals, RegionPredictions, TwoStageDetector
 from gridclip.errors import InputError
 from gridclip.structures import (
@@ -73,7 +73,7 @@ class CropAndClassify(TwoStageDetector):
                 fix="take both from the same CLIP",
             )
         if checkpoint is not None:
-            _load(proposer, checkpoint)
+            load_proposer(proposer, checkpoint)
 
     def fingerprint(self) -> str:
         """The proposer's own, whose weights a checkpoint would hold."""
@@ -127,23 +127,3 @@ class CropAndClassify(TwoStageDetector):
         counts = [len(found.boxes) for found in proposals]
         each = zip(scores.split(counts), boxes.split(counts), images.sizes, records, strict=True)
         return [decode(*image, self.decoding) for image in each]
-
-
-def _load(proposer: TwoStageDetector, file: str) -> None:
-    """Load the detector of a run's checkpoint.
-
-    Raises:
-        InputError: if the file is missing, unreadable, or of another detector.
-    """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-        mark = "detector."
-        own = {name.removeprefix(mark): value for name, value in state.items() if mark in name}
-        proposer.load_state_dict(own)
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"does not fit the proposer: {error}",
-            file=file,
-            field="checkpoint",
-            fix="give the recipe of that run as the proposer: config.yaml beside it",
-        ) from error

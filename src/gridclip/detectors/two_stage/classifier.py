@@ -1,27 +1,44 @@
 """Names of regions: cosines with text vectors, and a background that has no name."""
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+Background = Literal["learned", "zero"]
+
 
 class TextClassifier(nn.Module):
-    """Cosine with each name's vector and with a learned background vector, over a temperature.
+    """Cosine with each name's vector and with the background's, over a temperature.
 
-    As in ViLD (2104.13921): no text says what background is, so its vector is learned.
+    No text says what background is. Its vector is learned, as in ViLD (2104.13921), or zero, as in
+    RegionCLIP (2112.09106): then its logit is always 0, and a name must have a cosine above 0 to
+    beat it.
 
     Args:
         width: Width D of the text vectors.
         temperature: What cosines are divided by, 0.01 as in CLIP.
         learn_temperature: Learn it, from there; ViLD keeps it.
+        background: How the background has a vector.
     """
 
-    def __init__(self, width: int, temperature: float, learn_temperature: bool) -> None:
+    background: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        temperature: float,
+        learn_temperature: bool,
+        background: Background = "learned",
+    ) -> None:
         super().__init__()
-        self.background = nn.Parameter(torch.randn(width) * 0.01)
+        if background == "learned":
+            self.background = nn.Parameter(torch.randn(width) * 0.01)
+        else:
+            self.register_buffer("background", torch.zeros(width), persistent=False)
         self.log_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )

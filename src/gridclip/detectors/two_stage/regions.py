@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gridclip.detectors.base import Detector
-from gridclip.structures import Images
+from gridclip.structures import Images, Vocabulary
 
 
 class Proposals(NamedTuple):
@@ -32,3 +32,30 @@ class TwoStageDetector(Detector):
     @abstractmethod
     def propose(self, images: Images) -> list[Proposals]:
         """Give the proposals of each image, whatever they show."""
+
+
+class RegionReader(TwoStageDetector):
+    """A two-stage detector that says of any box what it shows, not of its own proposals alone."""
+
+    @abstractmethod
+    def region_features(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P D"]:
+        """Unit vectors of the boxes of all images, in the space of the text vectors.
+
+        Args:
+            images: The pictures.
+            boxes: xyxy of each picture, pixels of the resized image.
+        """
+
+    @abstractmethod
+    def classify(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Probability of each name in each box, if it shows one of them: rows add up to 1.
+
+        Args:
+            images: The pictures.
+            boxes: xyxy of each picture, pixels of the resized image.
+            vocabulary: What it may show.
+        """
