@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,10 +36,12 @@ class TextBank(nn.Module, ABC):
 
     Attributes:
         width: Width D of the vectors.
+        version: Rises when the vectors of a name may have changed; a frozen bank's never do.
     """
 
     width: int
     anchor: Tensor
+    version: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +58,18 @@ class TextBank(nn.Module, ABC):
                 vectors = self.encode(vocabulary).detach().float()
             self._kept[key] = F.normalize(vectors, dim=-1).to(self.anchor.device)
         return self._kept[key]
+
+    def say(self, sentences: Sequence[str]) -> Float[Tensor, "n D"]:
+        """Unit vectors of whole sentences as they stand, such as captions; nothing is kept.
+
+        Raises:
+            InputError: if there is no text tower.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot encode captions",
+            field="text",
+            fix="take a text tower (ClipText), or set the weight of the loss on captions to 0",
+        )
 
     @abstractmethod
     def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
@@ -119,6 +134,15 @@ class ClipText(TextBank):
             with written_whole(file) as part:
                 torch.save(vectors, part)
         return vectors
+
+    @torch.no_grad()
+    def say(self, sentences: Sequence[str]) -> Float[Tensor, "n D"]:
+        """Unit vectors of whole sentences as they stand, without a template."""
+        parts = [
+            self._sentences([*sentences[start : start + self.batch_size]])
+            for start in range(0, len(sentences), self.batch_size)
+        ]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def fingerprint(self) -> str:
         """The tower, its weights and the templates."""
