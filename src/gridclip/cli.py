@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "data compose": "gridclip.data.drawn.compose:compose",
     "data check": "gridclip.data.annotations.check:check_annotations",
     "data show": "gridclip.data.show:show_samples",
+    "data concepts": "gridclip.data.hybrid.concepts:concepts_command",
     "data pack": "gridclip.data.unboxed.pack:pack_command",
     "data pseudo-label": "gridclip.clip.stored.pseudo_label_command:pseudo_label_command",
     "data embed": "gridclip.clip.stored.embed_command:embed_command",
@@ -58,6 +60,7 @@ data with boxes
   gridclip data show DIR                                        draw augmented pictures
 
 data without boxes, and teachers
+  gridclip data concepts SOURCE... --output NAMES.txt           count what captions speak of
   gridclip data pack SOURCE DIR                                 write tar shards with an index
   gridclip data pseudo-label SOURCE --vocabulary NAMES --output FILE
   gridclip data embed FILE --output FILE                        store a teacher's embeddings
@@ -126,8 +129,11 @@ def _call(name: str, arguments: list[str]) -> None:
         if each.default is each.empty and each.kind is not each.KEYWORD_ONLY
     }
     options: set[str | int] = {each.name for each in taken if each.name not in by_place}
+    lists: set[str | int] = {each.name for each in taken if get_origin(each.annotation) is list}
     parser = ArgumentParser(prog=f"gridclip {name}", exit_on_error=False)
-    parser.add_function_arguments(command, skip=options, as_group=False, as_positional=True)
+    for several in sorted(map(str, by_place & lists)):
+        parser.add_argument(several, type=Path, nargs="+", help="One or several.")
+    parser.add_function_arguments(command, skip=options | lists, as_group=False, as_positional=True)
     parser.add_function_arguments(command, skip=by_place, as_group=False, as_positional=False)
     words = ["--jobs" if word == "-j" else word for word in arguments]  # as make calls it
     settings = parser.instantiate_classes(parser.parse_args(words))

@@ -19,9 +19,10 @@ from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
 from gridclip.dashboards.throughput import Throughput
 from gridclip.data import module, synthetic  # noqa: F401
+from gridclip.data.hybrid import module as hybrid  # noqa: F401
 from gridclip.data.unboxed import pseudo_labelled  # noqa: F401
-from gridclip.detectors import crop_and_classify, gridclip, vild  # noqa: F401
-from gridclip.networks import backbone  # noqa: F401
+from gridclip.detectors import crop_and_classify, gridclip, regionclip, vild  # noqa: F401
+from gridclip.networks import backbone, regions  # noqa: F401
 from gridclip.runs import (
     RUN_DIR_VARIABLE,
     LastCheckpoint,

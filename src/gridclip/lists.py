@@ -21,6 +21,7 @@ class _Image(TypedDict, total=False):
     coco_url: Any
     neg_category_ids: Any
     not_exhaustive_category_ids: Any
+    caption: Any  # of grounding files
 
 
 class _Annotation(TypedDict, total=False):
@@ -33,6 +34,7 @@ class _Annotation(TypedDict, total=False):
     area: Any
     iscrowd: Any
     ignore: Any
+    tokens_positive: Any  # of grounding files
 
 
 class _Document(TypedDict, total=False):

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 
 from gridclip.data.drawn.drawing import Scene, draw_scene
+from gridclip.data.drawn.mini_hybrid import make_hybrid
 from gridclip.data.drawn.mini_world import (
     KINDS,
     NAMES,
     RARE_COMBINATIONS,
     definition,
     describe,
+    evenly,
     is_base,
+    long_tail,
     synonyms,
 )
 from gridclip.data.drawn.writing import (
     Json,
     annotation_records,
-    deal,
-    deal_evenly,
     image_record,
     is_finished,
     tally,
@@ -39,8 +39,6 @@ VERSION = 1  # raised when the same arguments would give other files
 RECORD = "mini.json"  # tells how a folder was made; a folder without it is not finished
 
 _FULL = 4000  # training images from which LVIS's own thresholds of frequency hold
-_RARE_SHARE = 0.12  # of the objects in training pictures
-_ZIPF_OFFSET = 12  # flattens the head of the long tail
 _TWIN_RATE = 0.06  # scenes where a second object of one category stands
 _NEGATIVES = 12  # categories verified to be absent from a training image
 _ID = {kind: row + 1 for row, kind in enumerate(KINDS)}
@@ -78,7 +76,7 @@ class _Labelled(NamedTuple):
 def make_mini(
     dir: Path, seed: int = 0, train_images: int = 4000, val_images: int = 500, size: int = 128
 ) -> None:
-    """Draw the mini data set: train.json, val.json, captions.jsonl and a folder images.
+    """Draw the mini data set: train.json, val.json, captions.jsonl and the folders images, hybrid.
 
     The 288 categories are a colour, a texture and a shape each, in a long tail. Of the 96 rare ones
     72 have a shape that no box shows, and 24 are new combinations, of which 1 to 9 training images
@@ -86,7 +84,11 @@ def make_mini(
     (r up to 10 training images, c up to 100), scaled down in proportion below 4000 training images.
     In validation every category is about equally frequent and every image is verified for all.
 
-    A second run with the same arguments leaves the finished folder as it is.
+    The folder hybrid has other pictures of the same world: pairs.jsonl, as many with captions as
+    there are training images, all names equally often; and grounding.json, half as many, whose
+    captions' phrases have boxes where they name a base category.
+
+    A second run with the same arguments leaves what is finished as it is.
 
     Args:
         dir: The folder to make; it must not exist, be empty, or hold this very data set.
@@ -99,10 +101,10 @@ def make_mini(
         InputError: if an argument is out of range, or the folder holds something else.
     """
     recipe = _Recipe(seed=seed, train_images=train_images, val_images=val_images, size=size)
-    if is_finished(dir, RECORD, asdict(recipe), what="a mini data set"):
-        return
-    with whole_folder(dir) as part:
-        _write(part, recipe)
+    if not is_finished(dir, RECORD, asdict(recipe), what="a mini data set"):
+        with whole_folder(dir) as part:
+            _write(part, recipe)
+    make_hybrid(dir / "hybrid", asdict(recipe))
 
 
 def _write(folder: Path, recipe: _Recipe) -> None:
@@ -138,7 +140,7 @@ def _label_scenes(split: Split, recipe: _Recipe) -> Iterator[_Labelled]:
     """Draw the scenes of a split and decide which objects get a box."""
     rng = np.random.default_rng([recipe.seed, split == "val"])
     numbers = rng.integers(1, 6, recipe.train_images if split == "train" else recipe.val_images)
-    deck = (_long_tail if split == "train" else _even)(rng, int(numbers.sum()))
+    deck = (long_tail if split == "train" else evenly)(rng, int(numbers.sum()))
     boxed = _Boxing(split, min(1.0, recipe.train_images / _FULL))
     for rows in np.split(deck, np.cumsum(numbers)[:-1]):
         kinds = [KINDS[row] for row in rows.tolist()]
@@ -167,21 +169,6 @@ class _Boxing:
             boxed[-1 - scene.kinds[::-1].index(first)] = False
             return _Labelled(scene, boxed, [_ID[first]])
         return _Labelled(scene, boxed, [])
-
-
-def _long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
-    """Rows of KINDS, shuffled: base kinds by Zipf's law, and a share of rare ones."""
-    rare = np.array([row for row, kind in enumerate(KINDS) if not is_base(kind)])
-    base = np.array([row for row, kind in enumerate(KINDS) if is_base(kind)])
-    base = np.random.default_rng(0).permutation(base)  # who is frequent belongs to the world
-    number_rare = round(_RARE_SHARE * count)
-    drawn = base[deal(1 / (np.arange(len(base)) + _ZIPF_OFFSET), count - number_rare)]
-    return rng.permutation(np.concatenate([drawn, deal_evenly(rng, rare, number_rare)]))
-
-
-def _even(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
-    """Rows of KINDS, shuffled, each as often as the next."""
-    return rng.permutation(deal_evenly(rng, np.arange(len(KINDS)), count))
 
 
 def _image(

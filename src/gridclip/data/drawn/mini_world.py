@@ -8,14 +8,19 @@ categories show all the time, and whole *shapes* that no box ever shows in train
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int64
 
 from gridclip.data.drawn.captions import caption
 from gridclip.data.drawn.drawing import COLOURS, SHAPES, TEXTURES, Kind
+from gridclip.data.drawn.writing import deal, deal_evenly
 
 KINDS = tuple(
     Kind(colour, texture, shape) for shape in SHAPES for colour in COLOURS for texture in TEXTURES
 )
 NAMES = tuple(" ".join(kind) for kind in KINDS)  # "red striped star"
+
+_RARE_SHARE = 0.12  # of the objects in training pictures
+_ZIPF_OFFSET = 12  # flattens the head of the long tail
 
 RARE_SHAPES = ("heart", "arrow", "moon")
 
@@ -73,6 +78,21 @@ def definition(kind: Kind) -> str:
     return f"a {kind.colour} {kind.shape} {coat[kind.texture]}"
 
 
+def long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
+    """Rows of KINDS, shuffled: base kinds by Zipf's law, and a share of rare ones."""
+    rare = np.array([row for row, kind in enumerate(KINDS) if not is_base(kind)])
+    base = np.array([row for row, kind in enumerate(KINDS) if is_base(kind)])
+    base = np.random.default_rng(0).permutation(base)  # who is frequent belongs to the world
+    number_rare = round(_RARE_SHARE * count)
+    drawn = base[deal(1 / (np.arange(len(base)) + _ZIPF_OFFSET), count - number_rare)]
+    return rng.permutation(np.concatenate([drawn, deal_evenly(rng, rare, number_rare)]))
+
+
+def evenly(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
+    """Rows of KINDS, shuffled, each as often as the next."""
+    return rng.permutation(deal_evenly(rng, np.arange(len(KINDS)), count))
+
+
 def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: float = 0.1) -> str:
     """A caption that names every object, in any order and in varied words.
 
@@ -81,10 +101,11 @@ def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: f
         kinds: The objects of the picture; none gives the caption of an empty scene.
         synonym_rate: How often a word that has a synonym gives way to it.
     """
-    return caption(rng, len(kinds), lambda row: _phrase(rng, kinds[row], synonym_rate))
+    return caption(rng, len(kinds), lambda row: in_words(rng, kinds[row], synonym_rate))
 
 
-def _phrase(rng: np.random.Generator, kind: Kind, synonym_rate: float) -> str:
+def in_words(rng: np.random.Generator, kind: Kind, synonym_rate: float) -> str:
+    """Name a kind, without an article; a word that has a synonym gives way to it at this rate."""
     words = [
         SYNONYMS[word][0] if swap and word in SYNONYMS else word
         for word, swap in zip(kind, (rng.random(3) < synonym_rate).tolist(), strict=True)

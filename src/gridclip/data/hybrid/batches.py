@@ -13,9 +13,6 @@ from gridclip.data.hybrid.source import ConceptSample, ConceptSource
 from gridclip.data.sampling import Draw, Kind
 from gridclip.structures import ConceptBatch, Targets, Vocabulary
 
-ORDER: tuple[Kind, ...] = ("detection", "grounding", "pairs")
-"""Kinds of hybrid data; the first that there is decides how long an epoch is."""
-
 
 class ConceptBatches(Dataset[ConceptBatch]):
     """Whole batches by their draws, all of one kind each.

@@ -8,8 +8,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from gridclip.data.evaluated import Evaluated, EvaluatedData, require_at_least
-from gridclip.data.hybrid.batches import ORDER, ConceptBatches, InOrder
+from gridclip.data.hybrid.batches import ConceptBatches, InOrder
 from gridclip.data.hybrid.detection import DetectionConcepts, DetectionSource
+from gridclip.data.hybrid.grounding import GroundingConcepts, GroundingSource
 from gridclip.data.hybrid.pairs import PairConcepts, PairSource
 from gridclip.data.hybrid.source import ConceptSource
 from gridclip.data.loading import TrainingLoader, start_worker
@@ -48,6 +49,7 @@ class HybridData(EvaluatedData):
     def __init__(  # noqa: PLR0913 - one argument a setting
         self,
         detection: DetectionSource | None = None,
+        grounding: GroundingSource | None = None,
         pairs: PairSource | None = None,
         root: str | None = None,
         val: str = "val.json",
@@ -66,9 +68,10 @@ class HybridData(EvaluatedData):
             evaluated = Evaluated(place, pictures, val_folder, val_batch_size, val_resize)
         super().__init__(evaluated, num_workers, pad_to)
         self.seed = seed
-        given = {"detection": detection, "pairs": pairs}
-        self.given = {kind: each for kind, each in given.items() if each and each.ratio > 0}
-        if not self.given:
+        self.detection = detection if detection and detection.ratio else None
+        self.grounding = grounding if grounding and grounding.ratio else None
+        self.pairs = pairs if pairs and pairs.ratio else None
+        if not (self.detection or self.grounding or self.pairs):
             raise InputError(
                 "there is nothing to train on",
                 field="data.init_args",
@@ -84,12 +87,13 @@ class HybridData(EvaluatedData):
     def sources(self) -> dict[Kind, ConceptSource]:
         """The training images of each kind, opened."""
         opened: dict[Kind, ConceptSource] = {}
-        for kind in ORDER:
-            settings = self.given.get(kind)
-            if isinstance(settings, DetectionSource):
-                opened[kind] = DetectionConcepts(settings, self.seed)
-            elif isinstance(settings, PairSource):
-                opened[kind] = PairConcepts(settings, self.seed)
+        if self.detection is not None:
+            opened["detection"] = DetectionConcepts(self.detection, self.seed)
+        if self.grounding is not None:
+            others = [name for source in opened.values() for name in source.names()]
+            opened["grounding"] = GroundingConcepts(self.grounding, self.seed, others)
+        if self.pairs is not None:
+            opened["pairs"] = PairConcepts(self.pairs, self.seed)
         return opened
 
     @cached_property

@@ -29,6 +29,13 @@ _PRONOUNS = frozenset(
 # Words for the picture, not for what is in it.
 _MEDIA = frozenset(_WORD.findall("photo photograph picture image drawing painting view shot scene"))
 
+_COLOURS = frozenset(
+    _WORD.findall(
+        "red orange yellow green blue purple violet pink cyan turquoise brown black white grey "
+        "gray beige tan crimson maroon golden silver teal"
+    )
+)
+
 
 class Tagged(NamedTuple):
     """One word and its part of speech, by the tags of the Penn Treebank."""
@@ -103,13 +110,15 @@ def clean(phrase: str) -> str:
 class TextBlobParser(PhraseParser):
     """A small grammar over the tags of textblob's parser, which needs no corpora.
 
-    A phrase is a run of modifiers and nouns that ends in a noun: (JJ | VBN | VBG | CD)* NN+.
-    Participles are modifiers only before the first noun, behind a determiner or another modifier:
-    "a parked car", but not "man riding horse".
+    A phrase is a run of modifiers and nouns that ends in a noun. Modifiers are adjectives, also
+    two with "and" between them, and, behind a determiner or another modifier, participles: "a
+    parked car", but not "man riding horse".
 
-    The tagger's faults pass through; one is mended. It takes many verbs for plurals ("man rides a
-    horse": rides/NNS). Where such a word follows a noun, is the -s form of a word that its lexicon
-    knows as a verb, and a determiner, possessive or adverb follows, the phrase ends before it.
+    The tagger's faults pass through; three are mended. It takes many verbs for plurals ("man rides
+    a horse": rides/NNS). Where such a word follows a noun, is the -s form of a word that its
+    lexicon knows as a verb, and a determiner, possessive or adverb follows, the phrase ends before
+    it. What follows a determiner and adjectives is a noun, even if the tag is a verb's ("a plain
+    cross"). Colours that it takes for nouns are modifiers.
     """
 
     def __init__(self) -> None:
@@ -123,39 +132,42 @@ class TextBlobParser(PhraseParser):
             yield from self._runs(sentence)
 
     def _tag(self, caption: str) -> Iterator[list[Tagged]]:
-        # The parser's own separators would be taken for tags.
-        plain = caption.replace("/", " ")
-        parsed = self._parse(plain, tokenize=True, tags=True, chunks=False)
+        # The parser's own separator would be taken for one.
+        parsed = self._parse(caption.replace("/", " "), tokenize=True, tags=True, chunks=False)
         for line in str(parsed).split("\n"):
             pairs = (token.split("/")[:2] for token in line.split())
-            yield [Tagged(*pair) for pair in pairs if len(pair) == 2]
+            tagged = [Tagged(*pair) for pair in pairs if len(pair) == 2]
+            yield [*map(_mend_colour, tagged, [*tagged[1:], Tagged(".", ".")])]
 
     def _runs(self, sentence: list[Tagged]) -> Iterator[str]:
         run: list[Tagged] = []
-        opened = False  # by a determiner or possessive right before
-        for place, each in enumerate([*sentence, Tagged(".", ".")]):
+        opened = False  # by a determiner, possessive or number
+        for place, each in enumerate(sentence):
             following = sentence[place + 1].tag if place + 1 < len(sentence) else "."
-            if self._goes_on(run, each, opened) and not self._is_verb(run, each, following):
+            if opened and run and run[-1].tag[:2] != "NN" and each.tag in ("VB", "VBP", "VBZ"):
+                each = Tagged(each.word, "NN")
+            if self._joins(run, each, following, opened=opened):
                 run.append(each)
                 continue
             yield _nouns(run)
-            # A modifier may open the next run, as in "dog black cat".
             opened = each.tag in ("DT", "PRP$", "CD", "POS")
-            run = [each] if each.tag[:2] == "JJ" else []
+            run = [each] if each.tag[:2] in ("JJ", "NN") and not self._is_verb(run, each) else []
         yield _nouns(run)
 
-    def _goes_on(self, run: list[Tagged], each: Tagged, opened: bool) -> bool:
-        if each.tag[:2] == "NN":
-            return True
+    def _joins(self, run: list[Tagged], each: Tagged, following: str, *, opened: bool) -> bool:
+        """Tell whether a word goes on with a run, or begins the first one behind what opened it."""
+        tag = each.tag
+        if tag[:2] == "NN":
+            return not (self._is_verb(run, each) and following in ("DT", "PRP$", "RB", "RP"))
         if run and run[-1].tag[:2] == "NN":
             return False
-        return each.tag[:2] == "JJ" or (each.tag in ("VBN", "VBG") and (opened or bool(run)))
+        if tag in ("VBN", "VBG") or (tag == "VBD" and following[:2] in ("NN", "VB")):
+            return opened or bool(run)
+        return tag[:2] == "JJ" or (each.word == "and" and bool(run) and following[:2] == "JJ")
 
-    def _is_verb(self, run: list[Tagged], each: Tagged, following: str) -> bool:
-        """Tell a verb that was taken for a plural."""
+    def _is_verb(self, run: list[Tagged], each: Tagged) -> bool:
+        """Tell what may be a verb that was taken for a plural."""
         if each.tag != "NNS" or not run or run[-1].tag not in ("NN", "NNP"):
-            return False
-        if following not in ("DT", "PRP$", "RB", "RP"):
             return False
         stem = each.word.lower().removesuffix("s")
         return any(str(self._lexicon.get(form, "")).startswith("VB") for form in _stems(stem))
@@ -206,6 +218,12 @@ def check_parser(parser: str) -> None:
 def _make_parser(parser: str) -> PhraseParser:
     check_parser(parser)
     return TextBlobParser() if parser == "textblob" else SpacyParser(parser.partition(":")[2])
+
+
+def _mend_colour(each: Tagged, following: Tagged) -> Tagged:
+    """Take a colour before another word that may belong to its phrase for a modifier."""
+    modifies = each.word.lower() in _COLOURS and following.tag[:2] in ("JJ", "NN", "VB")
+    return Tagged(each.word, "JJ") if modifies else each
 
 
 def _nouns(run: list[Tagged]) -> str:

@@ -1,0 +1,148 @@
+"""Grounding files in MDETR's form: a caption for each image, and boxes of spans of it.
+
+Such a file is one of COCO form with two more keys, `caption` of an image and `tokens_positive` of
+an annotation. Read here, its categories are the phrases that the spans say.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gridclip.data.annotations.columns import Annotations, Category, Ragged
+from gridclip.data.annotations.index import Columns, indexed
+from gridclip.data.annotations.rules import to_columns
+from gridclip.data.columnar import Texts, text_columns
+from gridclip.data.hybrid.phrases import clean
+from gridclip.errors import InputError
+from gridclip.lists import Lists, parse_lists
+from gridclip.records import Records, is_text
+
+_SPANS = "a list of spans of the caption: [[first character, end], ...]"
+_VARIANT = "grounding"
+
+
+class Grounding(NamedTuple):
+    """What a grounding file says."""
+
+    annotations: Annotations  # its categories are the phrases, in the order of first mention
+    captions: Texts  # of each image
+
+
+def read_grounding(file: Path) -> Grounding:
+    """Read a grounding file; its columns are kept under $GRIDCLIP_CACHE, as of annotation files.
+
+    The phrase of a box is what its spans say, cleaned as noun phrases are (`phrases.clean`). Spans
+    with nothing but blanks between them are one; of several the first is the phrase, as the others
+    mention the same thing again. Boxes whose phrase names nothing, and crowds, are left out. A
+    picture with several captions is listed several times, with an id each.
+
+    Raises:
+        InputError: if anything in it cannot be trusted, with count, examples and fix.
+    """
+    arrays, _ = indexed(file, _VARIANT, lambda content: _columns(file, content))
+    phrases, captions = (
+        Texts(arrays[name], arrays[f"{name}.ends"]) for name in ("phrases", "captions")
+    )
+    nothing = Ragged(np.zeros(0, np.int64), np.zeros(len(arrays["image_ids"]) + 1, np.int64))
+    annotations = Annotations(
+        file=file,
+        categories=tuple(Category(row + 1, name, None) for row, name in enumerate(phrases.all())),
+        image_ids=arrays["image_ids"],
+        paths=arrays["paths"],
+        sizes=arrays["sizes"],
+        boxes=Ragged(arrays["boxes"], arrays["offsets"]),
+        labels=Ragged(arrays["labels"], arrays["offsets"]),
+        negative=nothing,
+        not_exhaustive=nothing,
+    )
+    return Grounding(annotations, captions)
+
+
+def _columns(file: Path, content: bytes) -> Columns:
+    lists = parse_lists(file, content)
+    _, images, annotations = lists.records(file)
+    captions = images.column("caption", is_text, "text: what is said of the image")
+    named, phrases = _name(annotations, dict(zip(_ids(images), captions, strict=True)))
+    if not phrases:
+        fix = "give boxes whose tokens_positive are spans of the caption that name something"
+        raise InputError("no box has a phrase", fix=fix, file=file, field="annotations")
+    categories = [{"id": row + 1, "name": phrase} for row, phrase in enumerate(phrases)]
+    found = to_columns(file, Lists(categories, lists.images, named), shown=lists)
+    arrays = {
+        **{name: getattr(found, name) for name in ("image_ids", "paths", "sizes")},
+        "boxes": found.boxes.values,
+        "labels": found.labels.values,
+        "offsets": found.boxes.offsets,
+        **text_columns("phrases", phrases),
+        **text_columns("captions", captions),
+    }
+    return Columns(arrays, {})
+
+
+def _ids(images: Records) -> list[int]:
+    ids = images.integers("id")
+    images.refuse_repeats("id", ids)
+    return ids.tolist()
+
+
+def _name(annotations: Records, captions: dict[int, str]) -> tuple[list[Any], list[str]]:
+    """Give the annotations with the number of their phrase as category, and all phrases.
+
+    Those without a phrase become crowds, which are left out.
+    """
+    spans = annotations.column("tokens_positive", _is_spans, _SPANS)
+    owners = annotations.integers("image_id").tolist()
+    said = [captions.get(owner) for owner in owners]
+    annotations.refuse(
+        [text is None for text in said],
+        "image_id",
+        "of an image that the file does not list",
+        fix="list the image, or remove the annotations",
+    )
+    annotations.refuse(
+        [_end(each) > len(str(text)) for each, text in zip(spans, said, strict=True)],
+        "tokens_positive",
+        "with a span beyond the end of the caption",
+        fix="count characters of the caption as it stands in the file",
+    )
+    phrases: dict[str, int] = {}
+    named = []
+    for row, text, each in zip(annotations.rows, said, spans, strict=True):
+        phrase = clean(first_mention(str(text), each))
+        number = phrases.setdefault(phrase, len(phrases) + 1) if phrase else 1
+        named.append({**row, "category_id": number} | ({} if phrase else {"iscrowd": 1}))
+    return named, [*phrases]
+
+
+def first_mention(caption: str, spans: Sequence[Sequence[int]]) -> str:
+    """Give what the first of some spans says, with those that follow it right behind.
+
+    Args:
+        caption: The whole text.
+        spans: First character and end of each.
+    """
+    if not spans:
+        return ""
+    (start, end), *others = sorted(map(tuple, spans))
+    for first, last in others:
+        if caption[end:first].strip():
+            break
+        end = max(end, last)
+    return caption[start:end]
+
+
+def _end(spans: Sequence[Sequence[int]]) -> int:
+    return max((end for _, end in spans), default=0)
+
+
+def _is_spans(value: object) -> bool:
+    """Tell a list of pairs of whole numbers, each in order."""
+    return isinstance(value, list) and all(
+        isinstance(span, list)
+        and len(span) == 2
+        and all(type(place) is int for place in span)
+        and 0 <= span[0] < span[1]
+        for span in value
+    )
