@@ -76,7 +76,7 @@ def test_names_and_their_prototypes_are_made_once(head, monkeypatch):
     folding = Folding(head.embed, _Words())
     first = folding.names(WORDS)
     assert first.prototypes is folding.names(WORDS).prototypes
-    monkeypatch.setattr(folding, "text", lambda _: pytest.fail("made again"))
+    monkeypatch.setattr(folding.text, "forward", lambda _: pytest.fail("made again"))
     assert folding.names(WORDS) is first
 
 

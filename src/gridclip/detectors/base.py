@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gridclip.errors import InputError
@@ -54,6 +55,17 @@ class Detector(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Names the frozen networks that a checkpoint leaves out but its weights depend on."""
         return ""
+
+
+def as_boxes(batch: ConceptBatch) -> DetectionBatch:
+    """Concepts with boxes as any names with boxes; what is said without a box verifies nothing."""
+    boxed = torch.zeros_like(batch.present)
+    for row, target in zip(boxed, batch.targets, strict=True):
+        row[target.labels] = True
+    verified = boxed | ~batch.present
+    if batch.verified is not None:
+        verified &= batch.verified
+    return DetectionBatch(batch.images, batch.targets, batch.vocabulary, batch.records, verified)
 
 
 def unlearnable(detector: str, batch: Batch) -> InputError:

@@ -74,7 +74,7 @@ class Folding:
         # Two sums of each tell weights apart; fused optimizers do not raise a tensor's version.
         parts = [part.double() for part in (weight, bias)]
         sums = torch.stack([part.sum() for part in parts] + [part.square().sum() for part in parts])
-        weights = (weight.device, weight.dtype, *sums.tolist())
+        weights = (weight.device, weight.dtype, self.text.version, *sums.tolist())
         if weights == self._weights:
             return
         self._weights, self._projection, self._basis, self._names = weights, None, None, {}

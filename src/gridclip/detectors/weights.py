@@ -17,6 +17,7 @@ class LossWeights:
         centreness: How central a cell is to its box.
         unboxed: Image-level alignment too, of image-level batches: pictures without boxes.
         pseudo: Pseudo-labels of image-level batches: pooled cells against category text.
+        words: Captions of pictures without boxes: phrases against regions (DetCLIPv2).
     """
 
     grid: float = 1.0
@@ -25,6 +26,7 @@ class LossWeights:
     centreness: float = 1.0
     unboxed: float = 0.0
     pseudo: float = 0.0
+    words: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -97,6 +97,8 @@ class TimmBackbone(Backbone):
             and the first stage, as detectors on pretrained networks often have it. What does not
             learn costs no backward pass.
         finest: Stride of the finest map: 8, or 4 for a two-stage detector that pools small regions.
+        drop_path: How often the deepest block is left out in training (stochastic depth; the others
+            less often); None leaves it to timm.
     """
 
     def __init__(
@@ -107,9 +109,10 @@ class TimmBackbone(Backbone):
         freeze_norm: bool = True,
         freeze_at: int = 0,
         finest: Literal[4, 8] = 8,
+        drop_path: float | None = None,
     ) -> None:
         super().__init__()
-        model = _create_timm(name, pretrained)
+        model = _create_timm(name, pretrained, drop_path)
         if weights is not None:
             _load_weights(model, weights)
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
@@ -162,11 +165,15 @@ def _inside(images: Images, features: Float[Tensor, "B C h w"]) -> Bool[Tensor, 
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _create_timm(name: str, pretrained: bool) -> Any:  # noqa: ANN401 - timm is untyped
+def _create_timm(name: str, pretrained: bool, drop_path: float | None) -> Any:  # noqa: ANN401 - timm is untyped
     import timm
 
+    options = {} if drop_path is None else {"drop_path_rate": drop_path}
     try:
-        return timm.create_model(name, pretrained=pretrained)
+        try:  # Swin is made for one size of picture, unless it is told
+            return timm.create_model(name, pretrained, strict_img_size=False, **options)
+        except TypeError:  # others know nothing of this
+            return timm.create_model(name, pretrained, **options)
     except RuntimeError as error:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise InputError(

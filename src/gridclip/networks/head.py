@@ -63,11 +63,17 @@ class GridHead(nn.Module):
             for level, scale in zip(levels, self.scales, strict=True)
         ]
 
+    def embedded(
+        self, level: Float[Tensor, "B C h w"], of_box: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C h w"]:
+        """What the embeddings are made of: the level alone here, the box tower's features too."""
+        return self.embedding_tower(level)
+
     def _level(
         self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""], projection: Projection
     ) -> LevelOutput:
         of_box = self.box_tower(level)
-        embeddings = F.conv2d(self.embedding_tower(level), *projection)
+        embeddings = F.conv2d(self.embedded(level, of_box), *projection)
         # Deviation: bounded exponent, since one wild cell early in training gives an infinite box.
         distances = (precise(self.box(of_box)) * scale).clamp(max=math.log(1000)).exp()
         return LevelOutput(embeddings, distances, precise(self.centreness(of_box)[:, 0]))

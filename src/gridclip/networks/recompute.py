@@ -28,6 +28,8 @@ def recompute_backbone(backbone: Backbone) -> None:
         for name, stage in stages.named_children()
         if isinstance(stage, nn.Sequential) and name.startswith(("layer", "stages", "blocks"))
         for block in stage
+        # Swin's stages stand in a row themselves; it is their blocks that are meant.
+        if not hasattr(block, "blocks")
     ]
     if not blocks:
         raise InputError(

@@ -1,0 +1,129 @@
+"""The loss of captions, against a small oracle in loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gridclip.detectors.word_region_loss import WordRegionLoss
+from gridclip.errors import InputError
+from gridclip.focal import Cosines
+from gridclip.structures import ConceptBatch, Images, Record, Targets, Vocabulary
+
+PAIRS, CELLS, WIDTH, WORDS = 5, 7, 6, 9
+
+
+def _world():
+    chance = torch.Generator().manual_seed(0)
+    cells = F.normalize(torch.randn(PAIRS, CELLS, WIDTH, generator=chance).double(), dim=-1)
+    words = F.normalize(torch.randn(WORDS, WIDTH, generator=chance).double(), dim=-1)
+    present = torch.rand(PAIRS, WORDS, generator=chance) < 0.4
+    present[:, 0] = False  # nobody says this
+    present[2] = False  # of this picture nothing is said
+    corners = 40 * torch.rand(PAIRS, CELLS, 2, generator=chance).double()
+    return cells, words, present, torch.cat([corners, corners + 10], dim=-1)
+
+
+def _batch(present):
+    count = len(present)
+    images = Images(torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.full((count, 2), 32))
+    nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    return ConceptBatch(
+        "pairs",
+        images,
+        [nothing] * count,
+        Vocabulary(f"word {n}" for n in range(present.shape[1])),
+        present,
+        ("",) * count,
+        [Record(n, "", 32, 32) for n in range(count)],
+    )
+
+
+def _loss(settings, cells, words, present, boxes):
+    cosines = Cosines(cells, words, torch.tensor(14.0).double(), torch.tensor(-4.6).double())
+    shown = torch.ones(cells.shape[:2], dtype=torch.bool)
+    return settings.loss(cosines, boxes, shown, _batch(present))
+
+
+def _by_loops(cells, words, present, kept, temperature, smoothing):
+    """The paper's loss, text to image, of the kept cells of each picture."""
+    texts = [row.nonzero().flatten().tolist() for row in present]
+    gaps = []
+    for mine, phrases in enumerate(texts):
+        if not phrases:
+            continue
+        row = []
+        for picture, rows in enumerate(kept):
+            best = [max(float(words[p] @ cells[picture, r]) for r in rows) for p in phrases]
+            row.append(sum(best) / len(best) / temperature)
+        log_sum = math.log(sum(math.exp(x) for x in row))
+        each = [log_sum - x for x in row]
+        gaps.append((1 - smoothing) * each[mine] + smoothing * sum(each) / len(each))
+    return sum(gaps) / len(gaps)
+
+
+@pytest.mark.parametrize("count", [2, CELLS])
+@pytest.mark.parametrize("temperature", [1.0, 0.07])
+def test_the_loss_is_that_of_the_papers_sentences_in_loops(count, temperature):
+    cells, words, present, boxes = _world()
+    settings = WordRegionLoss(regions=count, nms_iou=1.0, temperature=temperature)
+    said = present.any(0)
+    kept = [
+        sorted(range(CELLS), key=lambda r: -max((words[said] @ each[r]).tolist()))[:count]
+        for each in cells
+    ]
+    truth = _by_loops(cells, words, present, kept, temperature, 0.1)
+    # The loss is made in single precision.
+    assert _loss(settings, cells, words, present, boxes).item() == pytest.approx(truth, rel=1e-5)
+
+
+def test_all_cells_with_a_soft_match_towards_zero_are_the_best_cell():
+    hard = WordRegionLoss(regions=CELLS, nms_iou=1.0)
+    soft = WordRegionLoss(regions=CELLS, nms_iou=1.0, matching="many", softness=1e-4)
+    assert _loss(soft, *_world()).item() == pytest.approx(_loss(hard, *_world()).item(), rel=1e-5)
+
+
+def test_scaled_similarities_are_those_at_a_lower_temperature():
+    scaled = WordRegionLoss(regions=CELLS, nms_iou=1.0, scaled=True, temperature=0.5)
+    plain = WordRegionLoss(regions=CELLS, nms_iou=1.0, temperature=0.5 / 14)
+    assert _loss(scaled, *_world()).item() == pytest.approx(
+        _loss(plain, *_world()).item(), rel=1e-5
+    )
+
+
+def test_both_directions_are_the_mean_of_each():
+    settings = {"regions": 3, "temperature": 0.2}
+    one, two, both = (
+        _loss(WordRegionLoss(direction=direction, **settings), *_world()).item()
+        for direction in ("text_to_image", "image_to_text", "both")
+    )
+    assert both == pytest.approx((one + two) / 2)
+    assert one != pytest.approx(two, rel=1e-3)
+
+
+def test_cells_of_the_padding_are_no_regions():
+    cells, words, present, boxes = _world()
+    settings = WordRegionLoss(regions=CELLS, nms_iou=1.0)
+    cosines = Cosines(cells, words, torch.ones(()).double(), torch.zeros(()).double())
+    shown = torch.ones(PAIRS, CELLS, dtype=torch.bool)
+    shown[:, 5:] = False
+    ours = settings.loss(cosines, boxes, shown, _batch(present))
+    alone = _loss(settings, cells[:, :5], words, present, boxes[:, :5])
+    assert ours.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_a_batch_of_which_nothing_is_said_teaches_nothing():
+    cells, words, present, boxes = _world()
+    loss = _loss(WordRegionLoss(), cells.requires_grad_(), words, present & False, boxes)
+    loss.backward()
+    assert loss.item() == 0
+    assert not cells.grad.any()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"regions": 0}, {"temperature": 0.0}, {"smoothing": 1.0}, {"nms_iou": 1.5}]
+)
+def test_settings_out_of_range_are_refused_by_name(wrong):
+    with pytest.raises(InputError, match=rf"words\.{next(iter(wrong))}"):
+        WordRegionLoss(**wrong)
