@@ -14,14 +14,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # These imports let a configuration name the classes without their modules.
 from gridclip import assign  # noqa: F401
-from gridclip.clip import fitted, teacher, text  # noqa: F401
+from gridclip.clip import fitted, teacher, text, trained_text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
 from gridclip.dashboards.throughput import Throughput
 from gridclip.data import module, synthetic  # noqa: F401
 from gridclip.data.hybrid import module as hybrid  # noqa: F401
 from gridclip.data.unboxed import pseudo_labelled  # noqa: F401
-from gridclip.detectors import crop_and_classify, gridclip, regionclip, vild  # noqa: F401
+from gridclip.detectors import crop_and_classify, detclip, gridclip, regionclip, vild  # noqa: F401
 from gridclip.networks import backbone, regions  # noqa: F401
 from gridclip.runs import (
     RUN_DIR_VARIABLE,
