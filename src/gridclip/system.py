@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from gridclip.detectors.base import Batch, Detector
+from gridclip.detectors.pretrained_encoder import holds_encoder, load_encoder
 from gridclip.errors import InputError
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
@@ -35,7 +36,8 @@ class DetectionSystem(LightningModule):
             tensor cores like best.
         compile: Compile the networks when they first run: minutes once, then faster steps, on
             pictures of few sizes.
-        init_from: A checkpoint whose weights start the training ("warm start"). To go on with an
+        init_from: A checkpoint whose weights start the training ("warm start"): of this very model,
+            or of RegionPretraining, whose encoder then starts the backbone. To go on with an
             interrupted run use --ckpt_path, which brings back everything, the settings too.
     """
 
@@ -55,7 +57,7 @@ class DetectionSystem(LightningModule):
         if channels_last:
             self.to(memory_format=torch.channels_last)
         if init_from is not None:
-            load_weights(self, Path(init_from))
+            start_from(self, Path(init_from))
         if compile:
             compile_networks(detector)
 
@@ -207,16 +209,34 @@ def load_weights(system: DetectionSystem, file: Path) -> None:
     Raises:
         InputError: if the file is missing, unreadable, or a checkpoint of another model.
     """
+    checkpoint = _read_checkpoint(file)
+    check_weights(system, checkpoint, file)
+    system.load_state_dict(checkpoint["state_dict"])
+    system.detector.trained_on = _trained_on(checkpoint)
+
+
+def start_from(system: DetectionSystem, file: Path) -> None:
+    """Load the weights of a checkpoint of the same model, or a pre-trained encoder into its tower.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or fits neither way.
+    """
+    state = _read_checkpoint(file)["state_dict"]
+    if holds_encoder(state) and state.keys() != system.state_dict().keys():
+        load_encoder(system.detector, state, file)
+    else:
+        load_weights(system, file)
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        state: dict[str, Tensor] = checkpoint["state_dict"]
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"].keys()
     except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
         raise InputError(
             f"cannot be read as a checkpoint: {error}", file=file, fix="give a .ckpt of a run"
         ) from error
-    check_weights(system, checkpoint, file)
-    system.load_state_dict(state)
-    system.detector.trained_on = _trained_on(checkpoint)
+    return checkpoint
 
 
 def _trained_on(checkpoint: dict[str, Any]) -> Vocabulary | None:

@@ -120,8 +120,9 @@ class RegionPretraining(RegionReader):
     ) -> None:
         super().__init__()
         self.regions, self.text, self.source = regions, text, source or RandomRegions()
-        listed = isinstance(concepts, list)
-        self.concepts = Vocabulary(concepts) if listed else read_names(Path(concepts))
+        self.concepts = (
+            read_names(Path(concepts)) if isinstance(concepts, str) else Vocabulary(concepts)
+        )
         self.weights, self.temperatures, self.threshold = weights, temperatures, threshold
         self.given = None if given is None else GivenBoxes(given)
         self.fusion, self.decoding = fusion, decoding

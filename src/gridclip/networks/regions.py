@@ -182,7 +182,7 @@ class PooledRegions(RegionEncoder):
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         last, own = model.feature_info[-1], model.get_classifier()
         self.stride, self.side, self.channels = last["reduction"], side, last["num_chs"]
-        model.reset_classifier(0, "")
+        model.prune_intermediate_layers(1, prune_head=True)
         self.tower = model
         self.projection = own if width is None else nn.Linear(self.channels, width)
         if getattr(self.projection, "in_features", None) != self.channels:
