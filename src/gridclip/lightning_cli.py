@@ -21,7 +21,15 @@ from gridclip.dashboards.throughput import Throughput
 from gridclip.data import module, synthetic  # noqa: F401
 from gridclip.data.hybrid import module as hybrid  # noqa: F401
 from gridclip.data.unboxed import pseudo_labelled  # noqa: F401
-from gridclip.detectors import crop_and_classify, detclip, gridclip, regionclip, vild  # noqa: F401
+from gridclip.detectors import (  # noqa: F401
+    crop_and_classify,
+    detclip,
+    gridclip,
+    region_pretraining,
+    regionclip,
+    vild,
+)
+from gridclip.detectors.two_stage import region_sources  # noqa: F401
 from gridclip.networks import backbone, regions  # noqa: F401
 from gridclip.runs import (
     RUN_DIR_VARIABLE,
