@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gridclip.errors import InputError
-from gridclip.evaluation.lvis import evaluate, write_metrics
+from gridclip.evaluation.lvis import AT_50, FIGURES, evaluate, write_metrics
 from gridclip.evaluation.protocol import RULES, Protocol
 from gridclip.evaluation.table import metrics_table
 
@@ -34,7 +34,9 @@ def evaluate_command(
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
     )
-    Console().print(metrics_table([metrics.scalars()], title))
+    figures = (*FIGURES, *AT_50)
+    row = {name: getattr(metrics, name) for name in figures}
+    Console().print(metrics_table([row], title, figures))
     if output is not None:
         write_metrics(metrics, output)
 

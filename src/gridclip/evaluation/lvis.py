@@ -21,6 +21,7 @@ from gridclip.evaluation.protocol import Protocol as Protocol
 from gridclip.evaluation.protocol import select
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+AT_50 = ("AP50r", "AP50c", "AP50f")
 
 
 class Metrics(NamedTuple):
@@ -42,6 +43,10 @@ class Metrics(NamedTuple):
     protocol: Protocol
     dataset: str
     num_images: int  # those evaluated, which may be fewer than the data set has
+    # At IoU 0.5, as open-vocabulary COCO is told: of held-out names (r), and of base names (f).
+    AP50r: float = math.nan
+    AP50c: float = math.nan
+    AP50f: float = math.nan
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """The nine figures for a logger, such as val/AP and val/APr for the prefix "val/"."""
@@ -49,7 +54,7 @@ class Metrics(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as json can say it: null for nan."""
-        figures = {name: _or_null(value) for name, value in self.scalars().items()}
+        figures = {name: _or_null(getattr(self, name)) for name in (*FIGURES, *AT_50)}
         per_category = {name: _or_null(value) for name, value in self.per_category.items()}
         return {
             **figures,
@@ -129,6 +134,9 @@ def _summarize(
         protocol=protocol,
         dataset=truth.dataset,
         num_images=len(truth.image_ids),
+        AP50r=_mean(overall[0][:, rare]),
+        AP50c=_mean(overall[0][:, common]),
+        AP50f=_mean(overall[0][:, frequent]),
     )
 
 

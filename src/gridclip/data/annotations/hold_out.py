@@ -1,0 +1,77 @@
+"""The command that marks names of an annotation file as held out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gridclip.data.coco_split import BASE, NOVEL
+from gridclip.errors import InputError
+from gridclip.lists import parse_lists
+from gridclip.names import read_names
+from gridclip.records import read_content
+
+
+def hold_out(
+    file: Path, output: Path, *, base: Path | None = None, novel: Path | None = None
+) -> None:
+    """Write a copy of an annotation file in which some names are held out: COCO 48/17 and the like.
+
+    Held-out names get the frequency r and base names f, so that `rare_split: base_only` leaves
+    exactly the held-out ones out of training, APr and AP50r are theirs, APf and AP50f those of the
+    base names. Names that are neither are left out with their boxes, and so is an image without any
+    box left, as in the files that RegionCLIP is evaluated with.
+
+    Args:
+        file: Json file of COCO or LVIS form, such as instances_val2017.json.
+        output: Json file to write.
+        base: Names to train on, a line each; by default the 48 of open-vocabulary COCO.
+        novel: Names to hold out, a line each; by default the 17 of open-vocabulary COCO.
+    """
+    marks = dict.fromkeys(BASE if base is None else read_names(base).names, "f")
+    held = NOVEL if novel is None else read_names(novel).names
+    both = [name for name in held if name in marks]
+    if both:
+        raise InputError(
+            f"{', '.join(both)}: to train on and held out", field="novel", fix="choose one"
+        )
+    marks |= dict.fromkeys(held, "r")
+    content = read_content(file)
+    parse_lists(file, content)  # tells what is wrong with a file that is none
+    whole: dict[str, Any] = json.loads(content)
+    marked = _marked(whole, marks, file)
+    unfinished = output.with_name(f".{output.name}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.write_text(json.dumps(marked), encoding="utf-8")
+    unfinished.replace(output)
+    count = {part: len(marked[part]) for part in ("categories", "images", "annotations")}
+    held_out = sum(each["frequency"] == "r" for each in marked["categories"])
+    Console().print(f"{output}: {count}, {held_out} names held out")
+
+
+def _marked(whole: dict[str, Any], marks: dict[str, str], file: Path) -> dict[str, Any]:
+    """The file's content, of the marked names alone.
+
+    Raises:
+        InputError: if it lacks one of them.
+    """
+    known = {each["name"] for each in whole["categories"]}
+    missing = [name for name in marks if name not in known]
+    if missing:
+        raise InputError(
+            f"has no category {', '.join(missing[:5])} ({len(missing)} of {len(marks)} lack)",
+            file=file,
+            field="categories",
+            fix="give a file with these names, or other names (--base, --novel)",
+        )
+    categories = [
+        {**each, "frequency": marks[each["name"]]}
+        for each in whole["categories"]
+        if each["name"] in marks
+    ]
+    ids = {each["id"] for each in categories}
+    boxes = [each for each in whole["annotations"] if each["category_id"] in ids]
+    shown = {each["image_id"] for each in boxes}
+    images = [each for each in whole["images"] if each["id"] in shown]
+    return {**whole, "categories": categories, "images": images, "annotations": boxes}
