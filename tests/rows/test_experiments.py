@@ -17,6 +17,7 @@ ROWS = sorted(
 )
 CLIPS = (
     "backbone.init_args.clip.weights",
+    "regions.init_args.clip.weights",
     "text.init_args.clip.weights",
     "teacher.init_args.clip.weights",
 )
@@ -37,6 +38,10 @@ def stand_ins(tmp_path):
                 value = value.get(part) if isinstance(value, dict) else None
             if value == "openai":
                 given.append(f"--model.detector.init_args.{key}=random")
+        if "concepts" in detector:
+            given.append(f"--model.detector.init_args.concepts={tmp_path / 'names.txt'}")
+        if "init_from" in row["model"]:
+            given.append("--model.init_from=null")
         if detector["text"]["class_path"] == "TextVectors":
             text = "--model.detector.init_args.text.init_args"
             given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.collate import Collate, Sample
+from gridclip.data.hybrid.batches import gather
+from gridclip.data.hybrid.source import ConceptSample
 from gridclip.errors import InputError
 from gridclip.names import read_names
-from gridclip.structures import Record, Targets, Vocabulary
+from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
 
 
 class SyntheticData(lightning.LightningDataModule):
@@ -60,6 +62,38 @@ class SyntheticData(lightning.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=Collate(self.vocabulary),
             pin_memory=torch.cuda.is_available(),
+        )
+
+
+class SyntheticPairs(SyntheticData):
+    """Batches like those of HybridData's pairs: noise, each picture with a caption of its own."""
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """The same pictures every epoch, in order."""
+        return DataLoader(
+            self.dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self._pair,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _pair(self, samples: list[Sample]) -> ConceptBatch:
+        """Say of each picture, in place of boxes, which of the names it shows."""
+        names = self.vocabulary.names
+        return gather(
+            "pairs",
+            [
+                ConceptSample(
+                    picture=sample.picture,
+                    names=tuple({names[label]: None for label in sample.targets.labels.tolist()}),
+                    targets=Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
+                    negatives=(),
+                    record=sample.record,
+                    caption=f"{sample.record.path} with {names[int(sample.targets.labels[0])]}",
+                )
+                for sample in samples
+            ],
         )
 
 
