@@ -10,7 +10,7 @@ from gridclip.errors import InputError
 from gridclip.records import Records, is_text, read_json
 from gridclip.structures import Vocabulary
 
-_CSV = "give it a head with the columns name and, if you have them, count and definition"
+_CSV = "give it a head with the columns name and, if you have them, definition and count"
 
 
 class Concept(NamedTuple):
@@ -35,7 +35,7 @@ def read_concepts(file: Path) -> list[Concept]:
 
     Args:
         file: Text with a name on each line, and perhaps a tab and its count behind it; a .csv whose
-            head says name, and perhaps count and definition; or, as .json, an annotation file
+            head says name, and perhaps definition and count; or, as .json, an annotation file
             (LVIS has definitions, `def`), or a list of names or of objects with a `name`. Objects
             with an `id` are taken in the order of their ids.
 

@@ -40,8 +40,8 @@ def concepts_command(
 
     Args:
         sources: Files or folders.
-        output: A .txt (a concept, a tab and its count on each line) or a .csv (name, count,
-            definition).
+        output: A .txt (a concept, a tab and its count on each line) or a .csv (name,
+            definition, count).
         min_count: Phrases that were met less often are left out; category names and listed names
             always stay.
         parser: Of noun phrases: textblob, or spacy:MODEL for a model that you have installed.
@@ -131,8 +131,8 @@ def write_concepts(file: Path, concepts: Iterable[Concept]) -> None:
     text = io.StringIO()
     if file.suffix == ".csv":
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(["name", "count", "definition"])
-        lines.writerows([each.name, each.times, each.definition] for each in concepts)
+        lines.writerow(["name", "definition", "count"])
+        lines.writerows([each.name, each.definition, each.times] for each in concepts)
     else:
         text.writelines(f"{each.name}\t{each.times}\n" for each in concepts)
     with written_whole(file) as part:

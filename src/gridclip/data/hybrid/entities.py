@@ -110,7 +110,7 @@ def _name(annotations: Records, captions: dict[int, str]) -> tuple[list[Any], li
     phrases: dict[str, int] = {}
     named = []
     for row, text, each in zip(annotations.rows, said, spans, strict=True):
-        phrase = clean(first_mention(str(text), each))
+        phrase = "" if row.get("iscrowd") else clean(first_mention(str(text), each))
         number = phrases.setdefault(phrase, len(phrases) + 1) if phrase else 1
         named.append({**row, "category_id": number} | ({} if phrase else {"iscrowd": 1}))
     return named, [*phrases]
