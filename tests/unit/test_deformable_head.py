@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import deform_conv2d
 
 from gridclip.errors import InputError
-from gridclip.networks.deformable import DeformableGridHead
+from gridclip.networks.deformable import DeformableGridHead, deformable_convolution
 from gridclip.networks.head import GridHead
 
 WIDTH = 8
@@ -61,6 +62,19 @@ def test_samples_lie_where_the_box_tower_points_and_count_as_it_says():
     head.embedding_tower[1] = torch.nn.Identity()  # the norm mixes cells
     head.embedding_tower[2] = torch.nn.Identity()
     assert torch.allclose(head.embedded(level, of_box)[0, :, 2, 1], total)
+
+
+def test_on_a_cpu_values_and_gradients_are_those_of_torchvisions_operator():
+    chance = torch.Generator().manual_seed(3)
+    shapes = (2, WIDTH, 5, 7), (2, 18, 5, 7), (2, 9, 5, 7), (6, WIDTH, 3, 3)
+    given = [torch.randn(*shape, generator=chance).double().requires_grad_() for shape in shapes]
+    ours = deformable_convolution(*given)
+    level, offsets, count, weight = given
+    theirs = deform_conv2d(level, offsets, weight, padding=1, mask=count)
+    assert torch.allclose(ours, theirs)
+    each = [torch.autograd.grad(made.sin().sum(), given) for made in (ours, theirs)]
+    for own, other in zip(*each, strict=True):
+        assert torch.allclose(own, other)
 
 
 def test_what_the_embeddings_learn_reaches_the_box_tower_by_the_offsets_only():

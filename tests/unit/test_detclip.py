@@ -226,18 +226,17 @@ def test_detection_says_the_new_words_of_a_text_tower_that_has_learnt(learning):
     assert torch.allclose(best().scores, after.scores, atol=1e-5)
 
 
-def test_a_few_steps_of_all_kinds_learn_their_batch(resting):
+@pytest.mark.parametrize("kind", ["detection", "grounding", "pairs"])
+def test_a_few_steps_learn_their_batch(resting, kind):
     detector = _detector(resting, words=WordRegionLoss(regions=8, temperature=0.05))
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
-    kinds, history = ("detection", "pairs"), []
+    optimizer, history = torch.optim.AdamW(detector.parameters(), lr=3e-3), []
     for _ in range(20):
-        losses = [loss for kind in kinds for loss in detector.losses(_batch(kind)).values()]
+        loss = torch.stack([*detector.losses(_batch(kind)).values()]).sum()
         optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
+        loss.backward()
         optimizer.step()
-        history.append([loss.item() for loss in losses])
-    assert history[-1][0] < 0.6 * history[0][0]
-    assert history[-1][-1] < 0.8 * history[0][-1]
+        history.append(loss.item())
+    assert history[-1] < 0.7 * history[0]
 
 
 def test_a_weight_that_is_no_weight_is_refused_by_name():
