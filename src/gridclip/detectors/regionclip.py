@@ -8,12 +8,14 @@ so; how the encoder learns from captions is in `region_pretraining.py`.
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gridclip.clip.released import load_box_head
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
 from gridclip.detectors.base import Batch, unlearnable
@@ -57,6 +59,7 @@ class RegionCLIP(RegionReader):
         text: Names to unit vectors of the same space.
         proposer: Another detector, whose proposals are taken; None trains a network of its own.
         checkpoint: A checkpoint of a run with the proposer's recipe; None leaves it untrained.
+        box_weights: The box head of a released detector (`gridclip clip convert-regionclip`).
         given: An annotation file: evaluation names its boxes, as they are, in place of proposals.
             What is then measured is whether names are told apart.
         proposals: How many of its own network, and from which anchors.
@@ -78,6 +81,7 @@ class RegionCLIP(RegionReader):
         text: TextBank,
         proposer: TwoStageDetector | None = None,
         checkpoint: str | None = None,
+        box_weights: str | None = None,
         given: str | None = None,
         proposals: ProposalSettings = _PROPOSALS,
         sampling: SamplingSettings = _SAMPLING,
@@ -100,6 +104,8 @@ class RegionCLIP(RegionReader):
         self.box = nn.Linear(text.width, 4)
         nn.init.normal_(self.box.weight, std=0.001)
         nn.init.zeros_(self.box.bias)
+        if box_weights is not None:
+            load_box_head(self.box, Path(box_weights))
         self.proposals: ProposalNetwork | None = None
         if proposer is None:
             self.proposals = ProposalNetwork(regions.channels, (regions.stride,), proposals)
