@@ -376,8 +376,9 @@ def test_two_ranks_have_the_same_kind_and_share_out_the_images(root, monkeypatch
     )
     for one, two, whole in zip(*ids, batches(alone), strict=True):
         both = sorted(one + two)
-        assert set(both) == {record.image_id for record in whole.records}
-        assert len(both) - len(whole.records) in (0, 1)  # where they do not divide
+        expected = {record.image_id for record in whole.records}
+        assert set(both) >= expected
+        assert len(both) - len(expected) in (0, 1)  # the first fill up where they do not divide
 
 
 def test_workers_change_nothing(root):

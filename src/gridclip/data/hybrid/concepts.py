@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ def concepts_command(
         min_count: Phrases that were met less often are left out; category names and listed names
             always stay.
         parser: Of noun phrases: textblob, or spacy:MODEL for a model that you have installed.
-        definitions: A .csv with name and definition, or a file of LVIS form; those of the sources
-            themselves are taken without it.
+        definitions: Where to look up what has none: a file of LVIS form, a .csv of names and
+            definitions, or WordNet's data.noun.
 
     Raises:
         InputError: if a source is absent or wrong, or nothing is left.
@@ -59,7 +59,9 @@ def concepts_command(
         listed, found = concepts_of(source, phrases)
         pool.add(found, listed=listed)
     if definitions is not None:
-        pool.define(read_concepts(definitions))
+        from gridclip.clip.definitions import Definitions
+
+        pool.define(Definitions(definitions).of)
     kept = pool.kept(min_count)
     if not kept:
         fix = "lower min_count, or give other sources"
@@ -89,12 +91,11 @@ class Pool:
             if listed:
                 self._listed.add(key)
 
-    def define(self, concepts: Iterable[Concept]) -> None:
-        """Add definitions to what is known and has none."""
-        for each in concepts:
-            known = self._concepts.get(_key(each.name))
-            if known is not None and not known.definition:
-                self._concepts[_key(each.name)] = known._replace(definition=each.definition)
+    def define(self, find: Callable[[str], str | None]) -> None:
+        """Add definitions to what has none."""
+        for key, each in self._concepts.items():
+            definition = each.definition or find(each.name) or ""
+            self._concepts[key] = each._replace(definition=definition)
 
     def kept(self, min_count: int) -> list[Concept]:
         """Give what is listed or was met often enough, the most frequent first, then by name."""
