@@ -188,7 +188,9 @@ def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> Tra
     """
     folder = Path(run_dir)
     recipe = _read_recipe(folder / "config.yaml")
-    system: DetectionSystem = _instantiate(DetectionSystem, recipe["model"], "model")
+    # What it started from is in its weights, and may be gone.
+    settings = recipe["model"] | {"init_from": None}
+    system: DetectionSystem = _instantiate(DetectionSystem, settings, "model")
     load_weights(system, folder / "checkpoints" / "last.ckpt")
     given = (recipe.get("data") or {}).get("init_args", {}).get("val_resize")
     resize = Resize() if given is None else _instantiate(Resize, given, "resize")

@@ -31,13 +31,7 @@ def stand_ins(tmp_path):
 
     def arguments(row: dict) -> list[str]:
         detector = row["model"]["detector"]["init_args"]
-        given = []
-        for key in CLIPS:
-            value = detector
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            if value == "openai":
-                given.append(f"--model.detector.init_args.{key}=random")
+        given = [*_random_weights(detector), *_fitted(detector, tmp_path)]
         if "concepts" in detector:
             given.append(f"--model.detector.init_args.concepts={tmp_path / 'names.txt'}")
         if "init_from" in row["model"]:
@@ -46,13 +40,26 @@ def stand_ins(tmp_path):
             text = "--model.detector.init_args.text.init_args"
             given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
             given += [f"{text}.names={tmp_path / 'names.txt'}"]
-        if detector.get("teacher", {}).get("class_path") == "FittedTeacher":
-            name, file = "tf_efficientnet_lite0", tmp_path / "teacher.safetensors"
-            save_encoder(ImageEncoder(TimmBackbone(name), 512), file, backbone=name, side=64)
-            given.append(f"--model.detector.init_args.teacher.init_args.file={file}")
         return given
 
     return arguments
+
+
+def _random_weights(detector):
+    for key in CLIPS:
+        value = detector
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value == "openai":
+            yield f"--model.detector.init_args.{key}=random"
+
+
+def _fitted(detector, folder):
+    for part in ("teacher", "regions"):
+        if detector.get(part, {}).get("class_path", "").startswith("Fitted"):
+            name, file = "tf_efficientnet_lite0", folder / "teacher.safetensors"
+            save_encoder(ImageEncoder(TimmBackbone(name), 512), file, backbone=name, side=64)
+            yield f"--model.detector.init_args.{part}.init_args.file={file}"
 
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))

@@ -10,6 +10,7 @@ from gridclip.clip.openclip import ClipModel
 from gridclip.clip.text import ClipText
 from gridclip.data.collate import pad
 from gridclip.data.drawn.mini_pairs import MiniPairs
+from gridclip.data.synthetic import SyntheticPairs
 from gridclip.detectors.region_pretraining import (
     PretrainingWeights,
     RegionPretraining,
@@ -228,6 +229,20 @@ def test_a_few_steps_lower_every_loss_and_leave_the_teacher_as_it_was(text):
         assert loss < 0.9 * history[0][name], name
     assert all(torch.equal(before[name], t) for name, t in teacher.state_dict().items())
     assert not teacher.training
+
+
+def test_captioned_noise_makes_batches_that_it_learns_from(text):
+    data = SyntheticPairs(names=3, height=64, width=96, length=4, batch_size=2)
+    first, second = data.train_dataloader()
+    assert first.kind == "pairs"
+    assert first.images.pixels.shape == (2, 3, 64, 96)
+    assert len({*first.captions, *second.captions}) == 4
+    assert [len(target.boxes) for target in first.targets] == [0, 0]
+    shown = [name for name, on in zip(first.vocabulary.names, first.present[1], strict=True) if on]
+    assert any(first.captions[1].endswith(name) for name in shown)
+    losses = detector(text).losses(first)
+    assert set(losses) == {"region", "distillation", "image"}
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_given_boxes_and_proposed_boxes_have_the_same_features_and_names(text):

@@ -7,6 +7,7 @@ weights.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from gridclip.clip.fitted import load_encoder
 from gridclip.clip.openclip import ClipModel
 from gridclip.errors import InputError
 from gridclip.networks.backbone import convolutional_tower
@@ -179,21 +181,31 @@ class PooledRegions(RegionEncoder):
     ) -> None:
         super().__init__()
         model = _create_timm(name, pretrained)
-        self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
-        last, own = model.feature_info[-1], model.get_classifier()
-        self.stride, self.side, self.channels = last["reduction"], side, last["num_chs"]
+        projection, channels = model.get_classifier(), model.feature_info[-1]["num_chs"]
         model.prune_intermediate_layers(1, prune_head=True)
-        self.tower = model
-        self.projection = own if width is None else nn.Linear(self.channels, width)
-        if getattr(self.projection, "in_features", None) != self.channels:
+        if width is not None:
+            projection = nn.Linear(channels, width)
+        if getattr(projection, "in_features", None) != channels:
             raise InputError(
                 f"{name} has no projection of its last map",
                 field="encoder.width",
                 fix="give the width of a new one",
             )
-        self.width = self.projection.out_features
-        parts = {part: [module] for part, module in self.tower.named_modules() if part}
-        freeze_parts(self, {**parts, "projection": [self.projection]}, freeze)
+        self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        self._compose(model, projection, side, freeze)
+
+    def _compose(
+        self,
+        tower: Any,  # noqa: ANN401 - timm is untyped
+        projection: nn.Linear,
+        side: int,
+        freeze: tuple[str, ...],
+    ) -> None:
+        self.tower, self.projection, self.side = tower, projection, side
+        self.stride = tower.feature_info[-1]["reduction"]
+        self.channels, self.width = projection.in_features, projection.out_features
+        parts = {part: [module] for part, module in tower.named_modules() if part}
+        freeze_parts(self, {**parts, "projection": [projection]}, freeze)
 
     def see(self, pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b C h w"]:
         """What the last block says, before the last norm."""
@@ -206,6 +218,24 @@ class PooledRegions(RegionEncoder):
         """The mean, normalised where the network normalises its tokens, and projected."""
         norm = getattr(self.tower, "norm", None) or nn.Identity()
         return self.projection(norm(pooled.mean((2, 3))))
+
+
+class FittedRegions(PooledRegions):
+    """The image encoder that `gridclip clip fit` wrote, for regions.
+
+    It stands where CLIP's own image weights are out of reach (`clip.fitted.FittedTeacher`).
+
+    Args:
+        file: The .safetensors file.
+        side: Cells along one side of a region before their mean.
+        freeze: As in `PooledRegions`.
+    """
+
+    def __init__(self, file: str, side: int = 4, freeze: tuple[str, ...] = (BATCH_NORM,)) -> None:
+        RegionEncoder.__init__(self)
+        encoder, _ = load_encoder(Path(file))
+        self.norm = encoder.backbone.norm
+        self._compose(encoder.backbone.tower, encoder.project, side, freeze)
 
 
 def whole(sizes: Int[Tensor, "B 2"]) -> list[Float[Tensor, "1 4"]]:
