@@ -20,6 +20,7 @@ COMMANDS = {
     "data check": "gridclip.data.annotations.check:check_annotations",
     "data show": "gridclip.data.show:show_samples",
     "data concepts": "gridclip.data.hybrid.concepts:concepts_command",
+    "data entities": "gridclip.data.hybrid.flickr30k:entities_command",
     "data pack": "gridclip.data.unboxed.pack:pack_command",
     "data pseudo-label": "gridclip.clip.stored.pseudo_label_command:pseudo_label_command",
     "data embed": "gridclip.clip.stored.embed_command:embed_command",
@@ -61,6 +62,7 @@ data with boxes
 
 data without boxes, and teachers
   gridclip data concepts SOURCE... --output NAMES.txt           count what captions speak of
+  gridclip data entities DIR --output GROUNDING.json            Flickr30k Entities as one file
   gridclip data pack SOURCE DIR                                 write tar shards with an index
   gridclip data pseudo-label SOURCE --vocabulary NAMES --output FILE
   gridclip data embed FILE --output FILE                        store a teacher's embeddings

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from gridclip.cli import main
 from gridclip.data.drawn.mini import make_mini
 from gridclip.data.hybrid.entities import first_mention, read_grounding
+from gridclip.data.hybrid.flickr30k import entities_command
 from gridclip.errors import InputError
 
 CAPTION = "A tall man in red walks his dog past a dog, and another man."
@@ -138,3 +140,58 @@ def test_a_file_whose_boxes_have_no_phrase_is_refused(tmp_path):
 def test_an_annotation_file_without_captions_is_refused(drawn):
     with pytest.raises(InputError, match="caption"):
         read_grounding(drawn / "train.json")
+
+
+# Flickr30k Entities' own files
+
+XML = """<annotation><filename>12.jpg</filename>
+<size><width>60</width><height>40</height><depth>3</depth></size>
+<object><name>5</name><name>6</name><bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax>
+<ymax>40</ymax></bndbox></object>
+<object><name>5</name><bndbox><xmin>11</xmin><ymin>1</ymin><xmax>60</xmax><ymax>2</ymax></bndbox>
+</object><object><name>7</name><nobndbox>1</nobndbox></object></annotation>"""
+LINES = [
+    "[/EN#5/people Two young guys] near [/EN#7/scene the sea] with [/EN#6/animals/other a dog] .",
+    "[/EN#0/notvisual It] rains .",
+]
+
+
+def entities(folder, lines=LINES, xml=XML):
+    for name, file, text in (
+        ("Sentences", "12.txt", "\n".join(lines)),
+        ("Annotations", "12.xml", xml),
+    ):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / file).write_text(text)
+    return folder
+
+
+def test_flickr30k_entities_become_a_grounding_file(tmp_path):
+    output = tmp_path / "grounding.json"
+    main(["data", "entities", str(entities(tmp_path)), f"--output={output}"])
+    annotations, captions = read_grounding(output)
+    assert captions.all() == ["Two young guys near the sea with a dog .", "It rains ."]
+    names = [category.name for category in annotations.categories]
+    assert [names[label] for label in annotations.labels.of(0)] == ["young guys"] * 2 + ["dog"]
+    expected = [[0, 2, 10, 40], [10, 0, 60, 2], [0, 2, 10, 40]]
+    assert annotations.boxes.of(0).tolist() == expected
+    assert annotations.paths.tolist() == ["12.jpg"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"xml": XML.replace("<width>60</width>", "")}, r"12.xml: .*size/width is absent"),
+        ({"xml": XML.replace(">60<", ">wide<", 1)}, r"12.xml: is no annotation"),
+        ({"xml": XML[:90]}, r"12.xml: is no annotation"),
+    ],
+)
+def test_entities_of_another_form_are_told_with_their_file(tmp_path, change, told):
+    with pytest.raises(InputError, match=told):
+        entities_command(entities(tmp_path, **change), output=tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_folder_without_sentences_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no sentence file"):
+        entities_command(tmp_path, output=tmp_path / "out.json")

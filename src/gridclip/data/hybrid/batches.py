@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gridclip.data.collate import pad
-from gridclip.data.hybrid.phrases import words
+from gridclip.data.hybrid.phrases import word_set
 from gridclip.data.hybrid.source import ConceptSample, ConceptSource
 from gridclip.data.sampling import Draw, Kind
 from gridclip.structures import ConceptBatch, Targets, Vocabulary
@@ -93,13 +93,11 @@ def _verified(samples: Sequence[ConceptSample], names: Sequence[str]) -> Bool[Te
     A concept all of whose words stand in the caption, but that is none of the phrases with boxes,
     may well be there: "man" beside the phrase "tall man".
     """
-    parts = [frozenset(words(name)) for name in names]
     told = []
     for sample in samples:
         if sample.known is not None:
             told.append([name in sample.known for name in names])
             continue
-        said = frozenset(words(sample.caption))
-        pairs = zip(names, parts, strict=True)
-        told.append([name in sample.names or not part <= said for name, part in pairs])
+        said = word_set(sample.caption)
+        told.append([name in sample.names or not word_set(name) <= said for name in names])
     return torch.tensor(told, dtype=torch.bool).reshape(len(samples), len(names))

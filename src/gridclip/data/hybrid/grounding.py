@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from gridclip.data.dataset import DetectionDataset
 from gridclip.data.evaluated import require_at_least
 from gridclip.data.hybrid.entities import Grounding, read_grounding
-from gridclip.data.hybrid.phrases import words
+from gridclip.data.hybrid.phrases import word_set
 from gridclip.data.hybrid.source import ConceptSample, ConceptSource, Stream, chances
 from gridclip.data.pictures import check_pictures
 from gridclip.data.resume import digest, fingerprint
@@ -131,11 +131,6 @@ class GroundingConcepts(ConceptSource):
         wanted = max(0, self.source.concepts - len(phrases))
         count = min(_DRAWN * wanted, len(self.dictionary))
         drawn = chance.choice(len(self.dictionary), count, replace=False).tolist()
-        said = frozenset(words(caption))
+        said = word_set(caption)
         found = (self.dictionary[row] for row in drawn)
-        return tuple(name for name in found if not _parts(name) <= said)[:wanted]
-
-
-@lru_cache(100_000)
-def _parts(name: str) -> frozenset[str]:
-    return frozenset(words(name))
+        return tuple(name for name in found if not word_set(name) <= said)[:wanted]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gridclip.errors import InputError
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_KEPT = 100_000  # captions whose phrases a process remembers
+_KEPT = 100_000  # texts whose words or phrases a process remembers
 
 # Words that open a phrase and say nothing of what it shows.
 _OPENERS = frozenset(
@@ -89,6 +89,12 @@ class Phrases:
 def words(text: str) -> tuple[str, ...]:
     """Words in lower case: those of "Bat_(animal)" are bat and animal."""
     return tuple(_WORD.findall(text.lower()))
+
+
+@lru_cache(_KEPT)
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, for asking whether another text has all of them."""
+    return frozenset(words(text))
 
 
 def clean(phrase: str) -> str:
