@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # These imports let a configuration name the classes without their modules.
 from gridclip import assign  # noqa: F401
-from gridclip.clip import fitted, teacher, text, trained_text  # noqa: F401
+from gridclip.clip import fitted, noun_vectors, teacher, text, trained_text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
 from gridclip.dashboards.throughput import Throughput

@@ -49,12 +49,14 @@ def test_the_context_cuts_the_end_and_keeps_the_token_that_ends_it(clip):
 
 def test_a_definition_follows_its_name(tmp_path, clip):
     (tmp_path / "d.csv").write_text("red star,a plane figure of five points\n")
-    bank = TrainedText(MINI, definitions=str(tmp_path / "d.csv"))
+    (tmp_path / "e.csv").write_text("red star,of the second file\n")
+    files = (str(tmp_path / "d.csv"), str(tmp_path / "e.csv"))
+    bank = TrainedText(MINI, definitions=files)
     assert bank.sentences(NAMES)[0] == "red star, a plane figure of five points"
     assert bank.sentences(NAMES)[2] == "bat animal"
     assert bank.fingerprint() != TrainedText(MINI).fingerprint()
     # What is cut off is the end of the definition, never the name.
-    cut = TrainedText(MINI, context=4, definitions=str(tmp_path / "d.csv"))
+    cut = TrainedText(MINI, context=4, definitions=(str(tmp_path / "d.csv"),))
     plain = TrainedText(MINI, context=4)
     assert torch.allclose(cut(NAMES), plain(NAMES), atol=1e-6)
 

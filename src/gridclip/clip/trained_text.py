@@ -29,7 +29,7 @@ class TrainedText(TextBank):
         clip: The model whose text tower speaks.
         context: Tokens of a sentence, the one that begins it and the one that ends it included; the
             position vectors are cut to as many. 16 in the paper.
-        definitions: A file that tells what names mean (`Definitions`).
+        definitions: Files that tell what names mean (`Definitions`); the first one that knows does.
         trained: Let it learn. Otherwise it rests: it is no part of checkpoints, and remembers the
             sentences that it was asked for.
         batch_size: Sentences encoded at a time where nothing learns from them.
@@ -39,13 +39,13 @@ class TrainedText(TextBank):
         self,
         clip: ClipModel,
         context: int = 16,
-        definitions: str | None = None,
+        definitions: tuple[str, ...] = (),
         trained: bool = True,
         batch_size: int = 256,
     ) -> None:
         super().__init__()
         self.clip, self.context, self.batch_size = clip, context, batch_size
-        self.definitions = None if definitions is None else Definitions(definitions)
+        self.definitions = [Definitions(file) for file in definitions]
         self.tokenize = clip.tokenizer()
         tower = _text_side(clip.create(), context)
         self.tower: nn.Module = tower if trained else Frozen(tower)
@@ -83,15 +83,16 @@ class TrainedText(TextBank):
         """What is said of each name: the name, and what it means where that is known."""
         said = []
         for name in vocabulary.names:
-            definition = self.definitions and self.definitions.of(name)
-            said.append(f"{prompt_name(name)}, {definition}" if definition else prompt_name(name))
+            meanings = (each.of(name) for each in self.definitions)
+            meaning = next((each for each in meanings if each), None)
+            said.append(f"{prompt_name(name)}, {meaning}" if meaning else prompt_name(name))
         return said
 
     def fingerprint(self) -> str:
         """How a sentence is made; of a tower that rests its weights too."""
-        meaning = self.definitions and self.definitions.fingerprint()
+        meanings = [each.fingerprint() for each in self.definitions]
         weights = self.clip.name if self.trained else self.clip.fingerprint()
-        return json.dumps([weights, self.context, meaning])
+        return json.dumps([weights, self.context, meanings])
 
     def train(self, mode: bool = True) -> "TrainedText":
         """Switch the mode; vectors that were kept may not be those of the weights any more."""
