@@ -36,22 +36,30 @@ def stand_ins(tmp_path):
             given.append(f"--model.detector.init_args.concepts={tmp_path / 'names.txt'}")
         if "init_from" in row["model"]:
             given.append("--model.init_from=null")
-        if detector["text"]["class_path"] == "TextVectors":
-            text = "--model.detector.init_args.text.init_args"
-            given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
-            given += [f"{text}.names={tmp_path / 'names.txt'}"]
+        for at, holder in _with_proposer(detector).items():
+            if holder["text"]["class_path"] == "TextVectors":
+                text = f"--model.detector.init_args.{at}text.init_args"
+                given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
+                given += [f"{text}.names={tmp_path / 'names.txt'}"]
         return given
 
     return arguments
 
 
+def _with_proposer(detector):
+    """The detector, and that which proposes for it, by what their arguments' names begin with."""
+    proposer = detector.get("proposer")
+    return {"": detector} | ({"proposer.init_args.": proposer["init_args"]} if proposer else {})
+
+
 def _random_weights(detector):
-    for key in CLIPS:
-        value = detector
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value == "openai":
-            yield f"--model.detector.init_args.{key}=random"
+    for at, holder in _with_proposer(detector).items():
+        for key in CLIPS:
+            value = holder
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value == "openai":
+                yield f"--model.detector.init_args.{at}{key}=random"
 
 
 def _fitted(detector, folder):

@@ -116,6 +116,14 @@ def test_other_names_can_be_given(coco, tmp_path):
     assert marked == {"person": "f", "cat": "f", "hot dog": "r"}
 
 
+def test_file_names_can_be_given_their_folder(coco, tmp_path):
+    output = tmp_path / "ovd.json"
+    hold_out(coco, output, images="val2017")
+    names = {each["file_name"] for each in json.loads(output.read_text())["images"]}
+    assert "val2017/0.jpg" in names
+    assert all(name.startswith("val2017/") for name in names)
+
+
 def test_names_on_both_sides_and_names_that_the_file_lacks_are_refused(coco, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("person\nunicorn\n")

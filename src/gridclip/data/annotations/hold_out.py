@@ -14,7 +14,12 @@ from gridclip.records import read_content
 
 
 def hold_out(
-    file: Path, output: Path, *, base: Path | None = None, novel: Path | None = None
+    file: Path,
+    output: Path,
+    *,
+    base: Path | None = None,
+    novel: Path | None = None,
+    images: str = "",
 ) -> None:
     """Write a copy of an annotation file in which some names are held out: COCO 48/17 and the like.
 
@@ -28,6 +33,7 @@ def hold_out(
         output: Json file to write.
         base: Names to train on, a line each; by default the 48 of open-vocabulary COCO.
         novel: Names to hold out, a line each; by default the 17 of open-vocabulary COCO.
+        images: Folder to write before each file name: COCO's lie in train2017 and val2017.
     """
     marks = dict.fromkeys(BASE if base is None else read_names(base).names, "f")
     held = NOVEL if novel is None else read_names(novel).names
@@ -41,6 +47,9 @@ def hold_out(
     parse_lists(file, content)  # tells what is wrong with a file that is none
     whole: dict[str, Any] = json.loads(content)
     marked = _marked(whole, marks, file)
+    if images:
+        for each in marked["images"]:
+            each["file_name"] = f"{images}/{each['file_name']}"
     unfinished = output.with_name(f".{output.name}")
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(marked), encoding="utf-8")
