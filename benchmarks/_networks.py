@@ -8,11 +8,16 @@ from gridclip.assign import FCOSAssigner
 from gridclip.clip.openclip import ClipModel
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
+from gridclip.clip.trained_text import TrainedText
+from gridclip.detectors.detclip import DetCLIPv2
 from gridclip.detectors.gridclip import GridCLIP
+from gridclip.detectors.regionclip import RegionCLIP
 from gridclip.detectors.vild import Variant, ViLD
 from gridclip.detectors.weights import LossWeights
-from gridclip.networks.backbone import ClipResNet
+from gridclip.networks.backbone import Backbone, ClipResNet, TimmBackbone
+from gridclip.networks.regions import ClipRegions
 from gridclip.structures import (
+    ConceptBatch,
     DetectionBatch,
     Images,
     Record,
@@ -54,8 +59,8 @@ class StoredTeacher(Teacher):
         raise AssertionError("the batch carries no embeddings")
 
 
-def gridclip(num_convs: int = 4, *, aligned: bool = False) -> GridCLIP:
-    """GridCLIP-R50; `aligned`: with image-level alignment to a stored teacher."""
+def gridclip(num_convs: int = 4, *, aligned: bool = False, words: bool = False) -> GridCLIP:
+    """GridCLIP-R50; `aligned`: drawn to a stored teacher; `words`: made to learn of captions."""
     torch.manual_seed(0)
     detector = GridCLIP(
         ClipResNet(RN50),
@@ -63,7 +68,7 @@ def gridclip(num_convs: int = 4, *, aligned: bool = False) -> GridCLIP:
         FCOSAssigner(),
         teacher=StoredTeacher() if aligned else None,
         num_convs=num_convs,
-        weights=LossWeights(image=0.5 if aligned else 0.0),
+        weights=LossWeights(image=0.5 if aligned else 0.0, words=0.1 if words else 0.0),
     )
     return detector.to(memory_format=torch.channels_last)
 
@@ -72,6 +77,22 @@ def vild(variant: Variant) -> ViLD:
     """ViLD-R50 as released: 1000 proposals, heads of 4 convolutions and 2 layers, P2 too."""
     torch.manual_seed(0)
     detector = ViLD(ClipResNet(RN50, finest=4), RandomText(), variant=variant)
+    return detector.to(memory_format=torch.channels_last)
+
+
+def regionclip() -> RegionCLIP:
+    """RegionCLIP-R50-C4 as released: a frozen network with a pyramid gives 1000 proposals."""
+    torch.manual_seed(0)
+    detector = RegionCLIP(ClipRegions(RN50), RandomText(), proposer=vild("vild-text"))
+    return detector.to(memory_format=torch.channels_last)
+
+
+def detclip(backbone: Backbone | None = None, *, deformable: bool = True) -> DetCLIPv2:
+    """DetCLIPv2-T as published, with CLIP's text tower for FILIP's; or on another backbone."""
+    torch.manual_seed(0)
+    swin = TimmBackbone("swin_tiny_patch4_window7_224") if backbone is None else backbone
+    text = TrainedText(ClipModel(name="ViT-B-32", weights="random"))
+    detector = DetCLIPv2(swin, text, deformable=deformable)
     return detector.to(memory_format=torch.channels_last)
 
 
@@ -119,6 +140,20 @@ def batch(size: tuple[int, int], count: int, vocabulary: Vocabulary) -> Detectio
             )
             for image in range(count)
         ],
+    )
+
+
+def pairs(size: tuple[int, int], count: int, phrases: int = 4) -> ConceptBatch:
+    """Pictures with a caption of so many phrases each."""
+    nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    return ConceptBatch(
+        "pairs",
+        pictures(size, count),
+        [nothing] * count,
+        names(count * phrases),
+        torch.eye(count, dtype=torch.bool).repeat_interleave(phrases, dim=1),
+        ("",) * count,
+        records(size, count),
     )
 
 
