@@ -48,7 +48,7 @@ class DeformableGridHead(GridHead):
         """The embedding tower, its first convolution deformed."""
         first, rest = cast(nn.Conv2d, self.embedding_tower[0]), self.embedding_tower[1:]
         where = self.where(of_box)
-        # Twice the sigmoid, so that a sample counts once where nothing is known.
+        # Deviation: twice the sigmoid, so that a sample counts once where nothing is known.
         count = 2 * where[:, 2 * _POINTS :].sigmoid()
         offsets = where[:, : 2 * _POINTS]
         # In single precision: offsets of half a pixel are lost to bf16 beyond 128 cells.
@@ -75,6 +75,7 @@ def deformable_convolution(
     """
     if level.device.type != "cpu":
         return deform_conv2d(level, offsets, weight, padding=1, mask=count)
+    # Deviation: the same values by other means.
     height, width = level.shape[-2:]
     point = torch.arange(_POINTS)
     down, right = offsets.unflatten(1, (_POINTS, 2)).unbind(2)
