@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from gridclip.clip.openclip import ClipModel
 from gridclip.clip.text import ClipText
@@ -15,6 +17,7 @@ from gridclip.detectors.region_pretraining import (
     PretrainingWeights,
     RegionPretraining,
     Temperatures,
+    enlarged,
 )
 from gridclip.detectors.two_stage.region_sources import (
     ProposedRegions,
@@ -231,6 +234,31 @@ def test_a_few_steps_lower_every_loss_and_leave_the_teacher_as_it_was(text):
     assert not teacher.training
 
 
+def test_a_teacher_may_see_pictures_enlarged_without_their_padding():
+    given = pictures((40, 24), (32, 48))
+    given.pixels[0, :, 40:], given.pixels[0, :, :, 24:] = 255, 255  # no part of the picture
+    larger, boxes = enlarged(given, REGIONS, 2)
+    for row, (height, width) in enumerate(given.sizes.tolist()):
+        wanted = Image.fromarray(given.pixels[row, :, :height, :width].permute(1, 2, 0).numpy())
+        wanted = np.asarray(wanted.resize((2 * width, 2 * height), Image.Resampling.BILINEAR))
+        ours = larger.pixels[row, :, : 2 * height, : 2 * width].permute(1, 2, 0).numpy()
+        assert np.abs(ours.astype(int) - wanted).max() <= 1
+    assert larger.sizes.tolist() == [[80, 48], [64, 96]]
+    assert torch.equal(boxes[1], 2 * REGIONS[1])
+
+
+def test_it_is_the_teacher_that_sees_more(text):
+    given = batch(regions=REGIONS)
+    made = detector(text, source=StoredRegions(), teacher_scale=2)
+    larger = enlarged(given.images, REGIONS, 2)
+    with torch.no_grad():
+        told = F.normalize(made.regions(*larger), dim=-1) @ text(Vocabulary(POOL)).T
+        mine = made.region_features(given.images, REGIONS) @ text(Vocabulary(POOL)).T
+    gap = F.kl_div((mine / 0.01).log_softmax(-1), (told / 0.01).softmax(-1), reduction="batchmean")
+    assert gap > 0.01
+    assert made.losses(given)["distillation"].item() == pytest.approx(gap.item(), rel=1e-3)
+
+
 def test_captioned_noise_makes_batches_that_it_learns_from(text):
     data = SyntheticPairs(names=3, height=64, width=96, length=4, batch_size=2)
     first, second = data.train_dataloader()
@@ -286,6 +314,7 @@ def test_the_pool_is_read_from_a_file_of_names(text, tmp_path):
         (lambda text: detector(text, concepts=["star", "star"]), "twice: star"),
         (lambda text: PretrainingWeights(region=-1.0), "weights.region"),
         (lambda text: Temperatures(image=0.0), "temperatures.image"),
+        (lambda text: detector(text, teacher_scale=0), "teacher_scale"),
         (lambda text: RandomRegions(count=0), "teach nothing"),
         (lambda text: RandomRegions(cell=0), "no grid"),
         (lambda text: detector(text).losses(batch(kind="detection")), "RegionPretraining learns"),

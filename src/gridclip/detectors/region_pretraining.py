@@ -94,6 +94,8 @@ class RegionPretraining(RegionReader):
         source: Where regions come from; random boxes by default.
         teacher: Another encoder than the student as it starts.
         teacher_text: The teacher's text vectors, where it lives in another space.
+        teacher_scale: The teacher sees pictures enlarged so many times: small objects have more
+            cells of its map. 1 as published.
         weights: Weight of each loss.
         temperatures: What cosines are divided by.
         threshold: Regions teach whose likeliest concept the teacher gives more than this; all do
@@ -111,6 +113,7 @@ class RegionPretraining(RegionReader):
         source: RegionSource | None = None,
         teacher: RegionEncoder | None = None,
         teacher_text: TextBank | None = None,
+        teacher_scale: int = 1,
         weights: PretrainingWeights = _WEIGHTS,
         temperatures: Temperatures = _TEMPERATURES,
         threshold: float = 0.1,
@@ -128,7 +131,11 @@ class RegionPretraining(RegionReader):
         self.fusion, self.decoding = fusion, decoding
         self.looks = weights.region > 0 or weights.distillation > 0
         self.teacher: Frozen | None = None
-        self.teacher_text = teacher_text or text
+        self.teacher_text, self.teacher_scale = teacher_text or text, teacher_scale
+        if teacher_scale < 1:
+            raise InputError(
+                f"{teacher_scale} is refused", field="teacher_scale", fix="give 1 or 2"
+            )
         if self.looks:
             teacher = teacher or copy.deepcopy(regions)
             _check_width(teacher, self.teacher_text, "teacher")
@@ -224,7 +231,8 @@ class RegionPretraining(RegionReader):
         self, regions: Float[Tensor, "P D"], images: Images, boxes: list[Float[Tensor, "_ 4"]]
     ) -> dict[str, Tensor]:
         assert self.teacher is not None  # there is one where a loss looks at regions
-        told = _unit(self.teacher(images, boxes)) @ self.teacher_text(self.concepts).mT
+        shown = enlarged(images, boxes, self.teacher_scale)
+        told = _unit(self.teacher(*shown)) @ self.teacher_text(self.concepts).mT
         kept = confident(told, self.temperatures.teacher, self.threshold)
         told, cosines = told[kept], regions[kept] @ self.text(self.concepts).mT
         return {
@@ -242,6 +250,22 @@ class RegionPretraining(RegionReader):
     ) -> Float[Tensor, "P K"]:
         with torch.autocast(features.device.type, enabled=False):
             return features @ self.text(vocabulary).mT / self.temperatures.region
+
+
+def enlarged(
+    images: Images, boxes: list[Float[Tensor, "_ 4"]], scale: int
+) -> tuple[Images, list[Float[Tensor, "_ 4"]]]:
+    """Pictures and boxes in them so many times as large; the padding grows as well."""
+    if scale == 1:
+        return images, boxes
+    pixels = images.pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    for shown, picture, (height, width) in zip(
+        pixels, images.pixels, images.sizes.tolist(), strict=True
+    ):
+        alone = picture[None, :, :height, :width].float()
+        smooth = F.interpolate(alone, scale_factor=scale, mode="bilinear")[0]
+        shown[:, : scale * height, : scale * width] = smooth.round().byte()
+    return Images(pixels, images.sizes * scale), [each * scale for each in boxes]
 
 
 def _unit(vectors: Tensor) -> Float[Tensor, "P D"]:
