@@ -39,6 +39,8 @@ def region_contrast(
     regions. Equal columns have equal cosines, so n of them are one whose logit is greater by log n,
     and the loss is a cross-entropy over concepts: of other processes only counts are needed.
 
+    Deviation: regions of all processes compete; in the released code only those of one GPU do.
+
     Args:
         cosines: The student's, of this process' regions with all concepts of the pool.
         labels: The concept of each region, as the teacher sees it: rows of the pool.

@@ -65,6 +65,8 @@ class RegionEncoder(nn.Module, ABC):
 
         Each picture is seen without its padding, those of one size together, so that it has the
         same map in any batch.
+
+        Deviation: in RegionCLIP's released code padding is part of the map and of whole pictures.
         """
         rows_of: dict[tuple[int, int], list[int]] = {}
         for row, (height, width) in enumerate(images.sizes.tolist()):

@@ -39,7 +39,9 @@ class RandomRegions(RegionSource):
     """Boxes with corners on a grid, any with a side of at least one cell.
 
     The near corner is uniform, the far one uniform among those to its right and below, as in
-    RegionCLIP's released code (2112.09106); but each image has boxes of its own.
+    RegionCLIP's released code (2112.09106).
+
+    Deviation: each picture has boxes of its own, inside it; there all of a batch share them.
 
     Args:
         count: Regions an image and step.
