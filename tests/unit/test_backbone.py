@@ -1,11 +1,14 @@
 """Which parts of a backbone learn."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from gridclip.errors import InputError
 from gridclip.networks.backbone import TimmBackbone
+from gridclip.networks.recompute import recompute_backbone
 
 NAME = "test_efficientnet.r160_in1k"
 
@@ -53,3 +56,18 @@ def test_frozen_norms_stay_in_evaluation_mode_and_come_back_from_it():
 def test_more_stages_than_there_are_cannot_be_frozen():
     with pytest.raises(InputError, match=r"(?s)freeze_at.*0 to "):
         TimmBackbone(NAME, freeze_at=99)
+
+
+def test_swin_sees_pictures_of_any_size_and_its_innermost_blocks_are_recomputed():
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224", drop_path=0.0)
+    assert backbone.channels == (192, 384, 768)
+    sizes = [(64, 96), (96, 32)]
+    kept = [backbone.maps(torch.ones(1, 3, *size)) for size in sizes]
+    for (height, width), maps in zip(sizes, kept, strict=True):
+        truth = [(1, c, height // s, width // s) for c, s in ((192, 8), (384, 16), (768, 32))]
+        assert [tuple(level.shape) for level in maps] == truth
+    recompute_backbone(backbone)
+    again = backbone.maps(torch.ones(1, 3, *sizes[0]))
+    assert all(torch.allclose(one, two) for one, two in zip(kept[0], again, strict=True))
+    wrapped = [m for m in backbone.modules() if isinstance(vars(m).get("forward"), partial)]
+    assert {type(each).__name__ for each in wrapped} == {"SwinTransformerBlock"}
