@@ -196,6 +196,7 @@ def test_image_level_batches_come_between_the_others(root, num_workers):
     )
     module.setup("fit")
     assert source.checked
+    assert module.mixed  # so that no weight goes without a gradient
     batches = list(module.train_dataloader())
     weak = [batch for batch in batches if isinstance(batch, ImageBatch)]
     assert (len(batches), len(weak)) == (9, 6)
@@ -214,6 +215,7 @@ def test_at_a_ratio_of_zero_image_level_images_are_not_even_opened(root):
     module = data(root, image_level=source, image_level_ratio=0.0)
     module.setup("fit")
     assert not source.checked
+    assert not module.mixed
     assert len(list(module.train_dataloader())) == 3
 
 

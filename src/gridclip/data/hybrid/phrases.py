@@ -131,6 +131,7 @@ class TextBlobParser(PhraseParser):
         from textblob.en import parse, parser  # type: ignore[import-untyped]
 
         self._parse, self._lexicon = parse, parser.lexicon
+        parse("a dog")  # which reads the lexicon: once, before processes are forked
 
     def find(self, caption: str) -> Iterable[str]:
         """Give the runs of modifiers and nouns."""
