@@ -1,8 +1,9 @@
-"""How much faster does GridCLIP-R50 detect than ViLD-R50, and than CLIP on every proposal?
+"""How much faster does GridCLIP-R50 detect than ViLD, RegionCLIP, and CLIP on every proposal?
 
 One picture of 800 × 1333, 1203 names, random weights, the same backbone and machine, all in turn.
 ViLD has its released form: 1000 proposals, heads of 4 convolutions and 2 layers; the ensemble has
-two of them. Crop-and-classify sees 1000 proposals at two scales and takes minutes a picture, so it
+two of them. RegionCLIP has its own: two backbones, and a CLIP's last stage on each of 1000
+proposals. Crop-and-classify sees 1000 proposals at two scales and takes minutes a picture, so it
 has one turn. About ten minutes:  python benchmarks/vild_inference.py
 """
 
@@ -22,7 +23,7 @@ def main() -> None:
     runs = sides(size, given.names, crops, given.device)
     slow = runs.pop("crop-and-classify")
     taken = _timing.seconds(runs, given.rounds)
-    goals = {"vild-ensemble": "≥ 5", "vild-text": "–"}
+    goals = {"vild-ensemble": "≥ 5", "vild-text": "–", "regionclip": "–"}
     rows = [
         _timing.row(
             f"inference, {given.names} names, towers of {convs}: times faster than {peer}",
@@ -55,6 +56,7 @@ def sides(
     pictures = type(pictures)(*(part.to(device) for part in pictures))
     networks = {f"towers of {convs}": _networks.gridclip(convs) for convs in (4, 2, 1)}
     networks |= {variant: _networks.vild(variant) for variant in ("vild-ensemble", "vild-text")}
+    networks["regionclip"] = _networks.regionclip()
     networks["crop-and-classify"] = CropAndClassify(
         _networks.vild("vild-text"),
         _networks.RandomText(),
