@@ -37,13 +37,23 @@ def stand_ins(tmp_path):
         if "init_from" in row["model"]:
             given.append("--model.init_from=null")
         for at, holder in _with_proposer(detector).items():
-            if holder["text"]["class_path"] == "TextVectors":
+            if holder["text"]["class_path"] in ("TextVectors", "NounVectors"):
                 text = f"--model.detector.init_args.{at}text.init_args"
                 given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
                 given += [f"{text}.names={tmp_path / 'names.txt'}"]
-        return given
+        return given + _unreachable(detector)
 
     return arguments
+
+
+def _unreachable(detector):
+    """Without what timm would download, other vectors than the first, and definitions."""
+    init, text = "--model.detector.init_args", detector["text"]["init_args"]
+    given = [f"{init}.text.init_args.others={{}}"] if "others" in text else []
+    given += [f"{init}.text.init_args.definitions=[]"] if "definitions" in text else []
+    if detector.get("backbone", {}).get("init_args", {}).get("pretrained"):
+        given.append(f"{init}.backbone.init_args.pretrained=false")
+    return given
 
 
 def _with_proposer(detector):
