@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from gridclip.clip.openclip import ClipModel
-from gridclip.clip.text import ClipText
+from gridclip.clip.text import ClipText, TextVectors
 from gridclip.data.collate import pad
 from gridclip.data.drawn.mini_pairs import MiniPairs
 from gridclip.data.synthetic import SyntheticPairs
@@ -297,6 +297,20 @@ def test_a_regions_score_is_its_softmax_with_a_background_of_cosine_zero(text):
     for box, score in zip(REGIONS[0], wanted, strict=True):
         of_box = (found.boxes - box).abs().amax(1) < 1e-3
         assert found.scores[of_box].max().item() == pytest.approx(score, rel=1e-3)
+
+
+def test_sentences_are_said_without_a_template_and_may_come_twice(text, tmp_path):
+    tower = MINI.create()
+    said = text.say([CAPTIONS[1], CAPTIONS[0], CAPTIONS[1]])
+    with torch.no_grad():
+        wanted = F.normalize(tower.encode_text(MINI.tokenizer()([*CAPTIONS])), dim=-1)
+    torch.testing.assert_close(said, wanted[[1, 0, 1]], atol=1e-5, rtol=0)
+    np.save(tmp_path / "vectors.npy", np.eye(3, 4))
+    (tmp_path / "names.txt").write_text("star\nring\ncup\n")
+    listed = TextVectors(str(tmp_path / "vectors.npy"), str(tmp_path / "names.txt"))
+    assert torch.equal(listed.say(["cup", "star", "cup"]), torch.eye(3, 4)[[2, 0, 2]])
+    with pytest.raises(InputError, match=r"no vector for 1 names, first: a photo"):
+        listed.say(["a photo of a cup"])
 
 
 def test_the_pool_is_read_from_a_file_of_names(text, tmp_path):

@@ -60,16 +60,11 @@ class TextBank(nn.Module, ABC):
         return self._kept[key]
 
     def say(self, sentences: Sequence[str]) -> Float[Tensor, "n D"]:
-        """Unit vectors of whole sentences as they stand, such as captions; nothing is kept.
-
-        Raises:
-            InputError: if there is no text tower.
-        """
-        raise InputError(
-            f"{type(self).__name__} cannot encode captions",
-            field="text",
-            fix="take a text tower (ClipText), or set the weight of the loss on captions to 0",
-        )
+        """Unit vectors of whole sentences, such as captions, which may come twice; none is kept."""
+        each = dict.fromkeys(sentences)
+        vectors = F.normalize(self.encode(Vocabulary(each)).float(), dim=-1)
+        row_of = {sentence: row for row, sentence in enumerate(each)}
+        return vectors.to(self.anchor.device)[[row_of[sentence] for sentence in sentences]]
 
     @abstractmethod
     def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
