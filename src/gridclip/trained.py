@@ -51,6 +51,8 @@ class Speed:
 
 _SPEED = Speed()
 
+_ORIGINS = ("checkpoint", "box_weights")  # arguments of detectors: of parts whose weights they keep
+
 
 class TrainedDetector:
     """Finds whatever you name.
@@ -188,13 +190,20 @@ def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> Tra
     """
     folder = Path(run_dir)
     recipe = _read_recipe(folder / "config.yaml")
-    # What it started from is in its weights, and may be gone.
-    settings = recipe["model"] | {"init_from": None}
+    settings = _without_origins(recipe["model"])
     system: DetectionSystem = _instantiate(DetectionSystem, settings, "model")
     load_weights(system, folder / "checkpoints" / "last.ckpt")
     given = (recipe.get("data") or {}).get("init_args", {}).get("val_resize")
     resize = Resize() if given is None else _instantiate(Resize, given, "resize")
     return TrainedDetector(system.detector.to(device), resize, speed)
+
+
+def _without_origins(model: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the files that a detector started from: they are in its weights."""
+    detector = model["detector"]
+    given = detector.get("init_args", {})
+    kept = {name: None if name in _ORIGINS else value for name, value in given.items()}
+    return model | {"init_from": None, "detector": detector | {"init_args": kept}}
 
 
 def detect_command(  # noqa: PLR0913 - a command has as many options as it has

@@ -1,0 +1,109 @@
+"""RegionCLIP's rows through the command line: transfer, zero-shot, and boxes of anyone's."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import gridclip
+from gridclip.classifying import classify_command
+from gridclip.cli import main
+from gridclip.errors import InputError
+
+MINI = Path(__file__).parents[2] / "experiments" / "mini"
+QUIET = [
+    "--trainer.logger=false",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+DETECTOR = "--model.detector.init_args"
+
+
+def run(verb, row, folder, root, *arguments):
+    main(
+        [verb, f"--config={MINI / row}", f"--run_dir={folder}", f"--data.init_args.root={root}"]
+        + [*QUIET, *arguments]
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(mini_root, tmp_path_factory):
+    few = ["--data.init_args.batch_size=4", f"{DETECTOR}.sampling.regions=8"]
+    few += ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+    few += ["--data.init_args.val_batch_size=6", f"{DETECTOR}.proposals.limit=16"]
+    folder = tmp_path_factory.mktemp("runs") / "regionclip"
+    return run("fit", "regionclip.yaml", folder, mini_root, *few)
+
+
+@pytest.fixture(scope="module")
+def picture(mini_root):
+    listed = json.loads((mini_root / "val.json").read_text())
+    image = listed["images"][0]
+    boxes = [each["bbox"] for each in listed["annotations"] if each["image_id"] == image["id"]]
+    corners = [[x, y, x + width, y + height] for x, y, width, height in boxes]
+    return mini_root / "images" / image["file_name"], corners
+
+
+def test_a_run_is_trained_evaluated_and_finds_whatever_it_is_asked_for(trained, picture, tmp_path):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["num_images"] == 12
+    assert {"AP50r", "AP50f"} <= set(metrics)
+    names = ["--names", "red striped star, a cup", "--threshold=0", f"--output={tmp_path}"]
+    main(["detect", f"--run={trained}", *names, str(picture[0])])
+    found = json.loads((tmp_path / "detections.json").read_text())[str(picture[0])]
+    assert {each["name"] for each in found} == {"red striped star", "a cup"}
+
+
+def test_given_boxes_are_named_by_a_command_and_by_a_plain_call(trained, picture, tmp_path, capsys):
+    file, corners = picture
+    boxes, output = tmp_path / "boxes.json", tmp_path / "named.json"
+    boxes.write_text(json.dumps(corners))
+    names = "red striped star, green ring, blue moon"
+    classify_command(file, run=trained, boxes=boxes, names=names, output=output)
+    assert "blue moon" in capsys.readouterr().out
+    said = json.loads(output.read_text())
+    detector = gridclip.load(trained)
+    plain = detector.classify(file, corners, names.split(", "))
+    assert [row["box"] for row in said] == corners
+    for row, shown in zip(said, plain, strict=True):
+        assert row["names"] == pytest.approx(shown, rel=1e-4)
+    assert detector.region_features(file, corners).shape == (len(corners), 128)
+    boxes.write_text("{}")
+    with pytest.raises(InputError, match="holds no list"):
+        classify_command(file, run=trained, boxes=boxes, names=names)
+
+
+def test_zero_shot_names_given_boxes_and_every_one_is_found(mini_root, tmp_path):
+    given = f"{DETECTOR}.given={mini_root / 'val.json'}"
+    run("validate", "regionclip_zero_shot.yaml", tmp_path, mini_root, given)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    # No box is wrong, so what is lost is lost by names: at any overlap the same.
+    assert metrics["AP"] == pytest.approx(metrics["AP75"])
+    assert metrics["AP"] > 0.1
+
+
+@pytest.fixture
+def proposing(mini_root, tmp_path):
+    """The checkpoint of a run of ViLD-text."""
+    few = ["--data.init_args.batch_size=4", "--trainer.max_steps=1"]
+    few += ["--trainer.limit_val_batches=0", f"{DETECTOR}.sampling.regions=4"]
+    folder = run("fit", "vild_text.yaml", tmp_path / "other", mini_root, *few)
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_proposals_of_another_run_are_taken_and_kept(proposing, mini_root, tmp_path):
+    row, taken = "regionclip_zero_shot_proposed.yaml", f"{DETECTOR}.checkpoint={proposing}"
+    few = ["--trainer.limit_val_batches=1", "--data.init_args.val_batch_size=2"]
+    run("validate", row, tmp_path / "zero", mini_root, taken, *few)
+    assert json.loads((tmp_path / "zero" / "metrics.json").read_text())["num_images"] == 2
+
+    few += ["--trainer.max_steps=1", "--data.init_args.batch_size=2"]
+    few += [f"{DETECTOR}.sampling.regions=4", "--trainer.val_check_interval=1"]
+    run("fit", row, tmp_path / "fitted", mini_root, taken, *few)
+    kept = torch.load(proposing, weights_only=True)["state_dict"]
+    proposing.unlink()  # a run goes on without what it started from
+    own = gridclip.load(tmp_path / "fitted").detector.proposer.state_dict()
+    assert own.keys() == {name.removeprefix("detector.") for name in kept}
+    assert all(own[name.removeprefix("detector.")].equal(kept[name]) for name in kept)
