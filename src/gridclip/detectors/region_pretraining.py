@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gridclip.clip.openclip import Frozen
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings, decode
-from gridclip.detectors.base import Batch, unlearnable
+from gridclip.detectors.base import Batch
 from gridclip.detectors.region_losses import (
     concept_distillation,
     confident,
@@ -157,16 +157,21 @@ class RegionPretraining(RegionReader):
             InputError: at another batch than one of captioned pictures.
         """
         if not isinstance(batch, ConceptBatch) or batch.kind != "pairs":
-            raise unlearnable("RegionPretraining", batch)
+            raise InputError(
+                "RegionPretraining learns from captioned pictures alone",
+                field="data.class_path",
+                fix="use HybridData with pairs, and neither detection nor grounding",
+            )
         boxes = self._boxes(batch)
         regions, images = self._see(batch.images, boxes)
+        told = self._told(batch.images, boxes)
+        captions = self.text.say(batch.captions) if self.weights.image else None
         losses: dict[str, Tensor] = {}
         # In single precision, as everything that a small temperature divides.
         with torch.autocast(regions.device.type, enabled=False):
-            if self.looks:
-                losses |= self._region_losses(regions, batch.images, boxes)
-            if self.weights.image:
-                captions = self.text.say(batch.captions)
+            if told is not None:
+                losses |= self._region_losses(regions, told)
+            if captions is not None:
                 losses["image"] = image_contrast(images, captions, self.temperatures.image)
         weights = asdict(self.weights)
         return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
@@ -227,17 +232,23 @@ class RegionPretraining(RegionReader):
         vectors = _unit(self.regions(images, both)).split([len(each) for each in both])
         return torch.cat([each[:-1] for each in vectors]), torch.stack([v[-1] for v in vectors])
 
+    def _told(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P E"] | None:
+        """The teacher's unit vectors of regions, if a loss looks at any."""
+        if self.teacher is None:
+            return None
+        return _unit(self.teacher(*enlarged(images, boxes, self.teacher_scale)))
+
     def _region_losses(
-        self, regions: Float[Tensor, "P D"], images: Images, boxes: list[Float[Tensor, "_ 4"]]
+        self, regions: Float[Tensor, "P D"], told: Float[Tensor, "P E"]
     ) -> dict[str, Tensor]:
-        assert self.teacher is not None  # there is one where a loss looks at regions
-        shown = enlarged(images, boxes, self.teacher_scale)
-        told = _unit(self.teacher(*shown)) @ self.teacher_text(self.concepts).mT
-        kept = confident(told, self.temperatures.teacher, self.threshold)
-        told, cosines = told[kept], regions[kept] @ self.text(self.concepts).mT
+        truth = told @ self.teacher_text(self.concepts).mT
+        kept = confident(truth, self.temperatures.teacher, self.threshold)
+        truth, cosines = truth[kept], regions[kept] @ self.text(self.concepts).mT
         return {
-            "region": region_contrast(cosines, told.argmax(-1), self.temperatures.region),
-            "distillation": concept_distillation(cosines, told, self.temperatures.distillation),
+            "region": region_contrast(cosines, truth.argmax(-1), self.temperatures.region),
+            "distillation": concept_distillation(cosines, truth, self.temperatures.distillation),
         }
 
     def _predict(self, images: Images, proposals: list[Proposals]) -> RegionPredictions:
