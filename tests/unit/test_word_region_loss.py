@@ -102,9 +102,10 @@ def test_both_directions_are_the_mean_of_each():
     assert one != pytest.approx(two, rel=1e-3)
 
 
-def test_cells_of_the_padding_are_no_regions():
+@pytest.mark.parametrize("count", [2, CELLS])
+def test_cells_of_the_padding_are_no_regions(count):
     cells, words, present, boxes = _world()
-    settings = WordRegionLoss(regions=CELLS, nms_iou=1.0)
+    settings = WordRegionLoss(regions=count, nms_iou=1.0)
     cosines = Cosines(cells, words, torch.ones(()).double(), torch.zeros(()).double())
     shown = torch.ones(PAIRS, CELLS, dtype=torch.bool)
     shown[:, 5:] = False
