@@ -328,6 +328,15 @@ def test_detecting_with_given_boxes_names_them_and_moves_none(text, annotated):
     torch.testing.assert_close(found.scores, shares.flatten().sort(descending=True).values)
 
 
+@pytest.mark.parametrize("suppression", ["hard", "soft"])
+def test_a_batch_without_any_given_box_detects_nothing(text, annotated, suppression):
+    settings = DecodeSettings(suppression=suppression)
+    detector = _detector(text, given=str(annotated), decoding=settings).eval()
+    pixels, sizes = (part[1:] for part in _images())
+    (found,) = detector.detect(Images(pixels, sizes), Vocabulary(NAMES), _records()[1:])
+    assert found.boxes.shape == (0, 4)
+
+
 def test_proposed_and_given_boxes_have_the_same_features(text, annotated):
     """Once wrong in the released code, where a second checkpoint reset half of the network."""
     detector, images = _detector(text, refine=False).eval(), _images()
