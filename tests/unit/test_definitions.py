@@ -63,11 +63,25 @@ def test_wordnets_commonest_sense_is_told_where_its_index_is_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("a.json", "[]"), ("a.csv", "only names\n"), ("a.doc", "x"), ("a.txt", "x")]
+    ("name", "text"),
+    [
+        ("a.json", "[]"),
+        ("a.json", '{"categories": 5}'),
+        ("a.json", "3"),
+        ("a.csv", "only names\n"),
+        ("a.doc", "x"),
+        ("a.txt", "x"),
+    ],
 )
 def test_a_file_without_definitions_is_refused(tmp_path, name, text):
     with pytest.raises(InputError, match=rf"{name}: .*(no definition|no kind)"):
         Definitions(_written(tmp_path, name, text))
+
+
+def test_a_broken_line_of_wordnet_is_told(tmp_path):
+    file = _written(tmp_path, "data.noun", "00001 05 n zz bat 0 | a mammal\n")
+    with pytest.raises(InputError, match=r"data\.noun: cannot be read"):
+        Definitions(file)
 
 
 def test_a_file_that_is_absent_is_named(tmp_path):

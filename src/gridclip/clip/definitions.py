@@ -63,9 +63,9 @@ class Definitions:
             )
         try:
             yield from readers[self.file.suffix](self.file)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, ValueError, IndexError, csv.Error) as error:
             raise InputError(
-                f"cannot be read: {error}", file=self.file, fix="give a text file in UTF-8"
+                f"cannot be read: {error}", file=self.file, fix="give a whole file in UTF-8"
             ) from error
 
 
@@ -79,6 +79,7 @@ def _from_json(file: Path) -> Iterator[tuple[str, str]]:
         yield from ((name, text) for name, text in content.items() if isinstance(text, str))
         return
     rows = content["categories"] if isinstance(content, dict) else content
+    rows = rows if isinstance(rows, list) else []
     known = [row for row in rows if isinstance(row, dict) and row.get("def") and row.get("name")]
     yield from ((row["name"], row["def"]) for row in known)
     yield from ((word, row["def"]) for row in known for word in row.get("synonyms") or [])
