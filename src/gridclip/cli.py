@@ -17,6 +17,7 @@ VERBS = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "data mini": "gridclip.data.drawn.mini:make_mini",
     "data compose": "gridclip.data.drawn.compose:compose",
+    "data hold-out": "gridclip.data.annotations.hold_out:hold_out",
     "data check": "gridclip.data.annotations.check:check_annotations",
     "data show": "gridclip.data.show:show_samples",
     "data concepts": "gridclip.data.hybrid.concepts:concepts_command",
@@ -27,7 +28,9 @@ COMMANDS = {
     "clip train": "gridclip.clip.pretrain:train_mini_clip",
     "clip fit": "gridclip.clip.fitting:fit_teacher",
     "clip embed-proposals": "gridclip.clip.stored.embed_regions:embed_proposals_command",
+    "clip convert-regionclip": "gridclip.clip.released:convert_regionclip",
     "propose": "gridclip.proposing:propose_command",
+    "classify": "gridclip.classifying:classify_command",
     "evaluate": "gridclip.evaluation.command:evaluate_command",
     "sweep run": "gridclip.sweeps.runner:run_sweep",
     "sweep list": "gridclip.sweeps.status:list_sweeps",
@@ -44,6 +47,7 @@ HELP = """usage: gridclip COMMAND ...
 train, evaluate and use a detector
   gridclip fit | validate | test | predict --config ROW.yaml
   gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in pictures
+  gridclip classify --run RUN --boxes JSON --names "…" IMAGE    name the boxes that you give
   gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
   gridclip sweep list                                           how far every sweep is
   gridclip sweep status ID                                      how one stands, and who runs it
@@ -58,6 +62,7 @@ data with boxes
   gridclip data mini DIR                                        draw the mini data set
   gridclip data compose DIR --sprites SPRITES                   compose scenes of cut-outs
   gridclip data check FILE --images DIR                         list every problem of a file
+  gridclip data hold-out FILE OUTPUT                            COCO's 48 and 17 names, or yours
   gridclip data show DIR                                        draw augmented pictures
 
 data without boxes, and teachers
@@ -68,6 +73,7 @@ data without boxes, and teachers
   gridclip data embed FILE --output FILE                        store a teacher's embeddings
   gridclip clip train                                           train the mini CLIP again
   gridclip clip fit                                             fit an encoder to text vectors
+  gridclip clip convert-regionclip FILE --output CLIP           RegionCLIP's published weights
   gridclip propose FILE --run RUN --output PROPOSALS            store where something may be
   gridclip clip embed-proposals PROPOSALS --source FILE --output REGIONS
 

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 import gridclip
-from gridclip.classifying import classify_command
 from gridclip.cli import main
-from gridclip.errors import InputError
 
 MINI = Path(__file__).parents[2] / "experiments" / "mini"
 QUIET = [
@@ -61,7 +59,8 @@ def test_given_boxes_are_named_by_a_command_and_by_a_plain_call(trained, picture
     boxes, output = tmp_path / "boxes.json", tmp_path / "named.json"
     boxes.write_text(json.dumps(corners))
     names = "red striped star, green ring, blue moon"
-    classify_command(file, run=trained, boxes=boxes, names=names, output=output)
+    given = [f"--run={trained}", f"--boxes={boxes}", f"--names={names}"]
+    main(["classify", str(file), *given, f"--output={output}"])
     assert "blue moon" in capsys.readouterr().out
     said = json.loads(output.read_text())
     detector = gridclip.load(trained)
@@ -71,8 +70,9 @@ def test_given_boxes_are_named_by_a_command_and_by_a_plain_call(trained, picture
         assert row["names"] == pytest.approx(shown, rel=1e-4)
     assert detector.region_features(file, corners).shape == (len(corners), 128)
     boxes.write_text("{}")
-    with pytest.raises(InputError, match="holds no list"):
-        classify_command(file, run=trained, boxes=boxes, names=names)
+    with pytest.raises(SystemExit):
+        main(["classify", str(file), *given])
+    assert "holds no list" in capsys.readouterr().err
 
 
 def test_zero_shot_names_given_boxes_and_every_one_is_found(mini_root, tmp_path):
