@@ -356,6 +356,38 @@ def test_the_first_kind_given_decides_the_length_of_an_epoch(root):
     assert len(module.train_dataloader()) == 3 * -(-images // 3)
 
 
+def test_several_sources_of_a_kind_are_one(root):
+    """GoldG is two files; here one source twice, with other chances, and the rows end to end."""
+    one = grounding(root, concepts=12)
+    module = data(root, grounding=[one, grounding(root, concepts=6)])
+    joined, alone = module.sources["grounding"], data(root, grounding=one).sources["grounding"]
+    images = len(alone.dataset)
+    assert len(joined.pool.sizes) == 2 * images
+    for row in range(images):
+        assert joined[row].names == joined[row + images].names == alone[row].names
+        assert joined[row].negatives == alone[row].negatives
+        assert len(joined[row + images].negatives) < len(alone[row].negatives)
+    assert joined.names() == alone.names()
+    counts = Counter(record.image_id for batch in batches(module) for record in batch.records)
+    assert set(counts.values()) <= {2, 3}  # at the end the first fill up
+    assert len(counts) == images
+    told = module.state_dict()
+    assert (told["grounding.0.concepts"], told["grounding.1.concepts"]) == (12, 6)
+
+
+def test_sources_of_a_kind_must_share_their_batches(root):
+    with pytest.raises(InputError, match=r"data.pairs.batch_size: the sources have 5, 6"):
+        data(root, pairs=[pairs(root), pairs(root, batch_size=6)])
+
+
+def test_repeats_of_joined_sources_stay_with_their_images(root):
+    often, once = detection(root, repeat_threshold=0.5), detection(root)
+    pool = data(root, detection=[once, often]).sources["detection"].pool
+    assert pool.repeats[:40].tolist() == [1.0] * 40
+    alone = data(root, detection=often).sources["detection"].pool
+    assert pool.repeats[40:].tolist() == alone.repeats.tolist() != [1.0] * 40
+
+
 def test_a_ratio_of_zero_leaves_a_kind_out(root):
     module = data(root, "detection", pairs=pairs(root, ratio=0.0))
     assert [*module.sources] == ["detection"]

@@ -1,9 +1,9 @@
 """Hybrid training (DetCLIPv2, RegionCLIP): kinds of data in turn, one kind a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
@@ -11,8 +11,9 @@ from gridclip.data.evaluated import Evaluated, EvaluatedData, require_at_least
 from gridclip.data.hybrid.batches import ConceptBatches, InOrder
 from gridclip.data.hybrid.detection import DetectionConcepts, DetectionSource
 from gridclip.data.hybrid.grounding import GroundingConcepts, GroundingSource
+from gridclip.data.hybrid.joined import Joined, require_alike
 from gridclip.data.hybrid.pairs import PairConcepts, PairSource
-from gridclip.data.hybrid.source import ConceptSource
+from gridclip.data.hybrid.source import ConceptSource, Stream
 from gridclip.data.loading import TrainingLoader, start_worker
 from gridclip.data.pictures import check_pictures
 from gridclip.data.resume import position
@@ -20,6 +21,8 @@ from gridclip.data.sampling import ALONE, Kind, MixedSampler, Position, Share
 from gridclip.data.transforms import Resize
 from gridclip.errors import InputError
 from gridclip.structures import Vocabulary
+
+Settings = TypeVar("Settings", bound=Stream)
 
 _VAL_RESIZE = Resize(shortest=(800,), longest=1333)
 
@@ -32,7 +35,7 @@ class HybridData(EvaluatedData):
     order); the others go through their own images at their own pace.
 
     Args:
-        detection: Images whose boxes have categories.
+        detection: Images whose boxes have categories; of each kind one source or several.
         grounding: Images whose boxes have phrases of a caption.
         pairs: Images with captions.
         root: Folder of the data set to evaluate on; without it nothing is evaluated.
@@ -48,9 +51,9 @@ class HybridData(EvaluatedData):
 
     def __init__(  # noqa: PLR0913 - one argument a setting
         self,
-        detection: DetectionSource | None = None,
-        grounding: GroundingSource | None = None,
-        pairs: PairSource | None = None,
+        detection: DetectionSource | list[DetectionSource] | None = None,
+        grounding: GroundingSource | list[GroundingSource] | None = None,
+        pairs: PairSource | list[PairSource] | None = None,
         root: str | None = None,
         val: str = "val.json",
         images: str = "images",
@@ -68,9 +71,9 @@ class HybridData(EvaluatedData):
             evaluated = Evaluated(place, pictures, val_folder, val_batch_size, val_resize)
         super().__init__(evaluated, num_workers, pad_to)
         self.seed = seed
-        self.detection = detection if detection and detection.ratio else None
-        self.grounding = grounding if grounding and grounding.ratio else None
-        self.pairs = pairs if pairs and pairs.ratio else None
+        self.detection = _listed("detection", detection)
+        self.grounding = _listed("grounding", grounding)
+        self.pairs = _listed("pairs", pairs)
         if not (self.detection or self.grounding or self.pairs):
             raise InputError(
                 "there is nothing to train on",
@@ -86,15 +89,16 @@ class HybridData(EvaluatedData):
     @cached_property
     def sources(self) -> dict[Kind, ConceptSource]:
         """The training images of each kind, opened."""
-        opened: dict[Kind, ConceptSource] = {}
-        if self.detection is not None:
-            opened["detection"] = DetectionConcepts(self.detection, self.seed)
-        if self.grounding is not None:
-            others = [name for source in opened.values() for name in source.names()]
-            opened["grounding"] = GroundingConcepts(self.grounding, self.seed, others)
-        if self.pairs is not None:
-            opened["pairs"] = PairConcepts(self.pairs, self.seed)
-        return opened
+        seed, opened = self.seed, dict[Kind, Sequence[ConceptSource]]()
+        opened["detection"] = [DetectionConcepts(each, seed) for each in self.detection]
+        names = [name for source in opened["detection"] for name in source.names()]
+        opened["grounding"] = [GroundingConcepts(each, seed, names) for each in self.grounding]
+        opened["pairs"] = [PairConcepts(each, seed) for each in self.pairs]
+        return {
+            kind: found[0] if len(found) == 1 else Joined(found)
+            for kind, found in opened.items()
+            if found
+        }
 
     @cached_property
     def vocabulary(self) -> Vocabulary | None:
@@ -140,6 +144,13 @@ class HybridData(EvaluatedData):
         for kind, source in self.sources.items():
             told |= {f"{kind}.{name}": value for name, value in source.state().items()}
         return {"kinds": " ".join(self.sources), **told}
+
+
+def _listed(kind: str, given: Settings | list[Settings] | None) -> list[Settings]:
+    """Give one source or several as a list, without those of ratio 0."""
+    listed = given if isinstance(given, list) else [given] if given is not None else []
+    require_alike(kind, listed)
+    return [each for each in listed if each.ratio]
 
 
 def _position(trainer: Any, *, few: bool) -> Callable[[], Position] | None:  # noqa: ANN401
