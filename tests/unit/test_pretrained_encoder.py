@@ -109,6 +109,14 @@ def test_pretraining_goes_on_from_its_own_checkpoint_with_the_same_text_only(tex
         start_from(DetectionSystem(other), file)
 
 
+def test_a_checkpoint_of_a_whole_detector_is_no_encoder(text, tmp_path):
+    file = tmp_path / "last.ckpt"
+    whole = DetectionSystem(RegionCLIP(ClipRegions(MINI), text))
+    torch.save({"state_dict": whole.state_dict(), "frozen": text.fingerprint()}, file)
+    with pytest.raises(InputError, match="checkpoint of another model"):
+        start_from(DetectionSystem(gridclip(text, ClipResNet(MINI))), file)
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [

@@ -98,13 +98,17 @@ def test_regions_are_torchvisions_roi_align_between_layer3_and_layer4():
 def test_padding_and_neighbours_do_not_reach_a_picture(encoder):
     torch.manual_seed(0)
     encoder: RegionEncoder = shaken(encoder())
-    alone = pictures((96, 80))
-    among = pictures((96, 80), (64, 160), (96, 80), padded_to=(128, 192))
+    among = pictures((96, 80), (64, 160), (64, 64), (96, 80), padded_to=(128, 192))
     among.pixels[0, :, 96:], among.pixels[0, :, :, 80:] = 200, 200  # whatever the padding is
-    boxes = torch.tensor([[0.0, 0, 80, 96], [40, 50, 80, 96], [7, 3, 30, 30]])
-    one = encoder.embed(encoder.maps(alone), [boxes])
-    other = encoder.embed(encoder.maps(among), [boxes, boxes[:1], boxes[:0]])
-    torch.testing.assert_close(other[:3], one, atol=1e-5, rtol=1e-4)
+    whole_and_part = [
+        torch.tensor([[0.0, 0, width, height], [width / 2, 9, width, height], [7, 3, 30, 30]])
+        for height, width in among.sizes.tolist()
+    ]
+    together = encoder.embed(encoder.maps(among), whole_and_part).split(3)
+    for row, (height, width) in enumerate(among.sizes.tolist()):
+        alone = Images(among.pixels[row : row + 1, :, :height, :width], among.sizes[row : row + 1])
+        one = encoder.embed(encoder.maps(alone), whole_and_part[row : row + 1])
+        torch.testing.assert_close(together[row], one, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
