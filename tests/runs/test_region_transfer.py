@@ -9,7 +9,8 @@ import torch
 import gridclip
 from gridclip.cli import main
 
-MINI = Path(__file__).parents[2] / "experiments" / "mini"
+ROOT = Path(__file__).parents[2]
+MINI = ROOT / "experiments" / "mini"
 QUIET = [
     "--trainer.logger=false",
     "--trainer.enable_progress_bar=false",
@@ -107,3 +108,22 @@ def test_proposals_of_another_run_are_taken_and_kept(proposing, mini_root, tmp_p
     own = gridclip.load(tmp_path / "fitted").detector.proposer.state_dict()
     assert own.keys() == {name.removeprefix("detector.") for name in kept}
     assert all(own[name.removeprefix("detector.")].equal(kept[name]) for name in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["r50_coco", "r50_lvis"])
+def test_a_full_size_row_makes_one_step_on_small_pictures(row, tmp_path, monkeypatch):
+    """RN50 with random weights, regions of its own grid, and proposals of another network."""
+    monkeypatch.chdir(ROOT)
+    full, one_step = ROOT / "experiments" / "regionclip", "one_step_regionclip_detector.yaml"
+    main(
+        ["fit", f"--config={full / row}.yaml", f"--run_dir={tmp_path}", *QUIET]
+        + [f"--config={ROOT / 'experiments' / 'shared' / one_step}"]
+        + ["--data.init_args.height=96", "--data.init_args.width=128", "--data.init_args.names=20"]
+        + [f"{DETECTOR}.sampling.regions=16"]
+        + [f"{DETECTOR}.proposer.init_args.proposals.limit=40"]
+    )
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["detector.regions.tower.layer4.0.conv1.weight"].shape == (512, 1024, 1, 1)
+    assert state["detector.box.weight"].shape == (4, 1024)
+    assert all(tensor.isfinite().all() for tensor in state.values())
