@@ -133,3 +133,16 @@ def test_names_on_both_sides_and_names_that_the_file_lacks_are_refused(coco, tmp
     with pytest.raises(InputError, match="has no category unicorn"):
         hold_out(coco, tmp_path / "out.json", novel=names)
     assert not (tmp_path / "out.json").exists()
+
+
+def test_the_names_of_lvis_fall_into_866_to_train_on_and_337_held_out(test_data, tmp_path):
+    categories = json.loads((test_data / "lvis" / "lvis_v1_categories.json").read_text())
+    lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    image = {"id": 1, "height": 9, "width": 9, "coco_url": "a/train2017/1.jpg", **lists}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25}
+    file = tmp_path / "lvis.json"
+    content = {"images": [image], "categories": categories, "annotations": [box]}
+    file.write_text(json.dumps(content))
+    annotations = read_annotations(file)
+    assert len(label_map(annotations, "base_only").vocabulary) == 866
+    assert len(label_map(annotations, "all").vocabulary) == 866 + 337
