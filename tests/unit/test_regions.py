@@ -203,7 +203,7 @@ def test_its_weights_are_named_as_the_backbones():
         (lambda: ClipRegions(MINI, freeze=("layer5",)), r"layer5.*\n?.*stem, layer1.*batch_norm"),
         (lambda: PooledRegions("vit_tiny_patch16_224", width=8, freeze=("stem",)), "patch_embed"),
         (lambda: PooledRegions("tf_efficientnet_lite0"), "width of a new one"),
-        (lambda: PooledRegions("resnet51x", width=8), "timm.list_models"),
+        (lambda: PooledRegions("resnet51x", width=8), "did you mean"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, problem):

@@ -3,6 +3,7 @@
 import difflib
 import pickle
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +113,8 @@ class TimmBackbone(Backbone):
         drop_path: float | None = None,
     ) -> None:
         super().__init__()
-        model = _create_timm(name, pretrained, drop_path)
+        options = {} if drop_path is None else {"drop_path_rate": drop_path}
+        model = create_timm(name, pretrained, **options)
         if weights is not None:
             _load_weights(model, weights)
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
@@ -165,15 +167,21 @@ def _inside(images: Images, features: Float[Tensor, "B C h w"]) -> Bool[Tensor, 
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _create_timm(name: str, pretrained: bool, drop_path: float | None) -> Any:  # noqa: ANN401 - timm is untyped
+def create_timm(name: str, pretrained: bool, **options: float) -> Any:  # noqa: ANN401
+    """A timm model that takes pictures of any size; timm is untyped.
+
+    Raises:
+        InputError: if there is no such model, or its weights cannot be had.
+    """
     import timm
 
-    options = {} if drop_path is None else {"drop_path_rate": drop_path}
+    # Vision transformers, and Swin, are made for one size of picture unless they are told.
+    any_size = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False})
     try:
-        try:  # Swin is made for one size of picture, unless it is told
-            return timm.create_model(name, pretrained, strict_img_size=False, **options)
-        except TypeError:  # others know nothing of this
-            return timm.create_model(name, pretrained, **options)
+        for told in any_size:
+            with suppress(TypeError):  # of a network that knows nothing of this
+                return timm.create_model(name, pretrained, **told, **options)
+        return timm.create_model(name, pretrained, **options)
     except RuntimeError as error:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise InputError(

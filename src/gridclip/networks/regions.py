@@ -6,7 +6,6 @@ weights.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torchvision.ops import roi_align
 from gridclip.clip.fitted import load_encoder
 from gridclip.clip.openclip import ClipModel
 from gridclip.errors import InputError
-from gridclip.networks.backbone import convolutional_tower
+from gridclip.networks.backbone import convolutional_tower, create_timm
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
 
@@ -182,7 +181,7 @@ class PooledRegions(RegionEncoder):
         freeze: tuple[str, ...] = (BATCH_NORM,),
     ) -> None:
         super().__init__()
-        model = _create_timm(name, pretrained)
+        model = create_timm(name, pretrained)
         projection, channels = model.get_classifier(), model.feature_info[-1]["num_chs"]
         model.prune_intermediate_layers(1, prune_head=True)
         if width is not None:
@@ -267,24 +266,3 @@ def freeze_parts(
         frozen += [module for module in network.modules() if isinstance(module, kind)]
     for module in frozen:
         module.requires_grad_(False)
-
-
-def _create_timm(name: str, pretrained: bool) -> Any:  # noqa: ANN401 - timm is untyped
-    import timm
-
-    # What lets networks of fixed size see pictures of any; others know no such argument.
-    any_size: tuple[dict[str, bool], ...] = (
-        {"dynamic_img_size": True, "dynamic_img_pad": True},
-        {"strict_img_size": False},
-        {},
-    )
-    try:
-        for extra in any_size:
-            with suppress(TypeError):
-                return timm.create_model(name, pretrained=pretrained, **extra)
-    except RuntimeError as error:
-        raise InputError(
-            f"timm cannot make {name!r}: {error}",
-            field="encoder.name",
-            fix="see timm.list_models()",
-        ) from error
