@@ -1,6 +1,5 @@
 """Captioned images: one caption a turn, its noun phrases, and no boxes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,8 @@ from gridclip.data.unboxed.sources import open_images
 from gridclip.data.views import Example, to_tensor
 from gridclip.errors import InputError
 from gridclip.structures import Record, Targets
+
+_CHECKED = 100_000  # images whose captions are looked at before training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,10 @@ class PairConcepts(ConceptSource):
         return open_images(Path(self.source.source), None if images is None else Path(images))
 
     @cached_property
+    def _fingerprint(self) -> str:
+        return f"{len(self.listed)} ({self.listed.fingerprint()})"
+
+    @cached_property
     def phrases(self) -> Phrases:
         """The parser, opened."""
         return Phrases(self.source.parser)
@@ -103,19 +108,17 @@ class PairConcepts(ConceptSource):
         return tuple(" ".join(said.split()) for said in image.captions or image.names)
 
     def check(self) -> None:
-        """Refuse images without captions or without proposals, and a parser that is not there."""
-        silent = [
-            self.listed.image(row).path
-            for row in range(len(self.listed))
-            if not any(self.captions(row))
-        ]
+        """Refuse images without captions or without proposals, and a parser that is not there.
+
+        The first 100 000 images are looked at; of more, the others when they are read.
+        """
+        rows = range(min(len(self.listed), _CHECKED))
+        silent = [self.listed.image(row).path for row in rows if not any(self.captions(row))]
         if silent:
-            fix = "give each one, in a captions file or beside it in its shard, or leave it out"
-            raise self._lacking(silent, "have no caption", "captions", fix)
+            raise self._silent(silent)
         _ = self.phrases
         if self.proposals is not None:
-            paths = [self.listed.image(row).path for row in range(len(self.listed))]
-            bare = self.proposals.missing(paths)
+            bare = self.proposals.missing(self.listed.image(row).path for row in rows)
             if bare:
                 fix = f"propose for all of them, and write them to {self.source.proposals}"
                 raise self._lacking(bare, "have no proposals", "proposals", fix)
@@ -124,17 +127,12 @@ class PairConcepts(ConceptSource):
         """No box, no name."""
         return []
 
-    def all_captions(self) -> Iterator[str]:
-        """Every caption of every image."""
-        for row in range(len(self.listed)):
-            yield from self.captions(row)
-
     def state(self) -> dict[str, str | int | float | bool | None]:
         """What decides which images and captions a step sees."""
         kept = ("batch_size", "ratio", "parser", "whole_caption", "limit")
         return {
             **{name: getattr(self.source, name) for name in kept},
-            "images": f"{len(self.listed)} ({self.listed.fingerprint()})",
+            "images": self._fingerprint,
             "proposals": None if self.proposals is None else self.proposals.fingerprint,
         }
 
@@ -142,7 +140,7 @@ class PairConcepts(ConceptSource):
         """Read and transform one image, and draw one of its captions.
 
         Raises:
-            InputError: if the picture cannot be read.
+            InputError: if the picture cannot be read, or has no caption.
         """
         draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
         row, path = draw.row, self.listed.image(draw.row).path
@@ -154,6 +152,8 @@ class PairConcepts(ConceptSource):
         no_boxes, no_labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
         view = self.transform(Example(stored, no_boxes, no_labels, regions=regions), chance)
         said = [caption for caption in self.captions(row) if caption]
+        if not said:
+            raise self._silent([path])
         caption = said[int(choice.integers(len(said)))]
         height, width, _ = stored.shape
         return ConceptSample(
@@ -171,6 +171,10 @@ class PairConcepts(ConceptSource):
         if found and not self.source.whole_caption:
             return found
         return tuple(dict.fromkeys([*found, caption]))
+
+    def _silent(self, paths: list[str]) -> InputError:
+        fix = "give each one, in a captions file or beside it in its shard, or leave it out"
+        return self._lacking(paths, "have no caption", "captions", fix)
 
     def _lacking(self, paths: list[str], problem: str, field: str, fix: str) -> InputError:
         examples = ", ".join(map(repr, paths[:3])) + (", ..." if len(paths) > 3 else "")
