@@ -128,7 +128,7 @@ class TextBlobParser(PhraseParser):
     """
 
     def __init__(self) -> None:
-        from textblob.en import parse, parser  # type: ignore[import-untyped]
+        from textblob.en import parse, parser
 
         self._parse, self._lexicon = parse, parser.lexicon
         parse("a dog")  # which reads the lexicon: once, before processes are forked
@@ -192,7 +192,7 @@ class SpacyParser(PhraseParser):
 
     def __init__(self, model: str) -> None:
         try:
-            import spacy  # type: ignore[import-not-found]
+            import spacy
 
             self._read: Any = spacy.load(model)
         except (ImportError, OSError) as error:
