@@ -11,9 +11,10 @@ from torch import Tensor
 from gridclip.clip.crops import SCALES, embed_crops
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
-from gridclip.decode import DecodeSettings, decode
+from gridclip.decode import DecodeSettings
 from gridclip.detectors.base import Batch
 from gridclip.detectors.two_stage.frozen import load_proposer
+from gridclip.detectors.two_stage.fusion import fuse
 from gridclip.detectors.two_stage.regions import Proposals, RegionPredictions, TwoStageDetector
 from gridclip.errors import InputError
 from gridclip.structures import (
@@ -120,10 +121,8 @@ class CropAndClassify(TwoStageDetector):
         self, images: Images, vocabulary: Vocabulary, records: list[Record]
     ) -> list[Detections]:
         """Detections of each image, best first, in pixels of the original images."""
-        proposals, boxes, _, embeddings = self(images, vocabulary)
-        objectness = torch.cat([found.scores for found in proposals])
-        named = (embeddings @ self.text(vocabulary).mT / self.temperature).softmax(-1)
-        scores = (named * objectness[:, None]).sqrt()
-        counts = [len(found.boxes) for found in proposals]
-        each = zip(scores.split(counts), boxes.split(counts), images.sizes, records, strict=True)
-        return [decode(*image, self.decoding) for image in each]
+        predictions = self(images, vocabulary)
+        objectness = torch.cat([found.scores for found in predictions.proposals])
+        named = (predictions.image @ self.text(vocabulary).mT / self.temperature).softmax(-1)
+        scores = fuse(named, objectness, "sigmoid")
+        return predictions.decoded(scores, images, records, self.decoding)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gridclip.clip.openclip import Frozen
 from gridclip.clip.text import TextBank
-from gridclip.decode import DecodeSettings, decode
+from gridclip.decode import DecodeSettings
 from gridclip.detectors.base import Batch
 from gridclip.detectors.region_losses import (
     concept_distillation,
@@ -211,11 +211,7 @@ class RegionPretraining(RegionReader):
         objectness = torch.cat([each.scores for each in found.proposals])
         # All given boxes are objects, so there is nothing to be told by their objectness.
         scores = named if given else fuse(named, objectness, self.fusion)
-        counts = [len(each.boxes) for each in found.proposals]
-        images_of = zip(
-            scores.split(counts), found.boxes.split(counts), images.sizes, records, strict=True
-        )
-        return [decode(*image, self.decoding) for image in images_of]
+        return found.decoded(scores, images, records, self.decoding)
 
     def _boxes(self, batch: ConceptBatch) -> list[Float[Tensor, "_ 4"]]:
         """The regions that a step sees, if a loss reads any."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gridclip.clip.released import load_box_head
 from gridclip.clip.text import TextBank
-from gridclip.decode import DecodeSettings, decode
+from gridclip.decode import DecodeSettings
 from gridclip.detectors.base import Batch, unlearnable
 from gridclip.detectors.two_stage.classifier import Background, TextClassifier
 from gridclip.detectors.two_stage.frozen import load_proposer
@@ -191,15 +191,8 @@ class RegionCLIP(RegionReader):
         else:
             proposals = self.given.of(images, records)
         predictions = self._read(images, maps, proposals)
-        counts = [len(found.boxes) for found in proposals]
-        each = zip(
-            self.scores(predictions, vocabulary).split(counts),
-            predictions.boxes.split(counts),
-            images.sizes,
-            records,
-            strict=True,
-        )
-        return [decode(*image, self.decoding) for image in each]
+        scores = self.scores(predictions, vocabulary)
+        return predictions.decoded(scores, images, records, self.decoding)
 
     def _region_losses(
         self, maps: Tensor, proposals: list[Proposals], batch: DetectionBatch

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
-from gridclip.decode import DecodeSettings, decode
+from gridclip.decode import DecodeSettings
 from gridclip.detectors.base import Batch, unlearnable
 from gridclip.detectors.two_stage.classifier import TextClassifier, geometric_mean
 from gridclip.detectors.two_stage.distillation import find_regions
+from gridclip.detectors.two_stage.fusion import fuse
 from gridclip.detectors.two_stage.losses import (
     region_boxes,
     region_classification,
@@ -152,7 +153,7 @@ class ViLD(TwoStageDetector):
             return geometric_mean(named, seen, self._base(vocabulary), self.ensemble)
         # Our reading: without a background, only the proposal tells whether anything is there.
         objectness = torch.cat([found.scores for found in proposals])
-        return (seen * objectness[:, None]).sqrt()
+        return fuse(seen, objectness, "sigmoid")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero.
@@ -177,15 +178,8 @@ class ViLD(TwoStageDetector):
     ) -> list[Detections]:
         """Detections of each image, best first, in pixels of the original images."""
         predictions = self(images, vocabulary)
-        counts = [len(found.boxes) for found in predictions.proposals]
-        each = zip(
-            self.scores(predictions, vocabulary).split(counts),
-            predictions.boxes.split(counts),
-            images.sizes,
-            records,
-            strict=True,
-        )
-        return [decode(*image, self.decoding) for image in each]
+        scores = self.scores(predictions, vocabulary)
+        return predictions.decoded(scores, images, records, self.decoding)
 
     def _region_losses(
         self, levels: list[Tensor], proposals: list[Proposals], batch: DetectionBatch

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from gridclip.decode import DecodeSettings, decode
 from gridclip.detectors.base import Detector
-from gridclip.structures import Images, Vocabulary
+from gridclip.structures import Detections, Images, Record, Vocabulary
 
 
 class Proposals(NamedTuple):
@@ -24,6 +25,20 @@ class RegionPredictions(NamedTuple):
     boxes: Float[Tensor, "P 4"]  # the proposals, refined; xyxy, pixels of the resized image
     text: Float[Tensor, "P D"] | None  # unit vectors that learned from names
     image: Float[Tensor, "P D"] | None  # unit vectors that learned from a CLIP's view of regions
+
+    def decoded(
+        self,
+        scores: Float[Tensor, "P K"],
+        images: Images,
+        records: list[Record],
+        settings: DecodeSettings,
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+        counts = [len(found.boxes) for found in self.proposals]
+        each = zip(
+            scores.split(counts), self.boxes.split(counts), images.sizes, records, strict=True
+        )
+        return [decode(*image, settings) for image in each]
 
 
 class TwoStageDetector(Detector):
