@@ -1,4 +1,3 @@
-
 import lightning
 import pytest
 import torch
