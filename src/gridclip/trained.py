@@ -51,7 +51,9 @@ class Speed:
 
 _SPEED = Speed()
 
-_ORIGINS = ("checkpoint", "box_weights")  # arguments of detectors: of parts whose weights they keep
+# Arguments that a trained detector is past: files of parts whose weights it keeps, and the boxes
+# that its evaluation was given.
+_PAST = ("checkpoint", "box_weights", "given")
 
 
 class TrainedDetector:
@@ -190,7 +192,7 @@ def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> Tra
     """
     folder = Path(run_dir)
     recipe = _read_recipe(folder / "config.yaml")
-    settings = _without_origins(recipe["model"])
+    settings = _without_past(recipe["model"])
     system: DetectionSystem = _instantiate(DetectionSystem, settings, "model")
     load_weights(system, folder / "checkpoints" / "last.ckpt")
     given = (recipe.get("data") or {}).get("init_args", {}).get("val_resize")
@@ -198,11 +200,11 @@ def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> Tra
     return TrainedDetector(system.detector.to(device), resize, speed)
 
 
-def _without_origins(model: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without the files that a detector started from: they are in its weights."""
+def _without_past(model: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the files that training and evaluation took: they may be gone."""
     detector = model["detector"]
     given = detector.get("init_args", {})
-    kept = {name: None if name in _ORIGINS else value for name, value in given.items()}
+    kept = {name: None if name in _PAST else value for name, value in given.items()}
     return model | {"init_from": None, "detector": detector | {"init_args": kept}}
 
 

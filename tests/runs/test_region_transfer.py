@@ -32,6 +32,7 @@ def trained(mini_root, tmp_path_factory):
     few = ["--data.init_args.batch_size=4", f"{DETECTOR}.sampling.regions=8"]
     few += ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
     few += ["--data.init_args.val_batch_size=6", f"{DETECTOR}.proposals.limit=16"]
+    few += [f"{DETECTOR}.given={mini_root / 'val.json'}"]  # of the evaluation alone
     folder = tmp_path_factory.mktemp("runs") / "regionclip"
     return run("fit", "regionclip.yaml", folder, mini_root, *few)
 
