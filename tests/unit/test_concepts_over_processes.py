@@ -5,48 +5,14 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from small_world import CELLS, PAIRS, WIDTH, world
+from small_world import loss as loss_of
 from torch import Tensor, distributed, multiprocessing
 
 from gridclip.detectors.columns import gather_columns
 from gridclip.detectors.word_region_loss import WordRegionLoss
 from gridclip.focal import Cosines
 from gridclip.losses import grid_alignment
-from gridclip.structures import ConceptBatch, Images, Record, Targets, Vocabulary
-
-PAIRS, CELLS, WIDTH, WORDS = 5, 7, 6, 9
-
-
-def _world():
-    chance = torch.Generator().manual_seed(0)
-    cells = F.normalize(torch.randn(PAIRS, CELLS, WIDTH, generator=chance).double(), dim=-1)
-    words = F.normalize(torch.randn(WORDS, WIDTH, generator=chance).double(), dim=-1)
-    present = torch.rand(PAIRS, WORDS, generator=chance) < 0.4
-    present[:, 0] = False  # nobody says this
-    present[2] = False  # of this picture nothing is said
-    corners = 40 * torch.rand(PAIRS, CELLS, 2, generator=chance).double()
-    return cells, words, present, torch.cat([corners, corners + 10], dim=-1)
-
-
-def _batch(present):
-    count = len(present)
-    images = Images(torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.full((count, 2), 32))
-    nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
-    return ConceptBatch(
-        "pairs",
-        images,
-        [nothing] * count,
-        Vocabulary(f"word {n}" for n in range(present.shape[1])),
-        present,
-        ("",) * count,
-        [Record(n, "", 32, 32) for n in range(count)],
-    )
-
-
-def _loss(settings, cells, words, present, boxes):
-    cosines = Cosines(cells, words, torch.tensor(14.0).double(), torch.tensor(-4.6).double())
-    shown = torch.ones(cells.shape[:2], dtype=torch.bool)
-    return settings.loss(cosines, boxes, shown, _batch(present))
-
 
 SETTINGS = [
     WordRegionLoss(regions=CELLS, nms_iou=1.0, direction=direction, matching=matching)
@@ -71,9 +37,9 @@ class Learnt(NamedTuple):
 
 
 def _learn_pairs(settings, mine=slice(None)):
-    cells, words, present, boxes = _world()
+    cells, words, present, boxes = world()
     own = [part.clone().requires_grad_() for part in (cells[mine], words)]
-    loss = _loss(settings, *own, present[mine], boxes[mine])
+    loss = loss_of(settings, *own, present[mine], boxes[mine])
     loss.backward()
     return Learnt(loss.detach(), *(part.grad for part in own))
 
@@ -89,7 +55,7 @@ def _learn_boxes(rank):
     """Focal loss of a process' cells with the columns of all processes."""
     strings, table = _vector_table()
     columns = gather_columns(NAMES[rank], table[[strings.index(name) for name in NAMES[rank]]])
-    cells = _world()[0][rank : rank + 1, :4].clone().requires_grad_()
+    cells = world()[0][rank : rank + 1, :4].clone().requires_grad_()
     owners = torch.tensor(OWNERS[rank])
     owners = columns.own[owners.clamp(min=0)].masked_fill(owners < 0, -1)
     loss = grid_alignment(_cosines(cells, columns.text), owners)
@@ -142,7 +108,7 @@ def test_cells_of_each_process_learn_as_one_does_that_knows_all_concepts(two):
     strings, table = _vector_table()
     losses = []
     for names, owners, number in zip(NAMES, OWNERS, (0, 1), strict=True):
-        cells = _world()[0][number : number + 1, :4].clone().requires_grad_()
+        cells = world()[0][number : number + 1, :4].clone().requires_grad_()
         named = [[strings.index(names[n]) if n >= 0 else -1 for n in row] for row in owners]
         loss = grid_alignment(_cosines(cells, table), torch.tensor(named))
         (gradient,) = torch.autograd.grad(loss, cells, retain_graph=True)

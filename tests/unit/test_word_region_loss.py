@@ -4,46 +4,12 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+from small_world import CELLS, PAIRS, batch, world
+from small_world import loss as loss_of
 
 from gridclip.detectors.word_region_loss import WordRegionLoss
 from gridclip.errors import InputError
 from gridclip.focal import Cosines
-from gridclip.structures import ConceptBatch, Images, Record, Targets, Vocabulary
-
-PAIRS, CELLS, WIDTH, WORDS = 5, 7, 6, 9
-
-
-def _world():
-    chance = torch.Generator().manual_seed(0)
-    cells = F.normalize(torch.randn(PAIRS, CELLS, WIDTH, generator=chance).double(), dim=-1)
-    words = F.normalize(torch.randn(WORDS, WIDTH, generator=chance).double(), dim=-1)
-    present = torch.rand(PAIRS, WORDS, generator=chance) < 0.4
-    present[:, 0] = False  # nobody says this
-    present[2] = False  # of this picture nothing is said
-    corners = 40 * torch.rand(PAIRS, CELLS, 2, generator=chance).double()
-    return cells, words, present, torch.cat([corners, corners + 10], dim=-1)
-
-
-def _batch(present):
-    count = len(present)
-    images = Images(torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.full((count, 2), 32))
-    nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
-    return ConceptBatch(
-        "pairs",
-        images,
-        [nothing] * count,
-        Vocabulary(f"word {n}" for n in range(present.shape[1])),
-        present,
-        ("",) * count,
-        [Record(n, "", 32, 32) for n in range(count)],
-    )
-
-
-def _loss(settings, cells, words, present, boxes):
-    cosines = Cosines(cells, words, torch.tensor(14.0).double(), torch.tensor(-4.6).double())
-    shown = torch.ones(cells.shape[:2], dtype=torch.bool)
-    return settings.loss(cosines, boxes, shown, _batch(present))
 
 
 def _by_loops(cells, words, present, kept, temperature, smoothing):
@@ -66,7 +32,7 @@ def _by_loops(cells, words, present, kept, temperature, smoothing):
 @pytest.mark.parametrize("count", [2, CELLS])
 @pytest.mark.parametrize("temperature", [1.0, 0.07])
 def test_the_loss_is_that_of_the_papers_sentences_in_loops(count, temperature):
-    cells, words, present, boxes = _world()
+    cells, words, present, boxes = world()
     settings = WordRegionLoss(regions=count, nms_iou=1.0, temperature=temperature)
     said = present.any(0)
     kept = [
@@ -75,27 +41,27 @@ def test_the_loss_is_that_of_the_papers_sentences_in_loops(count, temperature):
     ]
     truth = _by_loops(cells, words, present, kept, temperature, 0.1)
     # The loss is made in single precision.
-    assert _loss(settings, cells, words, present, boxes).item() == pytest.approx(truth, rel=1e-5)
+    assert loss_of(settings, cells, words, present, boxes).item() == pytest.approx(truth, rel=1e-5)
 
 
 def test_all_cells_with_a_soft_match_towards_zero_are_the_best_cell():
     hard = WordRegionLoss(regions=CELLS, nms_iou=1.0)
     soft = WordRegionLoss(regions=CELLS, nms_iou=1.0, matching="many", softness=1e-4)
-    assert _loss(soft, *_world()).item() == pytest.approx(_loss(hard, *_world()).item(), rel=1e-5)
+    assert loss_of(soft, *world()).item() == pytest.approx(loss_of(hard, *world()).item(), rel=1e-5)
 
 
 def test_scaled_similarities_are_those_at_a_lower_temperature():
     scaled = WordRegionLoss(regions=CELLS, nms_iou=1.0, scaled=True, temperature=0.5)
     plain = WordRegionLoss(regions=CELLS, nms_iou=1.0, temperature=0.5 / 14)
-    assert _loss(scaled, *_world()).item() == pytest.approx(
-        _loss(plain, *_world()).item(), rel=1e-5
+    assert loss_of(scaled, *world()).item() == pytest.approx(
+        loss_of(plain, *world()).item(), rel=1e-5
     )
 
 
 def test_both_directions_are_the_mean_of_each():
     settings = {"regions": 3, "temperature": 0.2}
     one, two, both = (
-        _loss(WordRegionLoss(direction=direction, **settings), *_world()).item()
+        loss_of(WordRegionLoss(direction=direction, **settings), *world()).item()
         for direction in ("text_to_image", "image_to_text", "both")
     )
     assert both == pytest.approx((one + two) / 2)
@@ -104,19 +70,19 @@ def test_both_directions_are_the_mean_of_each():
 
 @pytest.mark.parametrize("count", [2, CELLS])
 def test_cells_of_the_padding_are_no_regions(count):
-    cells, words, present, boxes = _world()
+    cells, words, present, boxes = world()
     settings = WordRegionLoss(regions=count, nms_iou=1.0)
     cosines = Cosines(cells, words, torch.ones(()).double(), torch.zeros(()).double())
     shown = torch.ones(PAIRS, CELLS, dtype=torch.bool)
     shown[:, 5:] = False
-    ours = settings.loss(cosines, boxes, shown, _batch(present))
-    alone = _loss(settings, cells[:, :5], words, present, boxes[:, :5])
+    ours = settings.loss(cosines, boxes, shown, batch(present))
+    alone = loss_of(settings, cells[:, :5], words, present, boxes[:, :5])
     assert ours.item() == pytest.approx(alone.item(), rel=1e-6)
 
 
 def test_a_batch_of_which_nothing_is_said_teaches_nothing():
-    cells, words, present, boxes = _world()
-    loss = _loss(WordRegionLoss(), cells.requires_grad_(), words, present & False, boxes)
+    cells, words, present, boxes = world()
+    loss = loss_of(WordRegionLoss(), cells.requires_grad_(), words, present & False, boxes)
     loss.backward()
     assert loss.item() == 0
     assert not cells.grad.any()
