@@ -16,11 +16,13 @@ from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
 from gridclip.optimizers import OptimizerSettings, make_optimizer, make_schedule
 from gridclip.structures import DetectionBatch, Detections, ImageBatch, Vocabulary
+from gridclip.weight_files import read_torch
 
 FINGERPRINT = "frozen"
 """Key of a checkpoint: which frozen networks its weights were trained with."""
 
 TRAINED_ON = "trained_on"
+_FIX = "give a .ckpt of a run"
 """Key of a checkpoint: the names it was trained on."""
 
 
@@ -229,13 +231,9 @@ def start_from(system: DetectionSystem, file: Path) -> None:
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any]:
-    try:
-        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        checkpoint["state_dict"].keys()
-    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        raise InputError(
-            f"cannot be read as a checkpoint: {error}", file=file, fix="give a .ckpt of a run"
-        ) from error
+    checkpoint = read_torch(file, fix=_FIX)
+    if not isinstance(checkpoint.get("state_dict"), dict):
+        raise InputError("is no checkpoint: it has no state_dict", file=file, fix=_FIX)
     return checkpoint
 
 

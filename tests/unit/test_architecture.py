@@ -20,6 +20,7 @@ LAYERS = [
         "lists",
         "names",
         "gathering",
+        "weight_files",
     },
     {
         "assign",

@@ -130,7 +130,7 @@ def test_proposed_regions_are_those_of_a_frozen_network(tmp_path):
     assert not list(source.parameters())
     assert not source.state_dict()
     torch.save({"state_dict": {"detector.other": REGIONS[0]}}, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="does not fit the proposer"):
+    with pytest.raises(InputError, match="does not fit"):
         ProposedRegions(Corners(), str(tmp_path / "other.ckpt"))
 
 

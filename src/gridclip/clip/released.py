@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gridclip.caches import written_whole
 from gridclip.clip.openclip import RANDOM, ClipModel
 from gridclip.errors import InputError
+from gridclip.weight_files import read_torch
 
 State = dict[str, Tensor]
 
@@ -32,6 +33,7 @@ LEFT_ASIDE = (
     "teacher_concept_emb",
 )
 
+_FIX = "give a released .pth file"
 _COUNTER = "num_batches_tracked"  # batch norms have it, the released frozen ones have not
 _CLIP = ClipModel(name="RN50-quickgelu", weights="openai")
 
@@ -86,14 +88,11 @@ def load_box_head(head: nn.Linear, file: Path) -> None:
 
 
 def _read(file: Path) -> State:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        state: State = content.get("model", content)
-        return {name: tensor.float() for name, tensor in state.items()}
-    except Exception as error:  # torch.load raises a dozen kinds for a file that is no checkpoint
-        raise InputError(
-            f"cannot be read as weights: {error}", file=file, fix="give a released .pth file"
-        ) from error
+    content = read_torch(file, fix=_FIX)
+    state: State = content.get("model", content)
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InputError("holds other things than tensors", file=file, fix=_FIX)
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
 def _groups(state: State, file: Path) -> dict[str, State]:

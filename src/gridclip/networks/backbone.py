@@ -1,7 +1,6 @@
 """Backbones: pictures to maps at strides 8, 16 and 32, and to one embedding of each picture."""
 
 import difflib
-import pickle
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from importlib import resources
@@ -17,6 +16,7 @@ from gridclip.clip.openclip import ClipModel, pixel_scale
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
+from gridclip.weight_files import fill, read_torch
 
 
 class Backbone(nn.Module, ABC):
@@ -221,12 +221,7 @@ def _freeze_stages(model: Any, count: int) -> None:  # noqa: ANN401 - timm is un
 def _load_weights(model: nn.Module, weights: str) -> None:
     """Load a file whose tensors fit by name, or one to one in order."""
     file = _weights_file(weights)
-    try:
-        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"cannot be read: {error}", file=file, field="weights", fix="give a torch state dict"
-        ) from error
+    state = read_torch(file, field="weights", fix="give a torch state dict")
     own = model.state_dict()
     if state.keys() != own.keys():
         shapes = [tensor.shape for tensor in state.values()]
@@ -238,7 +233,7 @@ def _load_weights(model: nn.Module, weights: str) -> None:
                 fix="give weights of this very architecture",
             )
         state = dict(zip(own, state.values(), strict=True))
-    model.load_state_dict(state)
+    fill(model, state, file, field="weights", fix="give weights of this very architecture")
 
 
 def _weights_file(weights: str) -> Path:

@@ -11,10 +11,10 @@ from rich.progress import track
 
 from gridclip.clip.openclip import ClipModel
 from gridclip.clip.stored.embed import embed_images
-from gridclip.clip.stored.embeddings import FORM, REMEDY, StoredEmbeddings
+from gridclip.clip.stored.embeddings import StoredEmbeddings
 from gridclip.clip.stored.journal import journal_beside
 from gridclip.clip.teacher import ClipTeacher, Teacher
-from gridclip.data.columnar import ColumnarFile, Texts, encode_text, text_columns, write_columnar
+from gridclip.data.columnar import Texts, encode_text, text_columns, write_columnar
 from gridclip.data.unboxed.image_list import ImageList
 from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
@@ -119,16 +119,16 @@ def _read(file: Path, teacher: Teacher) -> Stored:
         empty = np.zeros((0, _DIGEST), dtype=np.uint8)
         vectors = np.zeros((0, 2, teacher.width), dtype=np.float16)
         return Stored([], empty, np.zeros(0, dtype=np.int64), vectors)
-    if StoredEmbeddings(file).fingerprint != teacher.fingerprint():
+    kept = StoredEmbeddings(file)
+    if kept.fingerprint != teacher.fingerprint():
         raise InputError(
-            f"holds embeddings of another teacher: {StoredEmbeddings(file).fingerprint}",
+            f"holds embeddings of another teacher: {kept.fingerprint}",
             fix="name another output, or remove it",
             file=file,
             field="output",
         )
-    columns = ColumnarFile(file, FORM, REMEDY)
-    paths: Texts = columns.texts("paths")
-    rest = (columns.column(name) for name in ("digests", "byte_counts", "embeddings"))
+    paths: Texts = kept.columns.texts("paths")
+    rest = (kept.columns.column(name) for name in ("digests", "byte_counts", "embeddings"))
     return Stored(paths.all(), *rest)
 
 
@@ -152,7 +152,8 @@ def _write(stored: Stored, teacher: Teacher, file: Path) -> None:
         "byte_counts": stored.byte_counts,
         "embeddings": stored.embeddings,
     }
-    write_columnar(file, FORM, header, {**text_columns("paths", stored.paths), **columns})
+    columns |= text_columns("paths", stored.paths)
+    write_columnar(file, StoredEmbeddings.form, header, columns)
 
 
 def _require_distinct(paths: list[str], images: ImageList) -> None:

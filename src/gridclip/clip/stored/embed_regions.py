@@ -15,7 +15,7 @@ from gridclip.clip.openclip import ClipModel
 from gridclip.clip.stored.embed import Pictures
 from gridclip.clip.stored.journal import Journal, journal_beside
 from gridclip.clip.stored.proposals import StoredProposals
-from gridclip.clip.stored.regions import FORM, StoredRegions
+from gridclip.clip.stored.regions import StoredRegions
 from gridclip.clip.teacher import ClipTeacher, Teacher
 from gridclip.data.columnar import digest, encode_text, text_columns, write_columnar
 from gridclip.data.unboxed.image_list import ImageList
@@ -147,7 +147,7 @@ def _write(  # noqa: PLR0913 - the parts of a file
         **text_columns("paths", [images.image(row).path for row in order]),
     }
     header = {"teacher": teacher.fingerprint(), "limit": str(limit), "recipe": recipe}
-    write_columnar(file, FORM, header, columns)
+    write_columnar(file, StoredRegions.form, header, columns)
 
 
 def _is_there(output: Path, recipe: str) -> bool:

@@ -1,13 +1,10 @@
 """A detector of another run, whose proposals are used as they are."""
 
-import pickle
-
-import torch
-
 from gridclip.detectors.two_stage.regions import TwoStageDetector
-from gridclip.errors import InputError
+from gridclip.weight_files import fill, read_torch
 
 _MARK = "detector."
+_FIX = "give a checkpoint of a run, and that run's recipe as the proposer: config.yaml beside it"
 
 
 def load_proposer(proposer: TwoStageDetector, file: str) -> None:
@@ -16,14 +13,6 @@ def load_proposer(proposer: TwoStageDetector, file: str) -> None:
     Raises:
         InputError: if the file is missing, unreadable, or of another detector.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-        own = {name.removeprefix(_MARK): state[name] for name in state if name.startswith(_MARK)}
-        proposer.load_state_dict(own)
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"does not fit the proposer: {error}",
-            file=file,
-            field="checkpoint",
-            fix="give the recipe of that run as the proposer: config.yaml beside it",
-        ) from error
+    state = read_torch(file, field="checkpoint", fix=_FIX).get("state_dict", {})
+    own = {name.removeprefix(_MARK): state[name] for name in state if name.startswith(_MARK)}
+    fill(proposer, own, file, field="checkpoint", fix=_FIX)

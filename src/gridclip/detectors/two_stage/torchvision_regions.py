@@ -1,7 +1,5 @@
 """Regions that a Faster R-CNN of torchvision proposes, from a file of its weights."""
 
-import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +15,9 @@ from gridclip.detectors.two_stage.regions import Proposals
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
+from gridclip.weight_files import fill, read_torch
+
+_FIX = "give a state dict of the torchvision detector that is named"
 
 
 class TorchvisionRegions(RegionSource):
@@ -43,7 +44,8 @@ class TorchvisionRegions(RegionSource):
         detector = get_model(name, weights=None, weights_backbone=None, **limits)
         if not isinstance(detector, FasterRCNN):
             raise InputError(f"{name} is no Faster R-CNN", field="name", fix="name one")
-        _load(detector, weights)
+        state = read_torch(weights, field="weights", fix=_FIX)
+        fill(detector, state, weights, field="weights", fix=_FIX)
         scale = detector.transform
         self.norm = PixelNorm(tuple(scale.image_mean), tuple(scale.image_std))
         self.frozen = Frozen(nn.ModuleList([detector.backbone, detector.rpn]))
@@ -64,21 +66,3 @@ class TorchvisionRegions(RegionSource):
         boxes = rpn.box_coder.decode(offsets, anchors).view(len(shapes), -1, 4)
         found = rpn.filter_proposals(boxes, logits, shapes, counts)
         return [Proposals(*each) for each in zip(*found, strict=True)]
-
-
-def _load(detector: nn.Module, weights: str) -> None:
-    """Load strictly.
-
-    Raises:
-        InputError: if the file is absent, or of another detector, with what differs.
-    """
-    try:
-        state = torch.load(Path(weights), map_location="cpu", weights_only=True)
-        detector.load_state_dict(state)
-    except (OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"does not fit the detector: {error}",
-            file=weights,
-            field="weights",
-            fix="give a state dict of the torchvision detector that is named",
-        ) from error
