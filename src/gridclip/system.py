@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gridclip.detectors.base import Batch, Detector
 from gridclip.detectors.pretrained_encoder import holds_encoder, load_encoder
@@ -128,16 +129,29 @@ class DetectionSystem(LightningModule):
     on_predict_epoch_start = on_validation_epoch_start
     predict_step = validation_step
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let weights that this kind of batch did not read rest: no decay, no momentum.
+
+        AdamW would move them on along gradients of other batches, and the more so the rarer their
+        own kind is. Gradients are by now the same in all processes, so all agree on who rests.
+        """
+        if self._mixes_kinds:
+            weights = [weight for weight in self.parameters() if weight.grad is not None]
+            learns = torch.stack([weight.grad.any() for weight in weights])  # type: ignore[union-attr]
+            for weight, moves in zip(weights, learns.tolist(), strict=True):
+                weight.grad = weight.grad if moves else None
+
+    @property
+    def _mixes_kinds(self) -> bool:
+        return getattr(getattr(self.trainer, "datamodule", None), "mixed", False)
+
     def _touch_all(self) -> Tensor | float:
         """Zero; where two kinds of batch are mixed, by way of every weight that is trained.
 
         No kind reads all of them: boxes teach nothing to what only image-level losses read, and the
         other way round. Processes that train together (DDP) wait for the gradient of every weight.
-        In one process too it is then zero and not absent, which AdamW tells apart (decay and
-        momentum go on), so the number of processes changes nothing.
         """
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not getattr(data, "mixed", False):
+        if not self._mixes_kinds:
             return 0.0
         trained = [weight.sum() for weight in self.parameters() if weight.requires_grad]
         return 0.0 * torch.stack(trained).sum()

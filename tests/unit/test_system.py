@@ -1,3 +1,5 @@
+import itertools
+
 import lightning
 import pytest
 import torch
@@ -58,21 +60,49 @@ class Both(lightning.LightningDataModule):
         )
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_where_kinds_are_mixed_every_weight_has_a_gradient_so_ddp_never_waits(mixed):
-    gradients = Gradients()
+def fit(data, callback, max_epochs=1):
     trainer = lightning.Trainer(
         accelerator="cpu",
-        max_epochs=1,
-        callbacks=[gradients],
+        max_epochs=max_epochs,
+        callbacks=[callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(DetectionSystem(TwoBranches()), datamodule=Both(mixed))
+    trainer.fit(DetectionSystem(TwoBranches()), datamodule=data)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_where_kinds_are_mixed_every_weight_has_a_gradient_so_ddp_never_waits(mixed):
+    gradients = Gradients()
+    fit(Both(mixed), gradients)
     absent = False if mixed else None
     assert gradients.seen == [
         {"detector.boxed": True, "detector.unboxed": absent},
         {"detector.boxed": absent, "detector.unboxed": True},
     ]
+
+
+class Weights(lightning.Callback):
+    """The mean of each weight, at first and after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_start(self, trainer, pl_module):
+        self.seen.append({n: p.data.mean().item() for n, p in pl_module.named_parameters()})
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.on_train_start(trainer, pl_module)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_weights_that_a_kind_of_batch_does_not_read_rest_as_if_it_had_not_been(mixed):
+    weights = Weights()
+    fit(Both(mixed), weights, max_epochs=2)
+    moved = [
+        [name for name in before if before[name] != after[name]]
+        for before, after in itertools.pairwise(weights.seen)
+    ]
+    assert moved == [["detector.boxed"], ["detector.unboxed"]] * 2
