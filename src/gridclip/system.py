@@ -23,8 +23,9 @@ FINGERPRINT = "frozen"
 """Key of a checkpoint: which frozen networks its weights were trained with."""
 
 TRAINED_ON = "trained_on"
-_FIX = "give a .ckpt of a run"
 """Key of a checkpoint: the names it was trained on."""
+
+_FIX = "give a .ckpt of a run"
 
 
 class DetectionSystem(LightningModule):

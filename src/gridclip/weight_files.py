@@ -24,6 +24,21 @@ def read_torch(file: str | Path, *, fix: str, field: str | None = None) -> dict[
     return content
 
 
+def read_state(file: str | Path, *, fix: str, field: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict that torch saved: names to tensors; under `model`, if there is such a key.
+
+    Raises:
+        InputError: if the file is absent, or anything else.
+    """
+    content = read_torch(file, fix=fix, field=field)
+    state = content.get("model", content)
+    if not isinstance(state, dict) or any(
+        not isinstance(tensor, Tensor) for tensor in state.values()
+    ):
+        raise InputError("holds other things than tensors", file=file, field=field, fix=fix)
+    return state
+
+
 def fill(
     module: nn.Module, state: Mapping[str, Tensor], file: str | Path, *, field: str, fix: str
 ) -> None:

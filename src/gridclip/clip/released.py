@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gridclip.caches import written_whole
 from gridclip.clip.openclip import RANDOM, ClipModel
 from gridclip.errors import InputError
-from gridclip.weight_files import read_torch
+from gridclip.weight_files import read_state
 
 State = dict[str, Tensor]
 
@@ -33,7 +33,6 @@ LEFT_ASIDE = (
     "teacher_concept_emb",
 )
 
-_FIX = "give a released .pth file"
 _COUNTER = "num_batches_tracked"  # batch norms have it, the released frozen ones have not
 _CLIP = ClipModel(name="RN50-quickgelu", weights="openai")
 
@@ -88,10 +87,7 @@ def load_box_head(head: nn.Linear, file: Path) -> None:
 
 
 def _read(file: Path) -> State:
-    content = read_torch(file, fix=_FIX)
-    state: State = content.get("model", content)
-    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError("holds other things than tensors", file=file, fix=_FIX)
+    state = read_state(file, fix="give a released .pth file")
     return {name: tensor.float() for name, tensor in state.items()}
 
 

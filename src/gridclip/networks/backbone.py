@@ -16,7 +16,7 @@ from gridclip.clip.openclip import ClipModel, pixel_scale
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
-from gridclip.weight_files import fill, read_torch
+from gridclip.weight_files import fill, read_state
 
 
 class Backbone(nn.Module, ABC):
@@ -221,7 +221,7 @@ def _freeze_stages(model: Any, count: int) -> None:  # noqa: ANN401 - timm is un
 def _load_weights(model: nn.Module, weights: str) -> None:
     """Load a file whose tensors fit by name, or one to one in order."""
     file = _weights_file(weights)
-    state = read_torch(file, field="weights", fix="give a torch state dict")
+    state = read_state(file, field="weights", fix="give a torch state dict")
     own = model.state_dict()
     if state.keys() != own.keys():
         shapes = [tensor.shape for tensor in state.values()]

@@ -15,7 +15,7 @@ from gridclip.detectors.two_stage.regions import Proposals
 from gridclip.errors import InputError
 from gridclip.pixels import PixelNorm
 from gridclip.structures import Images
-from gridclip.weight_files import fill, read_torch
+from gridclip.weight_files import fill, read_state
 
 _FIX = "give a state dict of the torchvision detector that is named"
 
@@ -44,7 +44,7 @@ class TorchvisionRegions(RegionSource):
         detector = get_model(name, weights=None, weights_backbone=None, **limits)
         if not isinstance(detector, FasterRCNN):
             raise InputError(f"{name} is no Faster R-CNN", field="name", fix="name one")
-        state = read_torch(weights, field="weights", fix=_FIX)
+        state = read_state(weights, field="weights", fix=_FIX)
         fill(detector, state, weights, field="weights", fix=_FIX)
         scale = detector.transform
         self.norm = PixelNorm(tuple(scale.image_mean), tuple(scale.image_std))
