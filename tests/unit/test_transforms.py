@@ -203,8 +203,8 @@ def test_only_settings_that_change_the_picture_beyond_size_and_mirror_forbid_sto
     assert Augmentation().uncacheable() == []
     assert Augmentation(flip=1.0, scale=(0.5, 2.0), erosion=0.5).uncacheable() == []
     assert Augmentation(canvas=100, scale=(0.1, 1.0)).uncacheable() == []
-    every = Augmentation(colour=0.1, crop=0.1, canvas=100, scale=(0.1, 2.0))
-    assert every.uncacheable() == ["colour", "crop", "canvas"]
+    every = Augmentation(colour=0.1, crop=0.1, canvas=100, scale=(0.1, 2.0), mosaic=0.5)
+    assert every.uncacheable() == ["colour", "crop", "canvas", "mosaic"]
 
 
 @pytest.mark.parametrize("canvas", [0, 200])

@@ -14,6 +14,7 @@ from gridclip.clip.stored.embeddings import StoredEmbeddings
 from gridclip.clip.stored.regions import StoredRegions
 from gridclip.data.annotations.columns import Annotations, Ragged
 from gridclip.data.collate import Sample
+from gridclip.data.mosaic import PICTURES, Mosaic
 from gridclip.data.pictures import read_picture, require_size
 from gridclip.data.rare_split import image_counts, repeat_factors
 from gridclip.data.sampling import Draw, Pool
@@ -32,6 +33,10 @@ class Beside(NamedTuple):
 
 
 NOTHING = Beside()
+ALONE = Mosaic()
+
+# What sets this chance apart from that of a view and of its concepts (hybrid/source.py: 1).
+_MOSAIC = 2
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -47,7 +52,9 @@ class DetectionDataset(Dataset[Sample]):
         transform: From the stored picture to what the network sees.
         seed: Of the augmentation.
         keep_empty: Whether images without (remaining) boxes count, as pure negatives.
-        beside: What goes with each image beside its boxes.
+        mosaic: How often a draw shows parts of three other images too.
+        beside: What goes with each image beside its boxes; no proposals and no embeddings of the
+            teacher with a mosaic, which has others.
     """
 
     def __init__(  # noqa: PLR0913 - as many as a data set has parts
@@ -59,10 +66,11 @@ class DetectionDataset(Dataset[Sample]):
         *,
         seed: int = 0,
         keep_empty: bool = True,
+        mosaic: Mosaic = ALONE,
         beside: Beside = NOTHING,
     ) -> None:
         self.annotations, self.folder, self.beside = annotations, folder, beside
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.mosaic = transform, seed, mosaic
         rows = labels.rows[annotations.labels.values]
         self.boxes = annotations.boxes.keep(rows >= 0)
         self.labels = annotations.labels._replace(values=rows).keep(rows >= 0)
@@ -92,33 +100,27 @@ class DetectionDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.images)
 
+    def shown(self, draw: Draw) -> list[int]:
+        """Images that a draw shows: its own, and three others where it makes a mosaic."""
+        return self._mosaic(draw)[0]
+
     def __getitem__(self, draw: Draw | int) -> Sample:
-        """Read and transform one image.
+        """Read and transform one image, or four for a mosaic.
 
         Args:
             draw: Which image and in which epoch; a bare row is of epoch 0.
 
         Raises:
-            InputError: if the picture cannot be read or has another size than listed.
+            InputError: if a picture cannot be read or has another size than listed.
         """
         draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
-        image = int(self.images[draw.row])
+        (image, *others), chance = self._mosaic(draw)
+        view = self._view(image, np.random.default_rng(self._said(draw)))
+        if others:
+            parts = [view, *(self._view(other, chance) for other in others)]
+            view = self.mosaic.join(parts, chance)
         path = str(self.annotations.paths[image])
-        file = self.folder / path
         height, width = self.annotations.sizes[image].tolist()
-        picture = read_picture(file)
-        require_size(file, picture.shape[:2], (height, width), self.annotations.file)
-        known, stored = self.beside.verified, self.beside.regions
-        view = self.transform(
-            Example(
-                picture,
-                self.boxes.of(image),
-                self.labels.of(image),
-                verified=None if known is None else known.of(image),
-                regions=None if stored is None else stored.of(path, False).boxes,
-            ),
-            np.random.default_rng((self.seed, draw.epoch, image, draw.turn)),
-        )
         return Sample(
             picture=to_tensor(view.picture),
             targets=Targets(torch.tensor(view.boxes), torch.tensor(view.labels)),
@@ -126,6 +128,37 @@ class DetectionDataset(Dataset[Sample]):
             verified=None if view.verified is None else self._column(view.verified),
             teacher=self._embedding(path, view.mirrored),
             regions=self._regions(path, view),
+        )
+
+    def _said(self, draw: Draw) -> tuple[int, ...]:
+        """What all chance of a draw comes from."""
+        return (self.seed, draw.epoch, int(self.images[draw.row]), draw.turn)
+
+    def _mosaic(self, draw: Draw) -> tuple[list[int], np.random.Generator]:
+        """Images that a draw shows, and the chance that makes one picture of several."""
+        image = int(self.images[draw.row])
+        chance = np.random.default_rng((*self._said(draw), _MOSAIC))
+        if chance.random() >= self.mosaic.chance:
+            return [image], chance
+        return [image, *chance.choice(self.images, PICTURES - 1).tolist()], chance
+
+    def _view(self, image: int, generator: np.random.Generator) -> Example:
+        """Read an image and transform it."""
+        path = str(self.annotations.paths[image])
+        file = self.folder / path
+        height, width = self.annotations.sizes[image].tolist()
+        picture = read_picture(file)
+        require_size(file, picture.shape[:2], (height, width), self.annotations.file)
+        known, stored = self.beside.verified, self.beside.regions
+        return self.transform(
+            Example(
+                picture,
+                self.boxes.of(image),
+                self.labels.of(image),
+                verified=None if known is None else known.of(image),
+                regions=None if stored is None else stored.of(path, False).boxes,
+            ),
+            generator,
         )
 
     def _embedding(self, path: str, mirrored: bool) -> Float[Tensor, "E"] | None:

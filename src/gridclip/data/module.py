@@ -103,8 +103,10 @@ class DetectionData(EvaluatedData):
         self.repeat_threshold, self.verified = repeat_threshold, verified
         self.embeddings = None if embeddings is None else _stored(embeddings, augmentation)
         self.regions_file = regions
-        if regions is not None and augmentation.colour > 0:
-            raise _uncacheable(["colour"], "regions")
+        if regions is not None:
+            changed = {"colour", "mosaic"}.intersection(augmentation.uncacheable())
+            if changed:
+                raise _uncacheable(sorted(changed), "regions")
         self.image_level = image_level if image_level_ratio else None
         self.image_level_ratio = image_level_ratio
         self.image_level_batch_size = image_level_batch_size
@@ -135,6 +137,7 @@ class DetectionData(EvaluatedData):
             TrainingTransform(self.resize, self.augmentation),
             seed=self.seed,
             keep_empty=self.keep_empty,
+            mosaic=self.augmentation.joined,
             beside=Beside(
                 verified=verified_names(annotations, labels) if self.verified else None,
                 embeddings=self.embeddings,

@@ -64,6 +64,7 @@ def show_samples(  # noqa: PLR0913 - a command has as many arguments as it has o
         TrainingTransform(resize, augmentation),
         seed=seed,
         keep_empty=False,
+        mosaic=augmentation.joined,
     )
     if not len(dataset):
         raise InputError("no image has a box", file=file, fix="give a file with boxes")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from gridclip.data.mosaic import Mosaic
 from gridclip.data.views import Example as Example
 from gridclip.data.views import crop as crop
 from gridclip.data.views import mirror as mirror
@@ -71,6 +72,7 @@ class Augmentation:
             picture gets the size that fits the square, times a factor from `scale`, in place of
             `resize`; what then exceeds the square is cropped at random. Of LSJ (2012.07177): 1024,
             with a scale from 0.1 to 2.
+        mosaic: Probability that a picture with boxes is joined from parts of four (2004.10934).
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
     """
 
@@ -80,10 +82,11 @@ class Augmentation:
     erosion: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     canvas: int = 0
+    mosaic: float = 0.0
     min_visibility: float = 0.1
 
     def __post_init__(self) -> None:
-        for field in ("flip", "colour", "crop", "erosion", "min_visibility"):
+        for field in ("flip", "colour", "crop", "erosion", "mosaic", "min_visibility"):
             if not 0 <= getattr(self, field) <= 1:
                 raise InputError(
                     f"{getattr(self, field)} is outside [0, 1]", fix="give a fraction", field=field
@@ -103,7 +106,29 @@ class Augmentation:
         """
         jittered = self.canvas > 0 and self.scale[1] > 1
         changes = {"colour": self.colour > 0, "crop": self.crop > 0, "canvas": jittered}
+        changes["mosaic"] = self.mosaic > 0
         return [name for name, changed in changes.items() if changed]
+
+    @property
+    def joined(self) -> Mosaic:
+        """How pictures are joined."""
+        return Mosaic(chance=self.mosaic, min_visibility=self.min_visibility)
+
+    def require_single(self, what: str) -> None:
+        """Refuse to join pictures of which something is known as a whole.
+
+        Args:
+            what: Is known of them.
+
+        Raises:
+            InputError: if there is a mosaic.
+        """
+        if self.mosaic:
+            raise InputError(
+                f"{what} of a whole picture, and a mosaic shows parts of four",
+                fix="set mosaic to 0 here",
+                field="augmentation.mosaic",
+            )
 
 
 def prepare(

@@ -85,6 +85,7 @@ class DetectionConcepts(ConceptSource):
             TrainingTransform(self.source.resize, self.source.augmentation),
             seed=self.seed,
             keep_empty=self.source.keep_empty,
+            mosaic=self.source.augmentation.joined,
             beside=Beside(verified=known),
         )
         if not len(dataset.labels.values):
@@ -131,7 +132,8 @@ class DetectionConcepts(ConceptSource):
         absent = np.ones(len(names), dtype=bool)
         if seen.verified is not None:
             absent = seen.verified.numpy().copy()
-        absent[self.dataset.labels.of(image)] = False
+        for part in self.dataset.shown(draw):
+            absent[self.dataset.labels.of(part)] = False
         known = absent.copy()
         known[positive] = True
         if seen.verified is not None:  # what is not exhaustively boxed is not known either

@@ -44,6 +44,7 @@ class GroundingSource(Stream):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.augmentation.require_single("phrases are")
         require_at_least(1, concepts=self.concepts)
 
 

@@ -56,6 +56,7 @@ class PairSource(Stream):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.augmentation.require_single("a caption is")
         check_parser(self.parser)
         require_at_least(1, limit=self.limit)
 

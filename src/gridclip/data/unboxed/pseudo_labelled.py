@@ -72,6 +72,7 @@ class PseudoLabelled(ImageLevelSource):
         Keep(**self._asked)  # type: ignore[arg-type] # refuses at once what makes no sense
         self.trust_classes, self.keep_unlabelled = trust_classes, keep_unlabelled
         self.seed = seed
+        augmentation.require_single("pseudo-labels are")
         self.resize, self.augmentation = resize, augmentation
         self.has_embeddings = not augmentation.uncacheable()
 
