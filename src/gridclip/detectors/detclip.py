@@ -4,8 +4,7 @@ No code or weights of it were published. What the paper says, what was recalled 
 choice stands in docs/papers.md.
 """
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from jaxtyping import Bool
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from gridclip.detectors.base import Batch, as_boxes, unlearnable
 from gridclip.detectors.box_losses import box_losses
 from gridclip.detectors.columns import Columns, gather_columns
 from gridclip.detectors.dense import DenseDetector, Grid, inside
+from gridclip.detectors.weights import Weights
 from gridclip.detectors.word_region_loss import WordRegionLoss
 from gridclip.errors import InputError
 from gridclip.focal import Counted
@@ -26,7 +26,7 @@ from gridclip.structures import ConceptBatch, DetectionBatch, ImageBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConceptWeights:
+class ConceptWeights(Weights):
     """Weight of each loss; at zero it is not computed.
 
     Args:
@@ -43,13 +43,6 @@ class ConceptWeights:
     centreness: float = 1.0
     words: float = 0.1
     grounding_boxes: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(
-                    f"{value} is no weight", field=f"weights.{name}", fix="give a number >= 0"
-                )
 
 
 _WEIGHTS, _WORDS, _ATSS = ConceptWeights(), WordRegionLoss(), ATSSAssigner()

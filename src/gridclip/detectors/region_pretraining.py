@@ -30,6 +30,7 @@ from gridclip.detectors.two_stage.fusion import Fusion, fuse
 from gridclip.detectors.two_stage.given import GivenBoxes
 from gridclip.detectors.two_stage.region_sources import RandomRegions, RegionSource
 from gridclip.detectors.two_stage.regions import Proposals, RegionPredictions, RegionReader
+from gridclip.detectors.weights import Weights
 from gridclip.errors import InputError
 from gridclip.names import read_names
 from gridclip.networks.regions import RegionEncoder, whole
@@ -37,7 +38,7 @@ from gridclip.structures import ConceptBatch, Detections, Images, Record, Vocabu
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingWeights:
+class PretrainingWeights(Weights):
     """Weight of each loss; at zero it is not computed. All 1 as published.
 
     Args:
@@ -49,12 +50,6 @@ class PretrainingWeights:
     region: float = 1.0
     distillation: float = 1.0
     image: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 0 <= value < math.inf:
-                fix = "give a number >= 0"
-                raise InputError(f"{value} is no weight", field=f"weights.{name}", fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +168,7 @@ class RegionPretraining(RegionReader):
                 losses |= self._region_losses(regions, told)
             if captions is not None:
                 losses["image"] = image_contrast(images, captions, self.temperatures.image)
-        weights = asdict(self.weights)
-        return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
+        return self.weights.apply(losses)
 
     def propose(self, images: Images) -> list[Proposals]:
         """Give the regions of each image, whatever they show."""

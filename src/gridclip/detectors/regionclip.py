@@ -7,7 +7,6 @@ so; how the encoder learns from captions is in `region_pretraining.py`.
 """
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -177,8 +176,7 @@ class RegionCLIP(RegionReader):
         proposals, losses = self._propose(batch.images, maps, truth)
         if self.weights.text or self.weights.box:
             losses |= self._region_losses(maps, proposals, batch)
-        weights = asdict(self.weights)
-        return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
+        return self.weights.apply(losses)
 
     @torch.no_grad()
     def detect(

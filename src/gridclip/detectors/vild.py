@@ -7,7 +7,6 @@ are those of the released configuration where docs/papers.md says so.
 """
 
 import math
-from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -169,8 +168,7 @@ class ViLD(TwoStageDetector):
         truth = batch.targets if learns else None
         proposals, losses = self.proposals(levels, batch.images.sizes, truth)
         losses |= self._region_losses(levels, proposals, batch)
-        weights = asdict(self.weights)
-        return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
+        return self.weights.apply(losses)
 
     @torch.no_grad()
     def detect(

@@ -1,13 +1,12 @@
 """How much each loss of a two-stage detector counts."""
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from gridclip.errors import InputError
+from gridclip.detectors.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionWeights:
+class RegionWeights(Weights):
     """Weight of each loss; at zero it is not computed, and what only it would train rests.
 
     Args:
@@ -23,10 +22,3 @@ class RegionWeights:
     box: float = 1.0
     objectness: float = 1.0
     anchor: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(
-                    f"{value} is no weight", field=f"weights.{name}", fix="give a number >= 0"
-                )
