@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from small_world import CELLS, PAIRS, WIDTH, world
 from small_world import loss as loss_of
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor
+from two_ranks import on_two_ranks
 
 from gridclip.detectors.columns import gather_columns
 from gridclip.detectors.word_region_loss import WordRegionLoss
@@ -67,22 +68,15 @@ def _cosines(cells, words):
     return Cosines(cells, words, torch.tensor(14.0).double(), torch.tensor(-4.6).double())
 
 
-def _run_rank(rank, folder):
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+def _work(rank):
     pairs = [tuple(_learn_pairs(settings, MINE[rank])) for settings in SETTINGS]
     text, own, learnt = _learn_boxes(rank)
-    answer = {"pairs": pairs, "text": text, "own": own, "boxes": tuple(learnt)}
-    torch.save(answer, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    return {"pairs": pairs, "text": text, "own": own, "boxes": tuple(learnt)}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(_run_rank, args=(folder,), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return on_two_ranks(_work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("number", range(len(SETTINGS)))

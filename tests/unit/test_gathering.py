@@ -1,9 +1,8 @@
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import distributed, multiprocessing
+from torch import distributed
+from two_ranks import on_two_ranks
 
 from gridclip.gathering import gather, gather_strings, num_processes, total
 
@@ -45,10 +44,7 @@ def gradients(network):
     return torch.cat([weight.grad.flatten() for weight in network.parameters()])
 
 
-def run_rank(rank, folder):
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+def work(rank):
     said = {}
     for name, counts in SHARES.items():
         left, right = (side.split(counts)[rank] for side in pairs(sum(counts)))
@@ -62,14 +58,12 @@ def run_rank(rank, folder):
         said[f"{name} labels"] = gather(torch.arange(counts[rank]) + 10 * rank)[0].tolist()
         said[f"{name} first"] = gather(left)[1]
     said["strings"] = gather_strings(["a", "b"][rank:])
-    (folder / f"{rank}.json").write_text(json.dumps(said))
+    return said
 
 
 @pytest.fixture(scope="module")
 def said_by_two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(run_rank, args=(folder,), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return on_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("share", SHARES)

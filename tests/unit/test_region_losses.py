@@ -1,12 +1,12 @@
 """The losses of RegionCLIP's pre-training against loops in double precision, alone and in two."""
 
-import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import distributed, multiprocessing
+from torch import distributed
+from two_ranks import on_two_ranks
 
 from gridclip.detectors.region_losses import (
     concept_distillation,
@@ -147,24 +147,19 @@ def step(parts):
     return torch.stack(losses).detach(), gradient, kept
 
 
-def run_rank(rank, folder):
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+def work(rank):
     said = {}
     for name, counts in SHARES.items():
         losses, gradient, kept = step(rows(counts, rank))
         for part in (losses, gradient):
             distributed.all_reduce(part)  # as DDP does
         said[name] = [(losses / 2).tolist(), (gradient / 2).tolist(), kept.tolist()]
-    (folder / f"{rank}.json").write_text(json.dumps(said))
+    return said
 
 
 @pytest.fixture(scope="module")
 def said_by_two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(run_rank, args=(folder,), nprocs=2)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return on_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("share", SHARES)
