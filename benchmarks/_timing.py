@@ -76,7 +76,11 @@ def seconds(
 def row(question: str, ours: list[float], peer: list[float], goal: str, *, faster: bool) -> Row:
     """Compare seconds: how many times faster ours is, or its share of the peer's time."""
     ratios = [b / a if faster else a / b for a, b in zip(ours, peer, strict=True)]
-    low, high = statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2
+    low, high = (
+        statistics.quantiles(ratios, n=4, method="inclusive")[::2]
+        if len(ratios) > 1
+        else ratios * 2
+    )
     each = [f"{1000 * statistics.median(side):.0f} ms" for side in (ours, peer)]
     return Row(question, *each, statistics.median(ratios), low, high, goal)
 

@@ -2,15 +2,13 @@
 
 Each part (backbone, pyramid, head, loss) is timed, forward and backward, at one size and one
 vocabulary; its operations then give its speed. From these the step is predicted at three sizes and
-three vocabularies, and measured; both tables are written into the page. About ten minutes:
-python benchmarks/cost_model.py
+three vocabularies, and measured, all in turn, so that a busy machine slows both; the tables are
+written into the page. About fifteen minutes:  python benchmarks/cost_model.py
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import _networks
 import _timing
@@ -27,78 +25,111 @@ SIZES = ((480, 800), (640, 1066), (800, 1333))
 COUNTS = (80, 1203, 5000)
 PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
 
-
-class Part(NamedTuple):
-    """What one part of a step did."""
-
-    flops: float  # of forward and backward, a multiplication and an addition counted as two
-    seconds: float
+Case = tuple[tuple[int, int], int]  # height and width of the picture, number of names
 
 
 def main() -> None:
     given = _timing.arguments(__doc__, num_convs=4)
     sizes = ((96, 128), (128, 192), (160, 256)) if given.quick else SIZES
     detector = _networks.gridclip(given.num_convs, aligned=True).train()
-    reference = measured_parts(detector, sizes[1], COUNTS[1], given)
+    cases = [(size, count) for size in sizes for count in COUNTS]
+    reference = sizes[1], COUNTS[1]
+    taken = _timing.seconds(sides(detector, cases, reference), given.rounds)
+    flops = {case: flops_of(detector, *case) for case in cases}
     lines = [
-        f"{_timing.machine()}; towers of {given.num_convs}, one picture, single precision.",
+        f"{_timing.machine()}; towers of {given.num_convs}, one picture, single precision,",
+        f"medians of {given.rounds} turns.",
         "",
-        f"| part, at {sizes[1][0]} × {sizes[1][1]}, {COUNTS[1]} names | GFLOP | s | GFLOP/s |",
-        "|---|---|---|---|",
+        *table_of_parts(reference, taken, flops[reference]),
+        "",
+        *table_of_steps(cases, predicted(taken, flops, reference), taken),
     ]
-    for name, part in reference.items():
-        speed = part.flops / part.seconds / 1e9
-        lines.append(f"| {name} | {part.flops / 1e9:.0f} | {part.seconds:.2f} | {speed:.0f} |")
-    lines += ["", "| pixels | names | predicted | measured | gap |", "|---|---|---|---|---|"]
-    gaps = []
-    for size in sizes:
-        for count in COUNTS:
-            predicted = sum(
-                part.seconds * flops_of(detector, name, size, count) / part.flops
-                for name, part in reference.items()
-            )
-            measured = time_of_step(detector, size, count, given.rounds)
-            gaps.append(predicted / measured - 1)
-            lines.append(
-                f"| {size[0]} × {size[1]} | {count} | {predicted:.2f} s | {measured:.2f} s "
-                f"| {gaps[-1]:+.0%} |"
-            )
-    lines += ["", f"Largest gap {max(map(abs, gaps)):.0%}; the goal is 20 %."]
     print("\n".join(lines))
     if not given.quick:
         _timing.fill(PAGE, lines)
 
 
-def time_of_step(detector: GridCLIP, size: tuple[int, int], count: int, rounds: int) -> float:
-    batch = _networks.batch(size, 1, _networks.names(count))
-    run = step(detector, lambda: [*detector.losses(batch).values()])
-    return statistics.median(_timing.seconds({"step": run}, rounds)["step"])
+def sides(
+    detector: GridCLIP, cases: list[Case], reference: Case
+) -> dict[str | Case, Callable[[], object]]:
+    """The parts of the step of reference, and the steps of all cases."""
+    batches = {case: _networks.batch(case[0], 1, _networks.names(case[1])) for case in cases}
+    batch = batches[reference]
+    run = step(detector, lambda: [*detector.losses(batch).values()])  # of what `batch` is then
+
+    def of(case: Case) -> None:
+        nonlocal batch
+        batch = batches[case]
+        run()
+
+    steps = {case: lambda case=case: of(case) for case in cases}
+    return {**parts(detector, *reference), **steps}
 
 
-def measured_parts(
-    detector: GridCLIP, size: tuple[int, int], count: int, given: argparse.Namespace
-) -> dict[str, Part]:
-    """Time of each part by itself; what is left of the step goes with the backbone."""
-    runs = parts(detector, size, count)
-    batch = _networks.batch(size, 1, _networks.names(count))
-    whole = step(detector, lambda: [*detector.losses(batch).values()])
-    taken = _timing.seconds({**runs, "step": whole}, given.rounds)
-    seconds = {name: statistics.median(times) for name, times in taken.items()}
-    rest = seconds.pop("step") - sum(seconds.values())
-    print(f"  parts alone {sum(seconds.values()):.2f} s, the rest of the step {rest:+.2f} s")
-    seconds["backbone"] += rest
-    return {name: Part(flops_of(detector, name, size, count), seconds[name]) for name in runs}
+def predicted(
+    taken: dict[str | Case, list[float]], flops: dict[Case, dict[str, float]], reference: Case
+) -> dict[Case, list[float]]:
+    """Seconds of each case, turn by turn: of the parts at the speed that they had in that turn.
+
+    What is left of the reference's step (the optimizer, the image's loss) goes with the backbone.
+    """
+    names = flops[reference]
+    turns = []
+    for *alone, whole in zip(*(taken[name] for name in names), taken[reference], strict=True):
+        seconds = dict(zip(names, alone, strict=True))
+        seconds["backbone"] += whole - sum(alone)
+        turns.append({name: names[name] / seconds[name] for name in names})  # operations a second
+    return {
+        case: [sum(count / speed[name] for name, count in each.items()) for speed in turns]
+        for case, each in flops.items()
+    }
 
 
-def flops_of(detector: GridCLIP, name: str, size: tuple[int, int], count: int) -> float:
-    """Floating-point operations of a part, forward and backward."""
-    if name == "loss":  # the fused loss hides its products from the counter
-        cells = sum(-(-size[0] // s) * -(-size[1] // s) for s in (8, 16, 32, 64, 128))
-        return 4.0 * cells * count * _networks.WIDTH
-    counter = FlopCounterMode(display=False)
-    with counter:
-        parts(detector, size, count)[name]()
-    return float(counter.get_total_flops())
+def table_of_parts(
+    reference: Case, taken: dict[str | Case, list[float]], flops: dict[str, float]
+) -> list[str]:
+    (height, width), names = reference
+    lines = [
+        f"| part alone, at {height} × {width}, {names} names | GFLOP | s | GFLOP/s |",
+        "|---|---|---|---|",
+    ]
+    for name, count in flops.items():
+        seconds = statistics.median(taken[name])
+        lines.append(
+            f"| {name} | {count / 1e9:.0f} | {seconds:.2f} | {count / seconds / 1e9:.0f} |"
+        )
+    return lines
+
+
+def table_of_steps(
+    cases: list[Case], guessed: dict[Case, list[float]], taken: dict[str | Case, list[float]]
+) -> list[str]:
+    """Prediction and measurement of each case; the gap is the median of the turns' gaps."""
+    lines = ["| pixels | names | predicted | measured | gap |", "|---|---|---|---|---|"]
+    gaps = []
+    for case in cases:
+        (height, width), names = case
+        seconds = [statistics.median(each[case]) for each in (guessed, taken)]
+        turns = zip(guessed[case], taken[case], strict=True)
+        gaps.append(statistics.median(guess / time - 1 for guess, time in turns))
+        lines.append(
+            f"| {height} × {width} | {names} | {seconds[0]:.2f} s | {seconds[1]:.2f} s "
+            f"| {gaps[-1]:+.0%} |"
+        )
+    return [*lines, "", f"Largest gap {max(map(abs, gaps)):.0%}; the goal is 20 %."]
+
+
+def flops_of(detector: GridCLIP, size: tuple[int, int], count: int) -> dict[str, float]:
+    """Floating-point operations of each part, forward and backward; 2 a multiply-add."""
+    counted = {}
+    for name, run in parts(detector, size, count).items():
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counted[name] = float(counter.get_total_flops())
+    # The fused loss hides its products from the counter.
+    cells = sum(-(-size[0] // s) * -(-size[1] // s) for s in (8, 16, 32, 64, 128))
+    counted["loss"] = 4.0 * cells * count * _networks.WIDTH
+    return counted
 
 
 def parts(detector: GridCLIP, size: tuple[int, int], count: int) -> dict[str, Callable[[], object]]:

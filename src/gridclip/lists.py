@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 
 from gridclip.errors import InputError
-from gridclip.records import Records, parse_json, read_content
+from gridclip.json_files import parse_json, read_content
+from gridclip.records import Records
 
 _FORM = "give an annotation file of LVIS or COCO form: images, annotations and categories"
 

@@ -16,6 +16,7 @@ LAYERS = [
         "pixels",
         "boxes",
         "caches",
+        "json_files",
         "records",
         "lists",
         "names",

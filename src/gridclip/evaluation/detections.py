@@ -7,7 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gridclip.evaluation.annotations import GroundTruth
-from gridclip.records import Records, read_json
+from gridclip.json_files import pieces_of_json, read_json
+from gridclip.records import FaultError, Records
+
+_PIECE = 100_000  # detections read at a time: a results file may have millions
 
 
 class DetectionTable(NamedTuple):
@@ -42,14 +45,32 @@ def read_detections(source: str | Path | list[dict[str, Any]]) -> DetectionTable
     Raises:
         InputError: if it is no such list, or a value is missing or not what it should be.
     """
-    file = None if isinstance(source, list) else Path(source)
-    records = Records(file, "detections", read_json(file) if file else source)
+    if isinstance(source, list):
+        return _table(Records(None, "detections", source))
+    file = Path(source)
+    try:
+        pieces = pieces_of_json(file, _PIECE)
+        return _joined([_table(Records(file, "detections", rows)) for rows in pieces])
+    except (
+        ValueError,
+        RecursionError,
+        FaultError,
+    ):
+        # What is wrong with it, and where in the whole list?
+        return _table(Records(file, "detections", read_json(file)))
+
+
+def _table(records: Records) -> DetectionTable:
     return DetectionTable(
         image_ids=records.whole_numbers("image_id"),
         category_ids=records.whole_numbers("category_id"),
         boxes=records.boxes(),
         scores=records.numbers("score"),
     )
+
+
+def _joined(tables: list[DetectionTable]) -> DetectionTable:
+    return DetectionTable(*(np.concatenate(columns) for columns in zip(*tables, strict=True)))
 
 
 def check(found: DetectionTable, truth: GroundTruth, file: Path | None) -> None:
