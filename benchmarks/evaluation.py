@@ -100,42 +100,43 @@ def write_data(folder: Path, count: int) -> tuple[Path, Path]:
     """Annotations, and detections of which a third lie near a box."""
     random = np.random.default_rng(0)
     category_ids = np.arange(1, CATEGORIES + 1)
-    images, annotations, detections = [], [], []
-    for image in range(1, count + 1):
-        categories = random.choice(category_ids, BOXES_PER_IMAGE)
-        absent = random.choice(category_ids, 12, replace=False)
-        boxes = random.uniform(5, 250, (BOXES_PER_IMAGE, 4))
-        images.append(
-            {
-                "id": image,
-                "neg_category_ids": np.setdiff1d(absent, categories).tolist(),
-                "not_exhaustive_category_ids": categories[:1].tolist(),
-            }
-        )
-        for category, box in zip(categories.tolist(), boxes.tolist(), strict=True):
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image, "category_id": category}
-                | {"bbox": box, "area": 0.7 * box[2] * box[3]}
+    annotated, detected = folder / "annotations.json", folder / "detections.json"
+    images, annotations = [], []
+    with detected.open("w", encoding="ascii") as file:
+        for image in range(1, count + 1):
+            categories = random.choice(category_ids, BOXES_PER_IMAGE)
+            absent = random.choice(category_ids, 12, replace=False)
+            boxes = random.uniform(5, 250, (BOXES_PER_IMAGE, 4))
+            images.append(
+                {
+                    "id": image,
+                    "neg_category_ids": np.setdiff1d(absent, categories).tolist(),
+                    "not_exhaustive_category_ids": categories[:1].tolist(),
+                }
             )
-        near = random.integers(0, BOXES_PER_IMAGE, DETECTIONS_PER_IMAGE)
-        right = random.random(DETECTIONS_PER_IMAGE) < 1 / 3
-        labels = np.where(right, categories[near], random.choice(category_ids, len(near)))
-        moved = boxes[near] * random.uniform(0.8, 1.25, (DETECTIONS_PER_IMAGE, 4))
-        for label, box, score in zip(
-            labels.tolist(), moved.tolist(), random.random(len(near)).tolist(), strict=True
-        ):
-            detections.append(
-                {"image_id": image, "category_id": label, "bbox": box, "score": score}
+            for category, box in zip(categories.tolist(), boxes.tolist(), strict=True):
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": image, "category_id": category}
+                    | {"bbox": box, "area": 0.7 * box[2] * box[3]}
+                )
+            near = random.integers(0, BOXES_PER_IMAGE, DETECTIONS_PER_IMAGE)
+            right = random.random(len(near)) < 1 / 3
+            found = DetectionTable(
+                np.full(len(near), image),
+                np.where(right, categories[near], random.choice(category_ids, len(near))),
+                boxes[near] * random.uniform(0.8, 1.25, (len(near), 4)),
+                random.random(len(near)),
             )
-    categories = [
+            file.write("[" if image == 1 else ",")
+            file.write(json.dumps(found.to_json())[1:-1])
+        file.write("]")
+    names = [
         {"id": category, "name": f"category {category}", "frequency": "rcf"[category % 3]}
         for category in category_ids.tolist()
     ]
-    content = {"images": images, "categories": categories, "annotations": annotations}
-    paths = folder / "annotations.json", folder / "detections.json"
-    for path, value in zip(paths, (content, detections), strict=True):
-        path.write_text(json.dumps(value))
-    return paths
+    content = {"images": images, "categories": names, "annotations": annotations}
+    annotated.write_text(json.dumps(content), encoding="ascii")
+    return annotated, detected
 
 
 if __name__ == "__main__":

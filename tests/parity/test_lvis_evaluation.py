@@ -43,11 +43,12 @@ def scenes(draw, federated=True):
     extent = draw(st.sampled_from([40, 150, 400]))  # so that small, medium and large all occur
     whole, ties = draw(st.booleans()), draw(st.booleans())
     image_ids = random.choice(1000, num_images, replace=False).tolist()
-    category_ids = random.choice(12, num_categories, replace=False).tolist()
+    *category_ids, unknown = random.choice(12, num_categories + 1, replace=False).tolist()
+    listed = [*category_ids, unknown]  # what lists name need not be a category of the file
 
     def some_categories():
         count = int(random.integers(0, num_categories + 1))
-        return random.choice(category_ids, count, replace=False).tolist()
+        return random.choice(listed, count, replace=False).tolist()
 
     images = [
         {"id": image, "neg_category_ids": some_categories()}

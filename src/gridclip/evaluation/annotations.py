@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,30 @@ class GroundTruth(NamedTuple):
             negatives=[self.negatives[i] for i in images],
             not_exhaustive=[self.not_exhaustive[i] for i in images],
         )._of_boxes(np.isin(self.box_images, wanted))
+
+    def knows(
+        self, image_ids: Int[np.ndarray, "M"], category_ids: Int[np.ndarray, "M"]
+    ) -> Bool[np.ndarray, "M"]:
+        """Whether each category is known to be present or absent in the image beside it.
+
+        Args:
+            image_ids: Ids of this file's images.
+            category_ids: Ids of this file's categories.
+        """
+        lengths = [len(negatives) for negatives in self.negatives]
+        absent = np.fromiter(chain.from_iterable(self.negatives), np.int64)
+        images = np.concatenate([self.box_images, np.repeat(self.image_ids, lengths)])
+        categories = np.concatenate([self.box_categories, absent])
+        listed = np.isin(categories, self.category_ids)  # negatives may name any
+        known = self._pairs(images[listed], categories[listed])
+        return np.isin(self._pairs(image_ids, category_ids), known)
+
+    def _pairs(
+        self, image_ids: Int[np.ndarray, "M"], category_ids: Int[np.ndarray, "M"]
+    ) -> Int[np.ndarray, "M"]:
+        """One number for each pair of an image and a category."""
+        columns = np.searchsorted(self.category_ids, category_ids)
+        return np.searchsorted(np.sort(self.image_ids), image_ids) * len(self.names) + columns
 
     def _of_boxes(self, kept: Bool[np.ndarray, "T"]) -> "GroundTruth":
         return self._replace(
