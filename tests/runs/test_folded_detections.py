@@ -11,7 +11,6 @@ import gridclip
 from gridclip.cli import main
 from gridclip.decode import DecodeSettings
 from gridclip.detectors.folding import Folding
-from gridclip.evaluation.annotations import read_annotations
 from gridclip.trained import Speed, load
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +94,7 @@ def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
     main(["fit", *arguments, f"--run_dir={tmp_path / 'run'}"])
     files, names = pictures(root)
     plain = load(tmp_path / "run")
-    count = len(read_annotations(root / "val.json").categories)
+    count = len(names)
     assert_same(
         plain.detect_many(files, names),
         unfolded(load(tmp_path / "run")).detect_many(files, names),
