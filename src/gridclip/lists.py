@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-import msgspec
-
 from gridclip.errors import InputError
-from gridclip.json_files import parse_json, read_content
-from gridclip.records import Records
+from gridclip.records import Records, parse_json, parse_strictly, read_content
 
 _FORM = "give an annotation file of LVIS or COCO form: images, annotations and categories"
 
@@ -74,10 +71,8 @@ def parse_lists(file: Path, content: bytes) -> Lists:
     Raises:
         InputError: if it has another form.
     """
-    try:  # several times as fast, and strict: what it refuses, json itself judges
-        if not content.isascii():
-            content.decode()  # msgspec does not look at text that it skips
-        document: object = msgspec.json.decode(content, type=_Document)
+    try:
+        document: object = parse_strictly(content, _Document)
     except (ValueError, RecursionError):
         document = parse_json(file, content)
     if not isinstance(document, dict):

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gridclip.errors import InputError
-from gridclip.json_files import read_json
-from gridclip.records import Records, is_text
+from gridclip.records import Records, is_text, read_json
 from gridclip.structures import Vocabulary
 
 _CSV = "give it a head with the columns name and, if you have them, definition and count"

@@ -4,12 +4,14 @@ Columns of numbers are checked as whole arrays, because a results file has a mil
 entries are looked at one by one only to name those that are wrong.
 """
 
+import json
 import reprlib
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
@@ -177,6 +179,58 @@ class Records:
         return f"[{row}]{name}{value}"
 
 
+def read_content(file: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise InputError(problem, fix="check the path and its rights", file=file) from error
+
+
+def read_json(file: Path) -> object:
+    """Read a json file.
+
+    Args:
+        file: UTF-8 (or 16, or 32) text.
+
+    Raises:
+        InputError: if the file is absent or is cut short.
+    """
+    return parse_json(file, read_content(file))
+
+
+def parse_json(file: Path, content: bytes) -> object:
+    """Parse json that was read from this file; a `segmentation`, which nobody reads, is left out.
+
+    Raises:
+        InputError: if it is not json.
+    """
+    try:
+        return json.loads(content, object_hook=_without_masks)
+    except (ValueError, RecursionError) as error:
+        problem = f"is not whole, valid json ({error})"
+        raise InputError(problem, fix="fetch or write the file again", file=file) from error
+
+
+def parse_strictly(content: bytes, form: object) -> Any:  # noqa: ANN401 - what the form says
+    """Parse json several times as fast, into a type that msgspec knows.
+
+    Of a TypedDict, keys that it lacks are skipped unparsed.
+
+    Raises:
+        ValueError: at all that is unusual; what it refuses, `parse_json` judges.
+        RecursionError: likewise, at lists in lists in lists.
+    """
+    if not content.isascii():
+        content.decode()  # msgspec does not look at text that it skips
+    return msgspec.json.decode(content, type=form)
+
+
 def is_text(value: object) -> bool:
     """Tell a string with something in it."""
     return isinstance(value, str) and bool(value.strip())
@@ -222,3 +276,8 @@ def _kind(value: object) -> str:
     if isinstance(value, dict):
         return f"an object with the keys {', '.join(map(repr, value)) or '(none)'}"
     return reprlib.repr(value)
+
+
+def _without_masks(record: dict[str, Any]) -> dict[str, Any]:
+    record.pop("segmentation", None)
+    return record

@@ -16,7 +16,6 @@ LAYERS = [
         "pixels",
         "boxes",
         "caches",
-        "json_files",
         "records",
         "lists",
         "names",

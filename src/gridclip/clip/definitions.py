@@ -9,7 +9,7 @@ from typing import Any
 
 from gridclip.clip.text import prompt_name
 from gridclip.errors import InputError
-from gridclip.json_files import read_json
+from gridclip.records import read_json
 
 
 class Definitions:

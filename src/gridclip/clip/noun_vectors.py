@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gridclip.clip.text import TextVectors, prompt_name
-from gridclip.json_files import read_json
+from gridclip.records import read_json
 from gridclip.structures import Vocabulary
 
 _ENDINGS = ("es", "s")  # of plurals

@@ -14,9 +14,8 @@ from gridclip.data.annotations.mending import write_edited
 from gridclip.data.annotations.rules import picture_path
 from gridclip.data.pictures import read_picture
 from gridclip.errors import InputError
-from gridclip.json_files import read_content
 from gridclip.lists import Lists, parse_lists
-from gridclip.records import Fault, Records
+from gridclip.records import Fault, Records, read_content
 
 
 def check_annotations(file: Path, *, images: Path | None = None, fix: Path | None = None) -> None:

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from gridclip.data.coco_split import BASE, NOVEL
 from gridclip.errors import InputError
-from gridclip.json_files import read_content
 from gridclip.lists import parse_lists
 from gridclip.names import read_names
+from gridclip.records import read_content
 
 
 def hold_out(

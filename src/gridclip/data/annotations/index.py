@@ -26,7 +26,7 @@ from filelock import FileLock
 from jaxtyping import Shaped
 
 from gridclip.caches import cache_folder, written_whole
-from gridclip.json_files import read_content
+from gridclip.records import read_content
 
 _FORMAT = 1  # raise it when a rule or a column changes, so that older folders are left alone
 _FACTS = "facts.json"

@@ -12,8 +12,7 @@ from PIL import Image
 from gridclip.data.annotations.columns import Frequency
 from gridclip.data.drawn.writing import Json
 from gridclip.errors import InputError
-from gridclip.json_files import read_json
-from gridclip.records import Records, is_frequency, is_text
+from gridclip.records import Records, is_frequency, is_text, read_json
 
 LISTING = "sprites.json"
 SOLID = 0.5  # alpha from which a pixel counts as the object's

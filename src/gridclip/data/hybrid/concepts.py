@@ -16,9 +16,9 @@ from gridclip.data.rare_split import image_counts
 from gridclip.data.unboxed.image_files import CAPTIONS
 from gridclip.data.unboxed.sources import open_images
 from gridclip.errors import InputError
-from gridclip.json_files import read_content
 from gridclip.lists import parse_lists
 from gridclip.names import Concept, read_concepts
+from gridclip.records import read_content
 
 _ENDINGS = (".txt", ".csv")
 

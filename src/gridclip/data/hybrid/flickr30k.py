@@ -16,7 +16,7 @@ from rich.progress import track
 
 from gridclip.caches import written_whole
 from gridclip.errors import InputError
-from gridclip.json_files import read_content
+from gridclip.records import read_content
 
 Json = dict[str, Any]
 

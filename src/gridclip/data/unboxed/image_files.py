@@ -13,8 +13,7 @@ from jaxtyping import Int64
 
 from gridclip.data.unboxed.image_list import ImageList, ListedImage, is_picture, read_header
 from gridclip.errors import InputError
-from gridclip.json_files import read_json
-from gridclip.records import Records, is_text
+from gridclip.records import Records, is_text, read_json
 
 CAPTIONS = ("captions.txt", "captions.csv", "captions.jsonl")
 """Names under which a captions file is looked for in a folder."""
