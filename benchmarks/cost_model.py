@@ -3,11 +3,12 @@
 Each part (backbone, pyramid, head, loss) is timed, forward and backward, at one size and one
 vocabulary; its operations then give its speed. From these the step is predicted at three sizes and
 three vocabularies, and measured, all in turn, so that a busy machine slows both; the tables are
-written into the page. About fifteen minutes:  python benchmarks/cost_model.py
+written into the page. About twenty minutes:  python benchmarks/cost_model.py
 """
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import _networks
@@ -38,7 +39,8 @@ def main() -> None:
     flops = {case: flops_of(detector, *case) for case in cases}
     lines = [
         f"{_timing.machine()}; towers of {given.num_convs}, one picture, single precision,",
-        f"medians of {given.rounds} turns.",
+        f"medians of {given.rounds} turns; a gap is the median of the turns' gaps. The step of"
+        f" {sizes[1][0]} × {sizes[1][1]} with {COUNTS[1]} names is what predictions start from.",
         "",
         *table_of_parts(reference, taken, flops[reference]),
         "",
@@ -53,16 +55,9 @@ def sides(
     detector: GridCLIP, cases: list[Case], reference: Case
 ) -> dict[str | Case, Callable[[], object]]:
     """The parts of the step of reference, and the steps of all cases."""
+    run = step(detector, lambda batch: [*detector.losses(batch).values()])
     batches = {case: _networks.batch(case[0], 1, _networks.names(case[1])) for case in cases}
-    batch = batches[reference]
-    run = step(detector, lambda: [*detector.losses(batch).values()])  # of what `batch` is then
-
-    def of(case: Case) -> None:
-        nonlocal batch
-        batch = batches[case]
-        run()
-
-    steps = {case: lambda case=case: of(case) for case in cases}
+    steps = {case: partial(run, batch) for case, batch in batches.items()}
     return {**parts(detector, *reference), **steps}
 
 
@@ -104,7 +99,7 @@ def table_of_parts(
 def table_of_steps(
     cases: list[Case], guessed: dict[Case, list[float]], taken: dict[str | Case, list[float]]
 ) -> list[str]:
-    """Prediction and measurement of each case; the gap is the median of the turns' gaps."""
+    """Prediction and measurement of each case."""
     lines = ["| pixels | names | predicted | measured | gap |", "|---|---|---|---|---|"]
     gaps = []
     for case in cases:

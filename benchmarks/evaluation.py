@@ -3,10 +3,9 @@
 One synthetic data set with as many names as LVIS, both in turn in one process, so that a busy
 machine slows both; and the peak memory of ours, reading included, in a process of its own.
 
-    python benchmarks/evaluation.py                             (five minutes)
-    python benchmarks/evaluation.py --images 8000 --rounds 1    (ten minutes)
+    python benchmarks/evaluation.py --images 1000
 
-At 20 000 images lvis 0.5.3 outgrows a machine of 24 GiB.
+At 20 000 images lvis 0.5.3 wants more than 20 GiB.
 """
 
 import json

@@ -92,7 +92,7 @@ def timed(steps: dict[str, Callable[[], None]], count: int) -> dict[str, list[fl
 def report(seconds: dict[str, list[float]]) -> None:
     for name, each in seconds.items():
         ratios = [mine / peer for mine, peer in zip(each, seconds["without"], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
         print(
             f"  {name:16} median {1000 * statistics.median(each):7.1f} ms a step, "
             f"{statistics.median(ratios):.3f} x without (middle half: {low:.3f} to {high:.3f})"

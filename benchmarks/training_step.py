@@ -13,6 +13,8 @@ import _timing
 import torch
 from torch import Tensor, nn
 
+from gridclip.structures import DetectionBatch
+
 
 def main() -> None:
     given = _timing.arguments(__doc__, names=1203, batch=1)
@@ -54,14 +56,14 @@ def sides(
     return runs
 
 
-def step(network: nn.Module, losses: Callable[[], list[Tensor]]) -> Callable[[], None]:
-    """Losses, gradients, and the optimizer."""
+def step(network: nn.Module, losses: Callable[..., list[Tensor]]) -> Callable[..., None]:
+    """Losses (of what the step is called with), gradients, and the optimizer."""
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
 
-    def run() -> None:
+    def run(*batch: DetectionBatch) -> None:
         optimizer.zero_grad()
-        torch.stack(losses()).sum().backward()
+        torch.stack(losses(*batch)).sum().backward()
         optimizer.step()
 
     return run

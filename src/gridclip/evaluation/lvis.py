@@ -97,7 +97,8 @@ def evaluate(
         truth = truth.of_images(image_ids)
         found = found.take(np.isin(found.image_ids, truth.image_ids))
     found = select(found, protocol)
-    # lvis sees none of these others, though they take places among the 300; most are of them.
+    # Places among the 300 are taken by boxes that lvis never looks at: without area, or of a
+    # category that is not known to be in the image or absent there, as most are.
     has_area = found.boxes[:, 2] * found.boxes[:, 3] > 0
     found = found.take(has_area & truth.knows(found.image_ids, found.category_ids))
     return _summarize(PRECISION[backend](truth, found), truth, protocol)
