@@ -48,6 +48,11 @@ def best_pairs(
     return Candidates(*(part[high] for part in found))
 
 
+def all_scores(cosines: Cosines, central: Float[Tensor, "N"]) -> Float[Tensor, "N K"]:
+    """Score of every name in every cell; of few cells, as it is all held."""
+    return _scores_(_logits(cosines), central[:, None])
+
+
 def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
     """The cells that score highest with what stands for the vocabulary: an approximation.
 

@@ -83,10 +83,14 @@ def decode(
         record: Where the image comes from; its height and width set the frame of the answer.
         settings: Limits and thresholds.
     """
+    return suppress(top_pairs(scores, settings), boxes, size, record, settings)
+
+
+def top_pairs(scores: Float[Tensor, "N K"], settings: DecodeSettings) -> Candidates:
+    """The best pairs of a matrix of scores in [0, 1], as many as may enter suppression."""
     best, flat = scores.flatten().topk(min(settings.candidates, scores.numel()))
     best, flat = best[best >= settings.threshold], flat[best >= settings.threshold]
-    found = Candidates(best, flat // scores.shape[1], flat % scores.shape[1])
-    return suppress(found, boxes, size, record, settings)
+    return Candidates(best, flat // scores.shape[1], flat % scores.shape[1])
 
 
 def suppress(

@@ -30,7 +30,7 @@ from gridclip.detectors import (  # noqa: F401
     vild,
 )
 from gridclip.detectors.two_stage import region_sources, torchvision_regions  # noqa: F401
-from gridclip.networks import backbone, regions  # noqa: F401
+from gridclip.networks import backbone, classifier_regions, regions  # noqa: F401
 from gridclip.runs import (
     RUN_DIR_VARIABLE,
     LastCheckpoint,

@@ -36,7 +36,7 @@ def stand_ins(tmp_path):
             given.append(f"--model.detector.init_args.concepts={tmp_path / 'names.txt'}")
         if "init_from" in row["model"]:
             given.append("--model.init_from=null")
-        for at, holder in _with_proposer(detector).items():
+        for at, holder in _with_texts(detector).items():
             if holder["text"]["class_path"] in ("TextVectors", "NounVectors"):
                 text = f"--model.detector.init_args.{at}text.init_args"
                 given += [f"{text}.vectors={tmp_path / 'vectors.npy'}"]
@@ -48,9 +48,11 @@ def stand_ins(tmp_path):
 
 def _unreachable(detector):
     """Without what timm would download, other vectors than the first, and definitions."""
-    init, text = "--model.detector.init_args", detector["text"]["init_args"]
-    given = [f"{init}.text.init_args.others={{}}"] if "others" in text else []
-    given += [f"{init}.text.init_args.definitions=[]"] if "definitions" in text else []
+    init, given = "--model.detector.init_args", []
+    for at, holder in _with_texts(detector).items():
+        text = holder["text"]["init_args"]
+        given += [f"{init}.{at}text.init_args.others={{}}"] if "others" in text else []
+        given += [f"{init}.{at}text.init_args.definitions=[]"] if "definitions" in text else []
     if detector.get("backbone", {}).get("init_args", {}).get("pretrained"):
         given.append(f"{init}.backbone.init_args.pretrained=false")
     return given
@@ -60,6 +62,15 @@ def _with_proposer(detector):
     """The detector, and that which proposes for it, by what their arguments' names begin with."""
     proposer = detector.get("proposer")
     return {"": detector} | ({"proposer.init_args.": proposer["init_args"]} if proposer else {})
+
+
+def _with_texts(detector):
+    """The same, and the tower of an ensemble: all that has a text of its own."""
+    found = _with_proposer(detector)
+    if "ensemble" in detector:
+        at = "ensemble.init_args.regions.init_args."
+        found[at] = detector["ensemble"]["init_args"]["regions"]["init_args"]
+    return found
 
 
 def _random_weights(detector):

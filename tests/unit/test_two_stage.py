@@ -9,7 +9,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
 from gridclip.clip.crops import crop_windows
-from gridclip.detectors.two_stage.classifier import TextClassifier, geometric_mean
+from gridclip.detectors.two_stage.classifier import Shares, TextClassifier, geometric_mean
 from gridclip.detectors.two_stage.losses import (
     region_boxes,
     region_classification,
@@ -215,7 +215,7 @@ def test_distillation_is_the_sum_of_absolute_gaps_a_region_and_none_costs_nothin
 
 def test_the_ensembles_score_is_the_published_power_by_hand():
     text, image = torch.tensor([[0.5, 0.2]]), torch.tensor([[0.1, 0.8]])
-    found = geometric_mean(text, image, torch.tensor([True, False]), 2 / 3)
+    found = geometric_mean(text, image, torch.tensor([True, False]), Shares(2 / 3, 1 / 3))
     # As released: the cube root of text · text · image of a base name, text · image · image else.
     base, novel = (0.5 * 0.5 * 0.1) ** (1 / 3), (0.2 * 0.8 * 0.8) ** (1 / 3)
     assert found[0].tolist() == pytest.approx([base, novel])

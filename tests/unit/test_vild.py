@@ -9,7 +9,7 @@ from gridclip.clip.teacher import ClipTeacher
 from gridclip.clip.text import ClipText
 from gridclip.decode import DecodeSettings
 from gridclip.detectors.crop_and_classify import CropAndClassify
-from gridclip.detectors.two_stage.classifier import geometric_mean
+from gridclip.detectors.two_stage.classifier import Shares, geometric_mean
 from gridclip.detectors.two_stage.proposals import ProposalSettings
 from gridclip.detectors.two_stage.region_weights import RegionWeights
 from gridclip.detectors.two_stage.roi_head import HeadSettings
@@ -264,7 +264,7 @@ def test_the_ensemble_trusts_its_text_branch_where_names_were_trained_on(text):
     seen = detector.classifier.without_background(predictions.image, vectors).softmax(-1)
     for trained_on, base in ((None, [True] * 3), (Vocabulary(NAMES[1:]), [False, True, True])):
         detector.trained_on = trained_on
-        expected = geometric_mean(named, seen, torch.tensor(base), 2 / 3)
+        expected = geometric_mean(named, seen, torch.tensor(base), Shares(2 / 3, 1 / 3))
         torch.testing.assert_close(detector.scores(predictions, batch.vocabulary), expected)
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from gridclip.errors import InputError
@@ -51,6 +52,12 @@ class Detector(nn.Module, ABC):
     def pretrained(self) -> list[nn.Module]:
         """Parts that start from pre-trained weights and should learn more slowly."""
         return []
+
+    def learned(self, vocabulary: Vocabulary) -> Bool[Tensor, "K"]:
+        """Names that were trained on; before any training all count as such."""
+        known = set((self.trained_on or vocabulary).names)
+        marks = [name in known for name in vocabulary.names]
+        return torch.tensor(marks, device=next(self.parameters()).device)
 
     def fingerprint(self) -> str:
         """Names the frozen networks that a checkpoint leaves out but its weights depend on."""

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from gridclip.assign import Assigner
 from gridclip.boxes import boxes_from_distances, grid_cells
-from gridclip.candidates import best_pairs, promising
+from gridclip.candidates import all_scores, best_pairs, promising
 from gridclip.clip.text import TextBank
-from gridclip.decode import Candidates, DecodeSettings, suppress
+from gridclip.decode import Candidates, DecodeSettings, suppress, top_pairs
 from gridclip.detectors.base import Detector
 from gridclip.detectors.folding import Folding, Names
+from gridclip.detectors.region_ensemble import RegionEnsemble
 from gridclip.errors import InputError
 from gridclip.focal import Cosines
 from gridclip.networks.backbone import Backbone
@@ -45,6 +46,7 @@ class DenseDetector(Detector):
         assigner: Which cell learns which object.
         grid: The head.
         decoding: How many detections leave.
+        ensemble: A second opinion on the boxes.
     """
 
     def __init__(
@@ -54,9 +56,13 @@ class DenseDetector(Detector):
         assigner: Assigner,
         grid: Grid,
         decoding: DecodeSettings,
+        ensemble: RegionEnsemble | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.text, self.assigner = backbone, text, assigner
+        self.ensemble = ensemble
+        if ensemble is not None:
+            ensemble.check(text.width)
         self.decoding = decoding
         if grid.width < 8 or grid.width % 8:
             raise InputError(
@@ -94,16 +100,20 @@ class DenseDetector(Detector):
     ) -> list[Detections]:
         """Detections of each image, best first, in pixels of the original images.
 
-        A score is the geometric mean of the name's probability and the cell's centreness.
+        A score is the geometric mean of the name's probability and the cell's centreness; with an
+        ensemble, of that and of what the ensemble says of the box.
         """
         names = self.folding.names(vocabulary)
-        predictions, found = self._predict(images, self.folding.projection()), []
-        for index, record in enumerate(records):
-            cosines = self.against(predictions.embeddings[index], names.text)
-            best = self._best(cosines, predictions.centreness[index].sigmoid(), names)
-            boxes, size = predictions.boxes[index], images.sizes[index]
-            found.append(suppress(best, boxes, size, record, self.decoding))
-        return found
+        predictions = self._predict(images, self.folding.projection())
+        central = predictions.centreness.sigmoid()
+        best = [
+            self._best(self.against(embeddings, names.text), central[index], names)
+            for index, embeddings in enumerate(predictions.embeddings)
+        ]
+        if self.ensemble is not None:
+            best = self._reconsidered(images, vocabulary, predictions, best)
+        each = zip(best, predictions.boxes, images.sizes, records, strict=True)
+        return [suppress(*image, self.decoding) for image in each]
 
     def against(self, embeddings: Float[Tensor, "*B N D"], text: Float[Tensor, "K D"]) -> Cosines:
         """As `cosines`, of vectors."""
@@ -120,6 +130,30 @@ class DenseDetector(Detector):
             fewer = cosines._replace(embeddings=cosines.embeddings[cells])
             found = best_pairs(fewer, central[cells], settings)
             return found._replace(cells=cells[found.cells])
+
+    def _reconsidered(
+        self,
+        images: Images,
+        vocabulary: Vocabulary,
+        predictions: Predictions,
+        best: list[Candidates],
+    ) -> list[Candidates]:
+        """Pairs by the detector and the ensemble: any name, in the cells that were best before."""
+        assert self.ensemble is not None  # asked for where there is one
+        names, central = self.folding.names(vocabulary), predictions.centreness.sigmoid()
+        cells = [each.cells.unique() for each in best]
+        scores = [
+            all_scores(self.against(embeddings[rows], names.text), central[index, rows])
+            for index, (embeddings, rows) in enumerate(
+                zip(predictions.embeddings, cells, strict=True)
+            )
+        ]
+        boxes = [own[rows] for own, rows in zip(predictions.boxes, cells, strict=True)]
+        both = self.ensemble(images, boxes, scores, self.text(vocabulary), self.learned(vocabulary))
+        pairs = [top_pairs(each, self.decoding) for each in both]
+        return [
+            each._replace(cells=rows[each.cells]) for each, rows in zip(pairs, cells, strict=True)
+        ]
 
     def _predict(self, images: Images, projection: Projection | None = None) -> Predictions:
         return self._read(self.backbone(images), projection)

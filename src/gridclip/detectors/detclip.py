@@ -16,6 +16,7 @@ from gridclip.detectors.base import Batch, as_boxes, unlearnable
 from gridclip.detectors.box_losses import box_losses
 from gridclip.detectors.columns import Columns, gather_columns
 from gridclip.detectors.dense import DenseDetector, Grid, inside
+from gridclip.detectors.region_ensemble import RegionEnsemble
 from gridclip.detectors.weights import Weights
 from gridclip.detectors.word_region_loss import WordRegionLoss
 from gridclip.errors import InputError
@@ -68,6 +69,7 @@ class DetCLIPv2(DenseDetector):
         slow_backbone: Let the backbone learn as slowly as the text tower does
             (`optimizer.pretrained_factor`). In the paper the text tower alone does.
         recompute: Make activations again for the gradients: less memory, about a third more time.
+        ensemble: A frozen tower's second opinion on the boxes, at inference.
     """
 
     def __init__(
@@ -85,9 +87,10 @@ class DetCLIPv2(DenseDetector):
         temperature: float = 0.07,
         slow_backbone: bool = False,
         recompute: bool = False,
+        ensemble: RegionEnsemble | None = None,
     ) -> None:
         grid = Grid(width, num_convs, prior, temperature, deformable)
-        super().__init__(backbone, text, assigner, grid, decoding)
+        super().__init__(backbone, text, assigner, grid, decoding, ensemble)
         self.weights, self.words, self.slow_backbone = weights, words, slow_backbone
         backbone.pool = None  # a CLIP's attention pool has no part in this
         if recompute:

@@ -19,6 +19,7 @@ from gridclip.detectors.box_losses import box_losses
 from gridclip.detectors.dense import DenseDetector, Grid, grid_of, inside
 from gridclip.detectors.negatives import Negatives
 from gridclip.detectors.pseudo_label_loss import PseudoLabelLoss
+from gridclip.detectors.region_ensemble import RegionEnsemble
 from gridclip.detectors.weights import LossWeights
 from gridclip.detectors.word_region_loss import WordRegionLoss
 from gridclip.errors import InputError
@@ -53,6 +54,7 @@ class GridCLIP(DenseDetector):
         prior: Score of every cell and name at the start (focal loss, 1708.02002, section 3.3).
         temperature: 1 / scale of the cosine at the start; the scale is learned.
         recompute: Make activations again for the gradients: less memory, about a third more time.
+        ensemble: A frozen tower's second opinion on the boxes, at inference.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class GridCLIP(DenseDetector):
         prior: float = 0.01,
         temperature: float = 0.07,
         recompute: bool = False,
+        ensemble: RegionEnsemble | None = None,
     ) -> None:
         grid = Grid(width, num_convs, prior, temperature, foldable=not clip_residual)
-        super().__init__(backbone, text, assigner, grid, decoding)
+        super().__init__(backbone, text, assigner, grid, decoding, ensemble)
         self.weights, self.image_distance = weights, image_distance
         self.clip_residual = clip_residual
         self.negatives, self.pseudo_labels, self.words = negatives, pseudo_labels, words

@@ -10,14 +10,14 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.clip.teacher import Teacher
 from gridclip.clip.text import TextBank
 from gridclip.decode import DecodeSettings
 from gridclip.detectors.base import Batch, unlearnable
-from gridclip.detectors.two_stage.classifier import TextClassifier, geometric_mean
+from gridclip.detectors.two_stage.classifier import Shares, TextClassifier, geometric_mean
 from gridclip.detectors.two_stage.distillation import find_regions
 from gridclip.detectors.two_stage.fusion import fuse
 from gridclip.detectors.two_stage.losses import (
@@ -149,7 +149,8 @@ class ViLD(TwoStageDetector):
             return named
         seen = self.classifier.without_background(image, vectors).softmax(-1)
         if named is not None:
-            return geometric_mean(named, seen, self._base(vocabulary), self.ensemble)
+            shares = Shares(self.ensemble, 1 - self.ensemble)
+            return geometric_mean(named, seen, self.learned(vocabulary), shares)
         # Our reading: without a background, only the proposal tells whether anything is there.
         objectness = torch.cat([found.scores for found in proposals])
         return fuse(seen, objectness, "sigmoid")
@@ -222,12 +223,6 @@ class ViLD(TwoStageDetector):
                 fix="take both from the same CLIP",
             )
         return regions
-
-    def _base(self, vocabulary: Vocabulary) -> Bool[Tensor, "K"]:
-        """Names that were trained on; before any training all count as such."""
-        known = set((self.trained_on or vocabulary).names)
-        marks = [name in known for name in vocabulary.names]
-        return torch.tensor(marks, device=self.classifier.background.device)
 
     def _rest_idle_parts(self) -> None:
         """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""

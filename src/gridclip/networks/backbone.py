@@ -116,7 +116,7 @@ class TimmBackbone(Backbone):
         options = {} if drop_path is None else {"drop_path_rate": drop_path}
         model = create_timm(name, pretrained, **options)
         if weights is not None:
-            _load_weights(model, weights)
+            load_weights(model, weights)
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         self.freeze_norm = freeze_norm
         self.indices = _levels(model, name, (4, 8, 16, 32) if finest == 4 else (8, 16, 32))
@@ -218,9 +218,17 @@ def _freeze_stages(model: Any, count: int) -> None:  # noqa: ANN401 - timm is un
             model.get_parameter(name).requires_grad_(False)
 
 
-def _load_weights(model: nn.Module, weights: str) -> None:
-    """Load a file whose tensors fit by name, or one to one in order."""
-    file = _weights_file(weights)
+def load_weights(model: nn.Module, weights: str) -> None:
+    """Load a file whose tensors fit by name, or one to one in order.
+
+    Args:
+        model: What to fill.
+        weights: A file, or package://NAME/FILE for one inside an installed package.
+
+    Raises:
+        InputError: if there is no such file, or its tensors do not fit.
+    """
+    file = weights_file(weights)
     state = read_state(file, field="weights", fix="give a torch state dict")
     own = model.state_dict()
     if state.keys() != own.keys():
@@ -236,7 +244,7 @@ def _load_weights(model: nn.Module, weights: str) -> None:
     fill(model, state, file, field="weights", fix="give weights of this very architecture")
 
 
-def _weights_file(weights: str) -> Path:
+def weights_file(weights: str) -> Path:
     """The path of `weights`, looked up inside an installed package for package://NAME/FILE."""
     if not weights.startswith("package://"):
         return Path(weights)

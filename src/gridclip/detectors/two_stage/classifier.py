@@ -1,7 +1,7 @@
 """Names of regions: cosines with text vectors, and a background that has no name."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,21 +58,28 @@ class TextClassifier(nn.Module):
             return self.log_scale.exp() * (embeddings @ text.mT)
 
 
+class Shares(NamedTuple):
+    """How much what was learned from names counts beside what CLIP knows, in [0, 1]."""
+
+    base: float  # of names that were trained on
+    novel: float  # of others
+
+
 def geometric_mean(
     text: Float[Tensor, "P K"],
     image: Float[Tensor, "P K"],
     base: Bool[Tensor, "K"],
-    weight: float,
+    shares: Shares,
 ) -> Float[Tensor, "P K"]:
-    """ViLD-ensemble's score: whoever knows a name better counts more.
+    """text^λ · image^(1-λ): whoever knows a name better counts more.
 
-    text^λ · image^(1-λ) for names that were trained on, text^(1-λ) · image^λ for others.
+    It is the score of ViLD-ensemble (2104.13921) and of F-VLM (2209.15639, recalled).
 
     Args:
-        text: Probabilities of the branch that learned from names.
-        image: Probabilities of the branch that learned from CLIP.
+        text: Scores in [0, 1] of what learned from names.
+        image: Scores in [0, 1] of CLIP, or of what learned from it.
         base: Names that were trained on.
-        weight: λ; ViLD's released code has 2/3.
+        shares: λ of these, and of others; ViLD's released code has 2/3 and 1/3.
     """
-    share = torch.where(base, weight, 1 - weight).to(text.dtype)
+    share = torch.where(base, shares.base, shares.novel).to(text.dtype)
     return text**share * image ** (1 - share)
