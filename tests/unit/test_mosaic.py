@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from gridclip.clip.stored.embeddings import StoredEmbeddings
+from gridclip.clip.stored.regions import StoredRegions
 from gridclip.data.annotations.lvis import read_annotations
-from gridclip.data.dataset import DetectionDataset
+from gridclip.data.dataset import Beside, DetectionDataset
 from gridclip.data.drawn.mini import make_mini
 from gridclip.data.hybrid.detection import DetectionConcepts, DetectionSource
 from gridclip.data.hybrid.grounding import GroundingSource
@@ -15,6 +17,7 @@ from gridclip.data.sampling import Draw
 from gridclip.data.transforms import Augmentation, Resize
 from gridclip.data.unboxed.pseudo_labelled import PseudoLabelled
 from gridclip.data.views import Example
+from gridclip.data.vocabulary import label_map
 from gridclip.errors import InputError
 
 SIZES = [(40, 60), (50, 50), (33, 70), (12, 9)]  # the last is smaller than its quarter
@@ -157,6 +160,21 @@ def test_what_is_known_of_a_whole_picture_forbids_a_mosaic(root, tmp_path):
             source()
     with pytest.raises(InputError, match=r"mosaic: 1\.5 is outside \[0, 1\]"):
         Augmentation(mosaic=1.5)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"embeddings": StoredEmbeddings.__new__(StoredEmbeddings)},
+        {"regions": StoredRegions.__new__(StoredRegions)},
+    ],
+)
+def test_a_data_set_made_by_hand_refuses_it_too(root, stored):
+    made = dataset(root)
+    parts = (made.annotations, made.folder, label_map(made.annotations, "all"), made.transform)
+    DetectionDataset(*parts, beside=Beside(**stored))
+    with pytest.raises(InputError, match=r"augmentation\.mosaic"):
+        DetectionDataset(*parts, mosaic=Mosaic(chance=0.5), beside=Beside(**stored))
 
 
 def test_evaluation_knows_no_mosaic(root):

@@ -21,6 +21,7 @@ from gridclip.data.sampling import Draw, Pool
 from gridclip.data.transforms import Transform
 from gridclip.data.views import Example, to_tensor, wholly_inside
 from gridclip.data.vocabulary import LabelMap
+from gridclip.errors import InputError
 from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
 
 
@@ -55,6 +56,9 @@ class DetectionDataset(Dataset[Sample]):
         mosaic: How often a draw shows parts of three other images too.
         beside: What goes with each image beside its boxes; no proposals and no embeddings of the
             teacher with a mosaic, which has others.
+
+    Raises:
+        InputError: if stored proposals or embeddings were to go with a mosaic.
     """
 
     def __init__(  # noqa: PLR0913 - as many as a data set has parts
@@ -69,6 +73,12 @@ class DetectionDataset(Dataset[Sample]):
         mosaic: Mosaic = ALONE,
         beside: Beside = NOTHING,
     ) -> None:
+        if mosaic.chance and (beside.embeddings is not None or beside.regions is not None):
+            raise InputError(
+                "what a teacher saw in one picture does not hold for parts of four",
+                field="augmentation.mosaic",
+                fix="set it to 0, or leave out stored embeddings and regions",
+            )
         self.annotations, self.folder, self.beside = annotations, folder, beside
         self.transform, self.seed, self.mosaic = transform, seed, mosaic
         rows = labels.rows[annotations.labels.values]
