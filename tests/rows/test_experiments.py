@@ -65,11 +65,13 @@ def _with_proposer(detector):
 
 
 def _with_texts(detector):
-    """The same, and the tower of an ensemble: all that has a text of its own."""
+    """The same, and encoders of regions: all that has a text of its own."""
     found = _with_proposer(detector)
     if "ensemble" in detector:
         at = "ensemble.init_args.regions.init_args."
         found[at] = detector["ensemble"]["init_args"]["regions"]["init_args"]
+    if "text" in detector.get("regions", {}).get("init_args", {}):
+        found["regions.init_args."] = detector["regions"]["init_args"]
     return found
 
 

@@ -105,6 +105,23 @@ def test_names_that_the_detector_did_not_put_forward_may_win(text, images):
     assert names[0] != names[1]
 
 
+@torch.no_grad()
+def test_pictures_in_which_nothing_is_found_stay_empty(text, images):
+    decoding = DecodeSettings(threshold=1.0)
+    detector = _detector(text, decoding=decoding, ensemble=_ensemble())
+    assert [len(each.scores) for each in detector.detect(images, NAMES, RECORDS)] == [0, 0]
+
+
+@torch.no_grad()
+def test_scores_are_made_in_full_precision_where_networks_run_in_half(text, images):
+    detector = _detector(text, ensemble=_ensemble(weight=0.0, novel_weight=0.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = detector.detect(images, NAMES, RECORDS)
+    for each in found:
+        assert each.scores.dtype == torch.float32
+        assert len(each.scores.unique()) > 0.9 * len(each.scores)  # bf16 tells 256 in a factor of 2
+
+
 def test_the_tower_is_no_part_of_training_nor_of_checkpoints(text):
     with_one, without = _detector(text, ensemble=_ensemble()), _detector(text)
     assert with_one.state_dict().keys() == without.state_dict().keys()

@@ -60,10 +60,9 @@ class DenseDetector(Detector):
     ) -> None:
         super().__init__()
         self.backbone, self.text, self.assigner = backbone, text, assigner
-        self.ensemble = ensemble
+        self.decoding, self.ensemble = decoding, ensemble
         if ensemble is not None:
             ensemble.check(text.width)
-        self.decoding = decoding
         if grid.width < 8 or grid.width % 8:
             raise InputError(
                 f"{grid.width} channels cannot be normalised in groups of 8",
@@ -142,18 +141,17 @@ class DenseDetector(Detector):
         assert self.ensemble is not None  # asked for where there is one
         names, central = self.folding.names(vocabulary), predictions.centreness.sigmoid()
         cells = [each.cells.unique() for each in best]
-        scores = [
-            all_scores(self.against(embeddings[rows], names.text), central[index, rows])
-            for index, (embeddings, rows) in enumerate(
-                zip(predictions.embeddings, cells, strict=True)
-            )
-        ]
-        boxes = [own[rows] for own, rows in zip(predictions.boxes, cells, strict=True)]
-        both = self.ensemble(images, boxes, scores, self.text(vocabulary), self.learned(vocabulary))
-        pairs = [top_pairs(each, self.decoding) for each in both]
-        return [
-            each._replace(cells=rows[each.cells]) for each, rows in zip(pairs, cells, strict=True)
-        ]
+        with torch.autocast(central.device.type, enabled=False):
+            own = [
+                all_scores(
+                    self.against(predictions.embeddings[row][at], names.text), central[row, at]
+                )
+                for row, at in enumerate(cells)
+            ]
+        boxes = [predictions.boxes[row][at] for row, at in enumerate(cells)]
+        both = self.ensemble(images, boxes, own, self.text(vocabulary), self.learned(vocabulary))
+        pairs = [top_pairs(scores, self.decoding) for scores in both]
+        return [of._replace(cells=at[of.cells]) for of, at in zip(pairs, cells, strict=True)]
 
     def _predict(self, images: Images, projection: Projection | None = None) -> Predictions:
         return self._read(self.backbone(images), projection)
