@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # These imports let a configuration name the classes without their modules.
 from gridclip import assign  # noqa: F401
-from gridclip.clip import fitted, noun_vectors, teacher, text, trained_text  # noqa: F401
+from gridclip.clip import teachers, text, trained_text  # noqa: F401
 from gridclip.dashboards.loggers import default_loggers
 from gridclip.dashboards.pictures import ValidationPictures
 from gridclip.dashboards.throughput import Throughput
@@ -30,7 +30,7 @@ from gridclip.detectors import (  # noqa: F401
     vild,
 )
 from gridclip.detectors.two_stage import region_sources, torchvision_regions  # noqa: F401
-from gridclip.networks import backbone, classifier_regions, regions  # noqa: F401
+from gridclip.networks import backbone, regions  # noqa: F401
 from gridclip.runs import (
     RUN_DIR_VARIABLE,
     LastCheckpoint,

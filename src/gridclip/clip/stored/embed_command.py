@@ -13,7 +13,7 @@ from gridclip.clip.openclip import ClipModel
 from gridclip.clip.stored.embed import embed_images
 from gridclip.clip.stored.embeddings import StoredEmbeddings
 from gridclip.clip.stored.journal import journal_beside
-from gridclip.clip.teacher import ClipTeacher, Teacher
+from gridclip.clip.teachers import ClipTeacher, Teacher
 from gridclip.data.columnar import Texts, encode_text, text_columns, write_columnar
 from gridclip.data.unboxed.image_list import ImageList
 from gridclip.data.unboxed.sources import open_images

@@ -16,7 +16,7 @@ from gridclip.clip.stored.embed import Pictures
 from gridclip.clip.stored.journal import Journal, journal_beside
 from gridclip.clip.stored.proposals import StoredProposals
 from gridclip.clip.stored.regions import StoredRegions
-from gridclip.clip.teacher import ClipTeacher, Teacher
+from gridclip.clip.teachers import ClipTeacher, Teacher
 from gridclip.data.columnar import digest, encode_text, text_columns, write_columnar
 from gridclip.data.unboxed.image_list import ImageList
 from gridclip.data.unboxed.sources import open_images

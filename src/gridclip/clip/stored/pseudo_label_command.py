@@ -12,7 +12,7 @@ from gridclip.clip.openclip import ClipModel
 from gridclip.clip.stored.embed import embed_images
 from gridclip.clip.stored.journal import journal_beside
 from gridclip.clip.stored.pseudo_labels import Keep, PseudoLabels, Recipe, write_pseudo_labels
-from gridclip.clip.teacher import ClipTeacher, Teacher
+from gridclip.clip.teachers import ClipTeacher, Teacher
 from gridclip.clip.text import ClipText, TextBank
 from gridclip.data.unboxed.image_list import ImageList
 from gridclip.data.unboxed.sources import open_images
