@@ -93,8 +93,16 @@ def _fitted(detector, folder):
             yield f"--model.detector.init_args.{part}.init_args.file={file}"
 
 
+@pytest.fixture
+def quick_start(monkeypatch):
+    """Without the random weights of full-size networks, which take most of the time to build."""
+    for name in ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_"):
+        monkeypatch.setattr(f"torch.nn.init.{name}", lambda tensor, *_, **__: tensor)
+    monkeypatch.setattr("torch.Tensor.normal_", lambda tensor, *_, **__: tensor)
+
+
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
-def test_every_row_of_the_table_builds(path, stand_ins, monkeypatch):
+def test_every_row_of_the_table_builds(path, stand_ins, quick_start, monkeypatch):
     monkeypatch.chdir(ROOT)
     row = yaml.safe_load(path.read_text())
     built = build([f"--config={path}", *stand_ins(row)])

@@ -126,6 +126,7 @@ def test_predict_writes_detections_that_evaluate_to_the_same_figures(trained, mi
     assert scored["AP"] == pytest.approx(_metrics(trained)["AP"], abs=1e-9)
 
 
+@pytest.mark.slow  # test_resume.py has the harder case, a killed one
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(short_run, tmp_path):
     """To the last bit: two epochs at once, against one and then another from its checkpoint."""
     constant = ("--model.optimizer.schedule=constant", "--model.optimizer.warmup=0.0")

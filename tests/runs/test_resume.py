@@ -164,7 +164,8 @@ BY_STEPS = [f"--trainer.max_steps={STEPS * EPOCHS}", "--trainer.max_epochs=-1"]
 @pytest.mark.parametrize(
     ("workers", "every", "settings"),
     [
-        (0, 5, []),  # the checkpoint is one of a validation, whose line stands
+        # the checkpoint is one of a validation, whose line stands
+        pytest.param(0, 5, [], marks=pytest.mark.slow),
         (2, 7, []),  # a validation came after the checkpoint, and comes again
         pytest.param(2, 4, BY_STEPS, marks=pytest.mark.slow),
         pytest.param(0, 7, BY_STEPS, marks=pytest.mark.slow),

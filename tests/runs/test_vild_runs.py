@@ -109,14 +109,8 @@ def test_crop_and_classify_is_evaluated_with_the_proposals_of_a_run(text_run, mi
     assert json.loads((tmp_path / "metrics.json").read_text())["num_images"] == 2
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param("r50_lvis_text", marks=pytest.mark.slow),
-        pytest.param("r50_lvis", marks=pytest.mark.slow),
-        "r50_lvis_ensemble",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["r50_lvis_text", "r50_lvis", "r50_lvis_ensemble"])
 def test_a_full_size_row_makes_one_step_on_small_pictures(row, tmp_path, monkeypatch):
     """Heads as published, RN50 and ViT-B/32 with random weights; a looking teacher."""
     monkeypatch.chdir(ROOT)

@@ -113,7 +113,8 @@ def dataset(root, **chances):
 def test_how_often_pictures_are_joined_is_the_probability(root):
     for chance, low, high in ((0.0, 0, 0), (0.5, 80, 160), (1.0, 240, 240)):
         draws = [Draw(row, epoch) for row in range(12) for epoch in range(20)]
-        shown = [dataset(root, mosaic=chance).shown(draw) for draw in draws]
+        joined = dataset(root, mosaic=chance)
+        shown = [joined.shown(draw) for draw in draws]
         assert low <= sum(len(images) == 4 for images in shown) <= high
         assert all(len(images) in (1, 4) for images in shown)
 
