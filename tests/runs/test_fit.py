@@ -172,6 +172,7 @@ def test_two_processes_train_and_evaluate_every_image_once(mini_root, tmp_path):
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
+@pytest.mark.slow  # what test_resume.py compares is the same only if this is
 def test_the_same_seed_gives_the_same_weights(short_run, trained, tmp_path):
     again = short_run(tmp_path / "again")
     one, two = (

@@ -271,6 +271,7 @@ def test_three_runners_on_one_postgresql_survive_fifty_random_kills(here, postgr
     three_runners(postgresql.address, kills=50, trials=20, seconds=1.5, seed=seed)
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_database_costs_no_trial(here, postgresql):
     write_sweep(seconds=1.5, trials=4)
     runner, name = begin(f"--storage={postgresql.address}", "--dir=runs/sweeps", "--jobs=2")
