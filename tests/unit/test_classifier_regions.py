@@ -104,6 +104,16 @@ def test_text_that_knows_no_class_is_refused(tmp_path):
         _regions("test_resnet", text)
 
 
+def test_a_new_encoder_is_in_training_mode_but_for_norms_that_do_not_learn(text):
+    still = ClassifierRegions("test_resnet", text)
+    moving = ClassifierRegions("test_resnet", text, freeze=())
+    assert still.tower.training
+    assert not still.tower.bn1.training
+    assert moving.tower.bn1.training
+    fresh = timm.create_model("test_resnet").bn1.running_mean
+    assert torch.equal(moving.tower.bn1.running_mean, fresh)  # the probe left no trace
+
+
 def test_what_does_not_learn_is_named(text):
     regions = _regions("test_resnet", text, freeze=("conv1", "layer1"))
     frozen = {

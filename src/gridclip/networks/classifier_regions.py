@@ -25,8 +25,9 @@ class ClassifierRegions(RegionEncoder):
     """Any convolutional ImageNet classifier of timm, for regions, in the space of text.
 
     A region's vector is the mean of the text vectors of its classes, each weighted by its
-    probability (ConSE, 1312.5650). It stands where CLIP's own image weights are out of reach: the
-    text vectors are CLIP's, what is seen is ImageNet's. A class without a text vector is left out.
+    probability (ConSE, 1312.5650, recalled). It stands where CLIP's own image weights are out of
+    reach: the text vectors are CLIP's, what is seen is ImageNet's. A class without a text vector is
+    left out.
 
     Deviation: ConSE takes the ten likeliest classes; here all count, so that nothing jumps.
 
@@ -38,6 +39,10 @@ class ClassifierRegions(RegionEncoder):
         weights: A file of weights, as in `TimmBackbone`.
         side: Cells along one side of a region before their mean.
         freeze: Names of the network's parts that do not learn, batch_norm among them.
+
+    Raises:
+        InputError: if the network is no convolutional classifier of ImageNet, its weights or a
+            part to freeze are not there, or the text knows none of its classes.
     """
 
     vectors: Tensor
@@ -61,6 +66,7 @@ class ClassifierRegions(RegionEncoder):
         self.channels, self.width, self.side = _map_channels(self, name), text.width, side
         parts = {part: [module] for part, module in self.tower.named_modules() if part}
         freeze_parts(self, parts, freeze)
+        self.train()  # the probe switched it
 
     def see(self, pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b C h w"]:
         """The map that the classifier takes the mean of."""
@@ -81,6 +87,9 @@ class ClassifierTeacher(Teacher):
         text: As in ClassifierRegions.
         pretrained: As in ClassifierRegions.
         weights: As in ClassifierRegions.
+
+    Raises:
+        InputError: at `load`, as ClassifierRegions.
     """
 
     def __init__(
