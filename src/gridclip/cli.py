@@ -16,7 +16,6 @@ VERBS = ("fit", "validate", "test", "predict")
 # Where each small command is. Only the one that is called is imported: torch takes seconds.
 COMMANDS = {
     "data mini": "gridclip.data.drawn.mini:make_mini",
-    "data compose": "gridclip.data.drawn.compose:compose",
     "data hold-out": "gridclip.data.annotations.hold_out:hold_out",
     "data check": "gridclip.data.annotations.check:check_annotations",
     "data show": "gridclip.data.show:show_samples",
@@ -26,7 +25,6 @@ COMMANDS = {
     "data pseudo-label": "gridclip.clip.stored.pseudo_label_command:pseudo_label_command",
     "data embed": "gridclip.clip.stored.embed_command:embed_command",
     "clip train": "gridclip.clip.pretrain:train_mini_clip",
-    "clip fit": "gridclip.clip.fitting:fit_teacher",
     "clip embed-proposals": "gridclip.clip.stored.embed_regions:embed_proposals_command",
     "clip convert-regionclip": "gridclip.clip.released:convert_regionclip",
     "propose": "gridclip.proposing:propose_command",
@@ -60,7 +58,6 @@ train, evaluate and use a detector
 
 data with boxes
   gridclip data mini DIR                                        draw the mini data set
-  gridclip data compose DIR --sprites SPRITES                   compose scenes of cut-outs
   gridclip data check FILE --images DIR                         list every problem of a file
   gridclip data hold-out FILE OUTPUT                            COCO's 48 and 17 names, or yours
   gridclip data show DIR                                        draw augmented pictures
@@ -72,7 +69,6 @@ data without boxes, and teachers
   gridclip data pseudo-label SOURCE --vocabulary NAMES --output FILE
   gridclip data embed FILE --output FILE                        store a teacher's embeddings
   gridclip clip train                                           train the mini CLIP again
-  gridclip clip fit                                             fit an encoder to text vectors
   gridclip clip convert-regionclip FILE --output CLIP           RegionCLIP's published weights
   gridclip propose FILE --run RUN --output PROPOSALS            store where something may be
   gridclip clip embed-proposals PROPOSALS --source FILE --output REGIONS

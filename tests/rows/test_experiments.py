@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gridclip.clip.fitted import ImageEncoder, save_encoder
 from gridclip.detectors.base import Detector
 from gridclip.lightning_cli import build
-from gridclip.networks.backbone import TimmBackbone
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted(
@@ -25,13 +23,13 @@ CLIPS = (
 
 @pytest.fixture
 def stand_ins(tmp_path):
-    """Arguments for what a row names and this machine lacks: weights, vectors, a fitted teacher."""
+    """Arguments for what a row names and this machine lacks: weights, vectors, checkpoints."""
     np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(3, 512)))
     (tmp_path / "names.txt").write_text("cat\ndog\ncup\n")
 
     def arguments(row: dict) -> list[str]:
         detector = row["model"]["detector"]["init_args"]
-        given = [*_random_weights(detector), *_fitted(detector, tmp_path)]
+        given = [*_random_weights(detector)]
         if "concepts" in detector:
             given.append(f"--model.detector.init_args.concepts={tmp_path / 'names.txt'}")
         if "init_from" in row["model"]:
@@ -83,14 +81,6 @@ def _random_weights(detector):
                 value = value.get(part) if isinstance(value, dict) else None
             if value == "openai":
                 yield f"--model.detector.init_args.{at}{key}=random"
-
-
-def _fitted(detector, folder):
-    for part in ("teacher", "regions"):
-        if detector.get(part, {}).get("class_path", "").startswith("Fitted"):
-            name, file = "tf_efficientnet_lite0", folder / "teacher.safetensors"
-            save_encoder(ImageEncoder(TimmBackbone(name), 512), file, backbone=name, side=64)
-            yield f"--model.detector.init_args.{part}.init_args.file={file}"
 
 
 @pytest.fixture

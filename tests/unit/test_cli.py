@@ -44,7 +44,7 @@ def test_a_command_that_runs_a_teacher_knows_all_of_them_by_their_short_names():
     )
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    assert {"ClipTeacher", "FittedTeacher", "ClassifierTeacher"} <= {*said.split()}
+    assert {"ClipTeacher", "ClassifierTeacher"} <= {*said.split()}
 
 
 def test_one_batch_stays_one_batch_where_rich_was_imported_before_lightning(tmp_path):

@@ -5,18 +5,11 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import roi_align
 
-from gridclip.clip.fitted import ImageEncoder, load_encoder, save_encoder
 from gridclip.clip.image import AttentionPool
 from gridclip.clip.openclip import ClipModel
 from gridclip.errors import InputError
-from gridclip.networks.backbone import ClipResNet, TimmBackbone
-from gridclip.networks.regions import (
-    ClipRegions,
-    FittedRegions,
-    PooledRegions,
-    RegionEncoder,
-    whole,
-)
+from gridclip.networks.backbone import ClipResNet
+from gridclip.networks.regions import ClipRegions, PooledRegions, RegionEncoder, whole
 from gridclip.structures import Images
 
 MINI = ClipModel(name="gridclip-mini", weights="random")
@@ -121,19 +114,6 @@ def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected
     wanted = encoder.projection(encoder.tower.norm(tokens.mean(1)))
     ours = encoder.embed_images(encoder.maps(images), images.sizes)
     torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_a_fitted_teachers_regions_are_its_own_embedding_of_a_whole_picture(tmp_path):
-    torch.manual_seed(0)
-    name, file = "tf_efficientnet_lite0", tmp_path / "teacher.safetensors"
-    save_encoder(ImageEncoder(TimmBackbone(name), 16), file, backbone=name, side=64)
-    encoder, (theirs, _) = FittedRegions(str(file), side=2).eval(), load_encoder(file)
-    images = pictures((64, 64), (64, 64))
-    ours = F.normalize(encoder.embed_images(encoder.maps(images), images.sizes), dim=-1)
-    torch.testing.assert_close(ours, theirs(images.pixels), atol=1e-6, rtol=1e-5)
-    own, wanted = TimmBackbone(name).tower.state_dict(), encoder.tower.state_dict()
-    assert own.keys() == wanted.keys()  # so that a TimmBackbone can start from it
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "resnet10t"])

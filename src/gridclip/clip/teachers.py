@@ -1,6 +1,5 @@
 """Every teacher, and every source of text for one, so that a command line can name them shortly."""
 
-from gridclip.clip.fitted import FittedTeacher
 from gridclip.clip.noun_vectors import NounVectors
 from gridclip.clip.teacher import ClipTeacher, StoredTeacher, Teacher
 from gridclip.networks.classifier_regions import ClassifierTeacher
@@ -8,7 +7,6 @@ from gridclip.networks.classifier_regions import ClassifierTeacher
 __all__ = [
     "ClassifierTeacher",
     "ClipTeacher",
-    "FittedTeacher",
     "NounVectors",
     "StoredTeacher",
     "Teacher",

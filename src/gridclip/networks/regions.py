@@ -6,7 +6,6 @@ weights.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from gridclip.clip.fitted import load_encoder
 from gridclip.clip.openclip import ClipModel
 from gridclip.errors import InputError
 from gridclip.networks.backbone import convolutional_tower, create_timm
@@ -193,19 +191,10 @@ class PooledRegions(RegionEncoder):
                 fix="give the width of a new one",
             )
         self.norm = PixelNorm(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
-        self._compose(model, projection, side, freeze)
-
-    def _compose(
-        self,
-        tower: Any,  # noqa: ANN401 - timm is untyped
-        projection: nn.Linear,
-        side: int,
-        freeze: tuple[str, ...],
-    ) -> None:
-        self.tower, self.projection, self.side = tower, projection, side
-        self.stride = tower.feature_info[-1]["reduction"]
+        self.tower, self.projection, self.side = model, projection, side
+        self.stride = model.feature_info[-1]["reduction"]
         self.channels, self.width = projection.in_features, projection.out_features
-        parts = {part: [module] for part, module in tower.named_modules() if part}
+        parts = {part: [module] for part, module in model.named_modules() if part}
         freeze_parts(self, {**parts, "projection": [projection]}, freeze)
 
     def see(self, pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b C h w"]:
@@ -219,24 +208,6 @@ class PooledRegions(RegionEncoder):
         """The mean, normalised where the network normalises its tokens, and projected."""
         norm = getattr(self.tower, "norm", None) or nn.Identity()
         return self.projection(norm(pooled.mean((2, 3))))
-
-
-class FittedRegions(PooledRegions):
-    """The image encoder that `gridclip clip fit` wrote, for regions.
-
-    It stands where CLIP's own image weights are out of reach (`clip.fitted.FittedTeacher`).
-
-    Args:
-        file: The .safetensors file.
-        side: Cells along one side of a region before their mean.
-        freeze: As in `PooledRegions`.
-    """
-
-    def __init__(self, file: str, side: int = 4, freeze: tuple[str, ...] = (BATCH_NORM,)) -> None:
-        RegionEncoder.__init__(self)
-        encoder, _ = load_encoder(Path(file))
-        self.norm = encoder.backbone.norm
-        self._compose(encoder.backbone.tower, encoder.project, side, freeze)
 
 
 def whole(sizes: Int[Tensor, "B 2"]) -> list[Float[Tensor, "1 4"]]:

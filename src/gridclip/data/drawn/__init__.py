@@ -1,1 +1,1 @@
-"""Data sets that are drawn: the mini world, and scenes composed of cut-outs."""
+"""Data sets that are drawn: the mini world."""

@@ -1,4 +1,4 @@
-"""What drawn objects stand on: clouds of noise, slopes of colour, and a sensor's grain."""
+"""What drawn objects stand on: clouds of noise, and a sensor's grain."""
 
 from functools import cache
 
@@ -19,19 +19,6 @@ def noisy_ground(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S 
     tint = rng.uniform(60, 200, 3).astype(np.float32)
     strength = np.float32(rng.uniform(8, 25))
     return tint + strength * crop(rng, _noise_fields()[0], size)
-
-
-def sloping_ground(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S S 3"]:
-    """Clouds on a slope from one tint to another, in any direction, RGB 0-255.
-
-    Args:
-        rng: Decides tints, direction, strength and place.
-        size: Side in pixels, at most LARGEST.
-    """
-    turn, axis = rng.uniform(0, 2 * np.pi), np.linspace(-1, 1, size, dtype=np.float32)
-    slope = np.cos(turn) * axis[None, :, None] + np.sin(turn) * axis[:, None, None]
-    step = rng.uniform(-60, 60, 3)
-    return noisy_ground(rng, size) + (slope * step).astype(np.float32)
 
 
 def grain(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S S 3"]:

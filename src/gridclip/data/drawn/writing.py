@@ -137,18 +137,15 @@ def tally(annotations: Sequence[Json]) -> Counts:
     )
 
 
-def deal(
-    law: Float64[np.ndarray, "K"], number: int, start: float = 0.5
-) -> Int64[np.ndarray, "number"]:
+def deal(law: Float64[np.ndarray, "K"], number: int) -> Int64[np.ndarray, "number"]:
     """Rows in proportion to a law, each within one of its share, in the order of the rows.
 
     Args:
         law: Weight of each row, not negative, at least one above zero.
         number: How many rows to deal.
-        start: In (0, 1); decides which way shares are rounded.
     """
     shares = np.cumsum(law)
-    return np.searchsorted(shares / shares[-1], (np.arange(number) + start) / number)
+    return np.searchsorted(shares / shares[-1], (np.arange(number) + 0.5) / number)
 
 
 def deal_evenly(
