@@ -46,16 +46,6 @@ def picture(mini_root):
     return mini_root / "images" / image["file_name"], corners
 
 
-def test_a_run_is_trained_evaluated_and_finds_whatever_it_is_asked_for(trained, picture, tmp_path):
-    metrics = json.loads((trained / "metrics.json").read_text())
-    assert metrics["num_images"] == 12
-    assert {"AP50r", "AP50f"} <= set(metrics)
-    names = ["--names", "red striped star, a cup", "--threshold=0", f"--output={tmp_path}"]
-    main(["detect", f"--run={trained}", *names, str(picture[0])])
-    found = json.loads((tmp_path / "detections.json").read_text())[str(picture[0])]
-    assert {each["name"] for each in found} == {"red striped star", "a cup"}
-
-
 def test_given_boxes_are_named_by_a_command_and_by_a_plain_call(trained, picture, tmp_path, capsys):
     file, corners = picture
     boxes, output = tmp_path / "boxes.json", tmp_path / "named.json"
