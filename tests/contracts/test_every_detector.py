@@ -112,9 +112,12 @@ def test_a_loaded_detector_names_what_it_is_asked_for(case, loaded, image):
     assert 0 <= scores[-1] <= scores[0] <= 1
     torch.manual_seed(0)
     assert set(detector.detect(image, NAMES[::-1], threshold=0.0, limit=1000)) == set(found)
-    best = found[: len(found) // 2]
     torch.manual_seed(0)
-    assert detector.detect(image, NAMES, threshold=best[-1].score, limit=len(best)) == best
+    assert detector.detect(image, NAMES, threshold=0.0, limit=3) == found[:3]
+    middle = scores[len(scores) // 2]
+    torch.manual_seed(0)
+    above = detector.detect(image, NAMES, threshold=middle, limit=1000)
+    assert above == [each for each in found if each.score >= middle]
 
 
 @every_trained_detector
