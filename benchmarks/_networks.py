@@ -4,18 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gridclip.assign import FCOSAssigner
-from gridclip.clip.openclip import ClipModel
-from gridclip.clip.teacher import Teacher
-from gridclip.clip.text import TextBank
-from gridclip.clip.trained_text import TrainedText
-from gridclip.detectors.detclip import DetCLIPv2
-from gridclip.detectors.gridclip import GridCLIP
-from gridclip.detectors.regionclip import RegionCLIP
-from gridclip.detectors.vild import Variant, ViLD
-from gridclip.detectors.weights import LossWeights
-from gridclip.networks.backbone import Backbone, ClipResNet, TimmBackbone
-from gridclip.networks.regions import ClipRegions
+from gridclip.models.detclip.model import DetCLIPv2
+from gridclip.models.encoders.backbones import Backbone, ClipResNet, TimmBackbone
+from gridclip.models.encoders.open_clip import ClipModel
+from gridclip.models.encoders.region_encoders import ClipRegions
+from gridclip.models.encoders.teachers import Teacher
+from gridclip.models.encoders.text import TextBank
+from gridclip.models.encoders.trained_text import TrainedText
+from gridclip.models.gridclip.model import GridCLIP, LossWeights
+from gridclip.models.regionclip.model import RegionCLIP
+from gridclip.models.vild.model import Variant, ViLD
+from gridclip.ops.assigners import FCOSAssigner
 from gridclip.structures import (
     ConceptBatch,
     DetectionBatch,

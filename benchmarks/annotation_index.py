@@ -68,7 +68,7 @@ def measured(question: str, file: Path) -> dict[str, float]:
 def read_ours(file: Path) -> dict[str, float]:
     """Time from before the import of our reader; memory of the whole process, Python included."""
     start = time.perf_counter()
-    from gridclip.data.annotations.lvis import read_annotations
+    from gridclip.data.annotations.reader import read_annotations
 
     imported = time.perf_counter()
     annotations = read_annotations(file)
@@ -104,7 +104,7 @@ def workers_by(method: str, file: Path) -> dict[str, float]:
 
     The same workers are started with nothing in hand, and the difference is taken.
     """
-    from gridclip.data.annotations.lvis import read_annotations
+    from gridclip.data.annotations.reader import read_annotations
 
     annotations = read_annotations(file)
     touch(annotations)
@@ -132,7 +132,7 @@ def private_memory(method: str, payload: object) -> float:
 
 
 def work(payload: object, answers: "multiprocessing.Queue[float]", stop: object) -> None:
-    import gridclip.data.annotations.lvis  # noqa: F401 - so that both kinds of spawned workers have it
+    import gridclip.data.annotations.reader  # noqa: F401 - so that both kinds of spawned workers have it
 
     if payload is not None:
         touch(payload)

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from training_step import step
 
-from gridclip.detectors.gridclip import GridCLIP
-from gridclip.focal import Cosines
-from gridclip.losses import grid_alignment
+from gridclip.models.gridclip.model import GridCLIP
+from gridclip.ops.focal_loss import Cosines
+from gridclip.ops.losses import grid_alignment
 
 SIZES = ((480, 800), (640, 1066), (800, 1333))
 COUNTS = (80, 1203, 5000)

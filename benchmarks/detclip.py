@@ -17,8 +17,8 @@ import torch
 from lightning.pytorch.utilities import move_data_to_device
 from training_step import step
 
-from gridclip.detectors.base import Batch, Detector
-from gridclip.networks.backbone import ClipResNet
+from gridclip.models.base import Batch, Detector
+from gridclip.models.encoders.backbones import ClipResNet
 
 OURS = "GridCLIP-R50"
 

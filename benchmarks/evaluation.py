@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import _timing
 import numpy as np
 
-from gridclip.evaluation.annotations import GroundTruth, read_annotations
 from gridclip.evaluation.detections import DetectionTable, read_detections
+from gridclip.evaluation.ground_truth import GroundTruth, read_annotations
 from gridclip.evaluation.lvis import FIGURES, evaluate
 
 if TYPE_CHECKING:

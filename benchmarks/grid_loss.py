@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from gridclip.focal import Cosines
-from gridclip.losses import grid_alignment
+from gridclip.ops.focal_loss import Cosines
+from gridclip.ops.losses import grid_alignment
 
 LARGE = "ours at 13000 names"
 

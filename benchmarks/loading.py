@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from gridclip.data.collate import pad
-from gridclip.data.module import DetectionData
+from gridclip.data.datamodules.detection import DetectionData
+from gridclip.ops.images import pad
 
 SHORTEST, LONGEST = (640, 672, 704, 736, 768, 800), 1333
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-from gridclip.clip.stored.embed_command import embed_command
-from gridclip.lightning_cli import build
-from gridclip.optimizers import make_optimizer
+from gridclip.engine.lightning_cli import build
+from gridclip.engine.optimizers import make_optimizer
+from gridclip.engine.precompute.embed_images import embed_command
 
 ROW = "experiments/mini/gridclip.yaml"
 DETECTOR = "--model.detector.init_args"

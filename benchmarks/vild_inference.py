@@ -12,9 +12,9 @@ from collections.abc import Callable
 import _networks
 import _timing
 
-from gridclip.clip.teacher import ClipTeacher
-from gridclip.detectors.base import Detector
-from gridclip.detectors.crop_and_classify import CropAndClassify
+from gridclip.models.base import Detector
+from gridclip.models.encoders.teachers import ClipTeacher
+from gridclip.models.vild.crop_and_classify import CropAndClassify
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import _timing
 import torch
 from training_step import step
 
-from gridclip.clip.teacher import ClipTeacher
+from gridclip.models.encoders.teachers import ClipTeacher
 
 EPOCHS, THEIR_EPOCHS = 12, 460
 CROPS = 2 * 300  # two scales of each stored proposal

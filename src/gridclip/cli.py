@@ -9,35 +9,35 @@ from typing import get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from gridclip.errors import InputError
+from gridclip.io.errors import InputError
 
 VERBS = ("fit", "validate", "test", "predict")
 
 # Where each small command is. Only the one that is called is imported: torch takes seconds.
 COMMANDS = {
-    "data mini": "gridclip.data.drawn.mini:make_mini",
+    "data mini": "gridclip.data.synthetic.mini_dataset:make_mini",
     "data hold-out": "gridclip.data.annotations.hold_out:hold_out",
     "data check": "gridclip.data.annotations.check:check_annotations",
-    "data show": "gridclip.data.show:show_samples",
-    "data concepts": "gridclip.data.hybrid.concepts:concepts_command",
-    "data entities": "gridclip.data.hybrid.flickr30k:entities_command",
-    "data pack": "gridclip.data.unboxed.pack:pack_command",
-    "data pseudo-label": "gridclip.clip.stored.pseudo_label_command:pseudo_label_command",
-    "data embed": "gridclip.clip.stored.embed_command:embed_command",
-    "clip train": "gridclip.clip.pretrain:train_mini_clip",
-    "clip embed-proposals": "gridclip.clip.stored.embed_regions:embed_proposals_command",
-    "clip convert-regionclip": "gridclip.clip.released:convert_regionclip",
-    "propose": "gridclip.proposing:propose_command",
-    "classify": "gridclip.classifying:classify_command",
+    "data show": "gridclip.data.datamodules.preview:show_samples",
+    "data concepts": "gridclip.data.datasets.concept_pool:concepts_command",
+    "data entities": "gridclip.data.datasets.flickr30k:entities_command",
+    "data pack": "gridclip.data.images.pack:pack_command",
+    "data pseudo-label": "gridclip.engine.precompute.pseudo_label:pseudo_label_command",
+    "data embed": "gridclip.engine.precompute.embed_images:embed_command",
+    "clip train": "gridclip.engine.clip_training.mini_clip:train_mini_clip",
+    "clip embed-proposals": "gridclip.engine.precompute.regions:embed_proposals_command",
+    "clip convert-regionclip": "gridclip.models.regionclip.released_weights:convert_regionclip",
+    "propose": "gridclip.engine.precompute.regions:propose_command",
+    "classify": "gridclip.engine.predict_commands:classify_command",
     "evaluate": "gridclip.evaluation.command:evaluate_command",
-    "sweep run": "gridclip.sweeps.runner:run_sweep",
-    "sweep list": "gridclip.sweeps.status:list_sweeps",
-    "sweep status": "gridclip.sweeps.status:sweep_status",
-    "sweep stop": "gridclip.sweeps.status:stop_sweep",
-    "sweep table": "gridclip.sweeps.status:sweep_table",
-    "sweep report": "gridclip.dashboards.report:report_command",
-    "dashboard show": "gridclip.dashboards.workspace:show_workspace",
-    "dashboard push": "gridclip.dashboards.workspace:push_workspace",
+    "sweep run": "gridclip.sweeps.running.command:run_sweep",
+    "sweep list": "gridclip.sweeps.running.status:list_sweeps",
+    "sweep status": "gridclip.sweeps.running.status:sweep_status",
+    "sweep stop": "gridclip.sweeps.running.status:stop_sweep",
+    "sweep table": "gridclip.sweeps.running.status:sweep_table",
+    "sweep report": "gridclip.sweeps.results.report:report_command",
+    "dashboard show": "gridclip.engine.callbacks.wandb_workspace:show_workspace",
+    "dashboard push": "gridclip.engine.callbacks.wandb_workspace:push_workspace",
 }
 
 HELP = """usage: gridclip COMMAND ...
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     verb, pair = " ".join(arguments[:1]), " ".join(arguments[:2])
     try:
         if verb in VERBS:
-            from gridclip.lightning_cli import run_lightning
+            from gridclip.engine.lightning_cli import run_lightning
 
             run_lightning(None if argv is None else arguments)
         elif verb == "detect":
@@ -113,7 +113,7 @@ def _told(error: BaseException | None) -> BaseException | None:
 
 def _detect(arguments: list[str]) -> None:
     """Any number of pictures at the end, as every shell user expects; auto_cli cannot say that."""
-    from gridclip.trained import detect_command
+    from gridclip.engine.predict_commands import detect_command
 
     parser = ArgumentParser(prog="gridclip detect", exit_on_error=False)
     parser.add_function_arguments(detect_command, skip={"images"}, as_positional=False)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from gridclip.errors import InputError
+from gridclip.io.errors import InputError
 
 
 class Vocabulary:

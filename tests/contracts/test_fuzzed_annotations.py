@@ -12,11 +12,10 @@ import random
 import pytest
 
 from gridclip.data.annotations.check import find_problems
-from gridclip.data.annotations.faults import edited
-from gridclip.data.annotations.lvis import read_annotations
-from gridclip.data.annotations.mending import write_edited
-from gridclip.errors import InputError
-from gridclip.lists import parse_lists
+from gridclip.data.annotations.coco_json import parse_lists
+from gridclip.data.annotations.reader import read_annotations
+from gridclip.data.annotations.repair import edited, write_edited
+from gridclip.io.errors import InputError
 
 VALID = {
     "info": {"year": 2020},

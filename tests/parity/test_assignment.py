@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.models.detection.fcos import FCOS
 
-from gridclip.assign import ATSSAssigner, FCOSAssigner
-from gridclip.boxes import grid_cells
-from gridclip.networks.neck import STRIDES
+from gridclip.models.encoders.pyramids import STRIDES
+from gridclip.ops.assigners import ATSSAssigner, FCOSAssigner
+from gridclip.ops.boxes import grid_cells
 from gridclip.structures import Cells, Targets
 
 SIZE = 256

@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gridclip.sweeps.command import expand_command
-from gridclip.sweeps.parameters import arguments
 from gridclip.sweeps.running.process import PATIENCE
-from gridclip.sweeps.search import make_search
-from gridclip.sweeps.spec import DEFAULT_COMMAND, MACROS, SweepSpec, read_sweep
+from gridclip.sweeps.search.search import make_search
+from gridclip.sweeps.spec.parameters import arguments
+from gridclip.sweeps.spec.sweep_file import (
+    DEFAULT_COMMAND,
+    MACROS,
+    SweepSpec,
+    expand_command,
+    read_sweep,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((REPOSITORY / "sweeps").glob("*.yaml"))

@@ -20,13 +20,12 @@ import pytest
 import yaml
 from scipy import stats
 
-from gridclip.errors import InputError
-from gridclip.sweeps.hyperband import stragglers
-from gridclip.sweeps.laws import Numbers, identity, share
-from gridclip.sweeps.parameters import arguments
-from gridclip.sweeps.search import GridSearch, make_search
-from gridclip.sweeps.spec import read_sweep
-from gridclip.sweeps.trial import Trial
+from gridclip.io.errors import InputError
+from gridclip.sweeps.search.search import GridSearch, make_search, stragglers
+from gridclip.sweeps.spec.distributions import Numbers, identity, share
+from gridclip.sweeps.spec.parameters import arguments
+from gridclip.sweeps.spec.sweep_file import read_sweep
+from gridclip.sweeps.storage.trial import Trial
 
 try:
     version("sweeps")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gridclip.detectors.base import Detector
-from gridclip.lightning_cli import build
+from gridclip.engine.lightning_cli import build
+from gridclip.models.base import Detector
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted(

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentError
 
-from gridclip.sweeps.command import expand_command
-from gridclip.sweeps.parameters import Point, arguments
-from gridclip.sweeps.search import GridSearch, make_search
-from gridclip.sweeps.spec import SweepSpec, read_sweep
+from gridclip.sweeps.search.search import GridSearch, make_search
+from gridclip.sweeps.spec.parameters import Point, arguments
+from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command, read_sweep
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
@@ -24,7 +23,7 @@ def points(spec: SweepSpec) -> list[Point]:
 
 def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
     """Hand a trial's own words to the command line, which runs nothing."""
-    from gridclip.lightning_cli import build
+    from gridclip.engine.lightning_cli import build
 
     words = expand_command(
         spec.command,
@@ -39,7 +38,7 @@ def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
 @pytest.fixture
 def parse_only(monkeypatch):
     """Leave the networks unbuilt: keys, types and values are checked all the same, in a tenth."""
-    from gridclip.lightning_cli import GridClipCLI
+    from gridclip.engine.lightning_cli import GridClipCLI
 
     monkeypatch.setattr(GridClipCLI, "instantiate_classes", lambda self: None)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gridclip.cli import main
-from gridclip.data.drawn.mini import make_mini
+from gridclip.data.synthetic.mini_dataset import make_mini
 
 ROOT = Path(__file__).parents[2]
 ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"

@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_what_differs(
 
 def test_a_run_folder_that_is_none_is_refused(tmp_path):
     import gridclip
-    from gridclip.errors import InputError
+    from gridclip.io.errors import InputError
 
     with pytest.raises(InputError, match=r"config\.yaml"):
         gridclip.load(tmp_path)
@@ -163,7 +163,7 @@ def test_a_run_folder_that_is_none_is_refused(tmp_path):
 
 def test_a_run_without_weights_is_refused(trained, tmp_path):
     import gridclip
-    from gridclip.errors import InputError
+    from gridclip.io.errors import InputError
 
     (tmp_path / "config.yaml").write_text((trained / "config.yaml").read_text())
     with pytest.raises(InputError, match=r"last\.ckpt"):

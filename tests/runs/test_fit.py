@@ -14,8 +14,8 @@ from PIL import Image
 
 import gridclip
 from gridclip.cli import main
-from gridclip.errors import InputError
 from gridclip.evaluation.lvis import evaluate
+from gridclip.io.errors import InputError
 
 ROW = Path(__file__).parents[2] / "experiments" / "mini" / "gridclip.yaml"
 FIGURES = {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"}

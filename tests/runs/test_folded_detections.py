@@ -9,9 +9,9 @@ import torch
 
 import gridclip
 from gridclip.cli import main
-from gridclip.decode import DecodeSettings
-from gridclip.detectors.folding import Folding
-from gridclip.trained import Speed, load
+from gridclip.engine.predictor import Speed, load
+from gridclip.models.dense.text_folding import Folding
+from gridclip.ops.postprocess import DecodeSettings
 
 ROOT = Path(__file__).parents[2]
 ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from gridclip.dashboards.report import write_report
+from gridclip.sweeps.results.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

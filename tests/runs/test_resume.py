@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gridclip.cli import main
+from gridclip.data.datasets.image_level import ImageLevelSource, ImageSample
 from gridclip.data.sampling import Draw
-from gridclip.data.unboxed.image_level import ImageLevelSource, ImageSample
 from gridclip.structures import Record, Vocabulary
 
 ROW = Path(__file__).parents[2] / "experiments" / "mini" / "gridclip.yaml"

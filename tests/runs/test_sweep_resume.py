@@ -14,12 +14,11 @@ import psutil
 import pytest
 import yaml
 
-from gridclip.errors import InputError
-from gridclip.sweeps.runner import run_sweep
-from gridclip.sweeps.running.claims import next_attempt
+from gridclip.io.errors import InputError
+from gridclip.sweeps.running.claims import next_attempt, this_runner
+from gridclip.sweeps.running.command import run_sweep
 from gridclip.sweeps.running.guard import MARK
-from gridclip.sweeps.running.leases import this_runner
-from gridclip.sweeps.status import list_sweeps, stop_sweep, sweep_status, sweep_table
+from gridclip.sweeps.running.status import list_sweeps, stop_sweep, sweep_status, sweep_table
 from gridclip.sweeps.storage.opening import find_sweep
 
 # A training in a few lines: it says that it began, validates, and leaves its figures.

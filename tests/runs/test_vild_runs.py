@@ -8,9 +8,8 @@ import torch
 
 import gridclip
 from gridclip.cli import main
-from gridclip.clip.stored.proposals import StoredProposals
-from gridclip.clip.stored.regions import StoredRegions
-from gridclip.clip.teacher import ClipTeacher
+from gridclip.data.precomputed.stored import StoredProposals, StoredRegions
+from gridclip.models.encoders.teachers import ClipTeacher
 
 ROOT = Path(__file__).parents[2]
 MINI, FULL = ROOT / "experiments" / "mini", ROOT / "experiments" / "vild"

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from gridclip.focal import Cosines
+from gridclip.ops.focal_loss import Cosines
 from gridclip.structures import ConceptBatch, Images, Record, Targets, Vocabulary
 
 PAIRS, CELLS, WIDTH, WORDS = 5, 7, 6, 9

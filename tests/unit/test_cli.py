@@ -39,7 +39,7 @@ def test_an_unknown_command_is_named_and_ends_with_status_2(capsys):
 def test_a_command_that_runs_a_teacher_knows_all_of_them_by_their_short_names():
     """In a process of its own: what others imported would be known here too."""
     code = (
-        "import gridclip.clip.stored.embed_command, gridclip.clip.teacher as all\n"
+        "import gridclip.engine.precompute.embed_images, gridclip.models.encoders.teachers as all\n"
         "print(*(each.__name__ for each in all.Teacher.__subclasses__()))"
     )
     command = [sys.executable, "-c", code]
@@ -51,7 +51,7 @@ def test_one_batch_stays_one_batch_where_rich_was_imported_before_lightning(tmp_
     """Rich names the union of float and int, and typing keeps the order it met first."""
     code = (
         "import rich.console\n"
-        "from gridclip.lightning_cli import run_lightning\n"
+        "from gridclip.engine.lightning_cli import run_lightning\n"
         f"row = ['--config={ROW}', '--run_dir={tmp_path}', '--trainer.limit_val_batches=1']\n"
         "print(repr(run_lightning(row, run=False).config.trainer.limit_val_batches))"
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from gridclip.errors import InputError
+from gridclip.io.errors import InputError
 from gridclip.structures import Vocabulary
 
 

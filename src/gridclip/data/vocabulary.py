@@ -1,12 +1,12 @@
-"""Which names a detector is trained on: the treatment of the rare split."""
+"""What a long tail asks of the data: how often images are drawn, and what each of them tells."""
 
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
-from gridclip.data.annotations.lvis import Annotations
-from gridclip.errors import InputError
+from gridclip.data.annotations.reader import Annotations, Ragged
+from gridclip.io.errors import InputError
 from gridclip.structures import Vocabulary
 
 RareSplit = Literal["base_only", "all"]
@@ -51,3 +51,99 @@ def label_map(annotations: Annotations, split: RareSplit) -> LabelMap:
         vocabulary=Vocabulary(category.name for category, keep in pairs if keep),
         rows=np.where(kept, np.cumsum(kept) - 1, -1),
     )
+
+
+def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
+    """Count the images that have a box of each name.
+
+    Args:
+        labels: For each image the rows of the training vocabulary of its boxes.
+        num_categories: Names K of the training vocabulary.
+    """
+    images, names = _image_of(labels), labels.values.astype(np.int64)
+    seen = np.unique(images * num_categories + names)
+    counts: Int64[np.ndarray, K] = np.bincount(seen % num_categories, minlength=num_categories)
+    return counts
+
+
+def name_shares(labels: Ragged, num_categories: int) -> Float[np.ndarray, "K"]:
+    """Share of all images that have a box of each name: `DetectionBatch.shares`.
+
+    Args:
+        labels: For each image the rows of the training vocabulary of its boxes.
+        num_categories: Names K of the training vocabulary.
+    """
+    images = max(len(labels.offsets) - 1, 1)
+    return image_counts(labels, num_categories) / images
+
+
+def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Float[np.ndarray, "I"]:
+    """How often an epoch should show each image, so that rare names are seen more often.
+
+    Repeat-factor sampling of LVIS (1908.03195, recalled): a name that a share f of all images shows
+    asks for r = max(1, sqrt(threshold / f)) turns, an image for the most that one of its names
+    asks. LVIS uses a threshold of 0.001.
+
+    Args:
+        labels: For each image the rows of the training vocabulary of its boxes.
+        num_categories: Names K of the training vocabulary.
+        threshold: Share of images below which a name is repeated; 0 repeats none.
+
+    Returns:
+        A factor of at least 1 for each image; 1 for those without boxes.
+
+    Raises:
+        InputError: if the threshold is no share.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(
+            f"{threshold} is no share of the images",
+            field="repeat_threshold",
+            fix="give a number in [0, 1], such as 0.001; 0 repeats nothing",
+        )
+    share = name_shares(labels, num_categories)
+    # Names that no image shows ask for nothing; any share does for them.
+    asked = np.maximum(1, np.sqrt(threshold / np.where(share, share, 1)))
+    factors = np.ones(len(labels.offsets) - 1)
+    np.maximum.at(factors, _image_of(labels), asked[labels.values])
+    return factors
+
+
+def verified_names(annotations: Annotations, labels: LabelMap) -> Ragged | None:
+    """Names of whose presence or absence in an image its annotations tell (federated, LVIS v1).
+
+    Those are the names with a box there and the names of `neg_category_ids`, but for the names of
+    `not_exhaustive_category_ids`: of these some objects stand there without a box, so a grid cell
+    outside the boxes may well show one, and must not be taught that it does not.
+
+    Args:
+        annotations: The training file.
+        labels: The training vocabulary.
+
+    Returns:
+        For each image rows of the training vocabulary, ascending. None for a file in which no image
+        has either list, as in COCO form: there every name is verified in every image.
+    """
+    if not len(annotations.negative.values) and not len(annotations.not_exhaustive.values):
+        return None
+    present, absent, partial = (
+        _pairs(listed, labels)
+        for listed in (annotations.labels, annotations.negative, annotations.not_exhaustive)
+    )
+    known = np.setdiff1d(np.union1d(present, absent), partial, assume_unique=True)
+    names, images = len(labels.vocabulary), len(annotations.image_ids)
+    return Ragged(known % names, np.searchsorted(known, np.arange(images + 1) * names))
+
+
+def _pairs(listed: Ragged, labels: LabelMap) -> Int64[np.ndarray, "V"]:
+    """Image × K + row of the training vocabulary, of what is listed and trained on; distinct."""
+    rows = labels.rows[listed.values]
+    pairs: Int64[np.ndarray, V] = np.unique(
+        (_image_of(listed) * len(labels.vocabulary) + rows)[rows >= 0]
+    )
+    return pairs
+
+
+def _image_of(listed: Ragged) -> Int64[np.ndarray, "V"]:
+    """Image of each value."""
+    return np.repeat(np.arange(len(listed.offsets) - 1), np.diff(listed.offsets))

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from gridclip.errors import InputError
-from gridclip.evaluation.annotations import NEGATIVE, NOT_EXHAUSTIVE, GroundTruth
 from gridclip.evaluation.detections import DetectionTable
+from gridclip.evaluation.ground_truth import NEGATIVE, NOT_EXHAUSTIVE, GroundTruth
+from gridclip.io.errors import InputError
 
 Backend = Literal["hotcoco", "lvis"]
 

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gridclip.evaluation.annotations import GroundTruth, read_annotations
 from gridclip.evaluation.backends import PRECISION, Backend
-from gridclip.evaluation.detections import DetectionTable, check, read_detections
-from gridclip.evaluation.protocol import Protocol as Protocol
-from gridclip.evaluation.protocol import select
+from gridclip.evaluation.detections import DetectionTable, check, read_detections, select
+from gridclip.evaluation.detections import Protocol as Protocol
+from gridclip.evaluation.ground_truth import GroundTruth, read_annotations
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 AT_50 = ("AP50r", "AP50c", "AP50f")

@@ -10,10 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from gridclip.evaluation.annotations import read_annotations
-from gridclip.evaluation.detections import DetectionTable
+from gridclip.evaluation.detections import BOXES_PER_IMAGE, DetectionTable, Protocol
+from gridclip.evaluation.ground_truth import read_annotations
 from gridclip.evaluation.lvis import Metrics, evaluate
-from gridclip.evaluation.protocol import BOXES_PER_IMAGE, Protocol
 from gridclip.structures import Detections, Record
 
 

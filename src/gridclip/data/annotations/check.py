@@ -9,13 +9,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from gridclip.data.annotations.faults import Edits, Finding, Survey, edited, survey
-from gridclip.data.annotations.mending import write_edited
-from gridclip.data.annotations.rules import picture_path
-from gridclip.data.pictures import read_picture
-from gridclip.errors import InputError
-from gridclip.lists import Lists, parse_lists
-from gridclip.records import Fault, Records, read_content
+from gridclip.data.annotations.coco_json import Lists, parse_lists
+from gridclip.data.annotations.repair import Edits, Finding, Survey, edited, survey, write_edited
+from gridclip.data.annotations.schema import picture_path
+from gridclip.data.images.decode import read_picture
+from gridclip.io.errors import InputError
+from gridclip.io.json_table import Fault, Records, read_content
 
 
 def check_annotations(file: Path, *, images: Path | None = None, fix: Path | None = None) -> None:

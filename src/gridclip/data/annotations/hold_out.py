@@ -6,11 +6,23 @@ from typing import Any
 
 from rich.console import Console
 
-from gridclip.data.coco_split import BASE, NOVEL
-from gridclip.errors import InputError
-from gridclip.lists import parse_lists
-from gridclip.names import read_names
-from gridclip.records import read_content
+from gridclip.data.annotations.coco_json import parse_lists
+from gridclip.data.category_names import read_names
+from gridclip.io.errors import InputError
+from gridclip.io.json_table import read_content
+
+BASE = (
+    "person", "bicycle", "car", "motorcycle", "train", "truck", "boat", "bench", "bird", "horse",
+    "sheep", "bear", "zebra", "giraffe", "backpack", "handbag", "suitcase", "frisbee", "skis",
+    "kite", "surfboard", "bottle", "fork", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "pizza", "donut", "chair", "bed", "toilet", "tv", "laptop", "mouse",
+    "remote", "microwave", "oven", "toaster", "refrigerator", "book", "clock", "vase", "toothbrush",
+)  # fmt: skip
+
+NOVEL = (
+    "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard",
+    "skateboard", "cup", "knife", "cake", "couch", "keyboard", "sink", "scissors",
+)  # fmt: skip
 
 
 def hold_out(

@@ -11,8 +11,8 @@ from types import FrameType
 from typing import NamedTuple
 
 from gridclip.sweeps.running import guard
-from gridclip.sweeps.spec import SweepSpec
-from gridclip.sweeps.trial import Trial, read_json
+from gridclip.sweeps.spec.sweep_file import SweepSpec
+from gridclip.sweeps.storage.trial import Trial, read_json
 
 PATIENCE = 30.0  # seconds between SIGTERM and SIGKILL, as W&B's agent has it
 EXIT_FILE = "exit.json"

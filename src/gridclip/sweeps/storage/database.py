@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
-from gridclip.errors import InputError
+from gridclip.io.errors import InputError
 from gridclip.sweeps.storage.protocol import Board, Head, Runner, StorageError
-from gridclip.sweeps.trial import WAITING, Trial, read_record
+from gridclip.sweeps.storage.trial import WAITING, Trial, read_record
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 TABLES = MetaData()

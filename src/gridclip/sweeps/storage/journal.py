@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gridclip.errors import InputError
+from gridclip.io.errors import InputError
 from gridclip.sweeps.storage.protocol import (
     Board,
     Head,
@@ -24,7 +24,7 @@ from gridclip.sweeps.storage.protocol import (
     may_claim,
     may_update,
 )
-from gridclip.sweeps.trial import Trial, read_record
+from gridclip.sweeps.storage.trial import Trial, read_record
 
 PATIENCE = 30.0  # seconds to wait for the lock
 

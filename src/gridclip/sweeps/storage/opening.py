@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from gridclip.errors import InputError
+from gridclip.io.errors import InputError
 from gridclip.sweeps.storage.journal import Journal
 from gridclip.sweeps.storage.protocol import Storage
 

@@ -8,7 +8,7 @@ whoever was killed when.
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from gridclip.sweeps.trial import WAITING, Trial
+from gridclip.sweeps.storage.trial import WAITING, Trial
 
 
 class StorageError(Exception):

@@ -1,1 +1,0 @@
-"""The frozen CLIP side: text vectors, image teacher, dense attention pool."""

@@ -1,0 +1,85 @@
+"""What an annotation file says, as columns: arrays that worker processes share."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped
+
+from gridclip.io.errors import InputError
+
+Frequency = Literal["r", "c", "f"]
+
+
+class Category(NamedTuple):
+    """One name of the data set."""
+
+    id: int  # as in the file, from 1
+    name: str
+    frequency: Frequency | None  # rare, common or frequent in LVIS; None in COCO
+    synonyms: tuple[str, ...] = ()
+    image_count: int | None = None  # of the whole training set, as the file says; None: it doesn't
+    instance_count: int | None = None
+
+
+class Ragged(NamedTuple):
+    """Lists of different lengths, end to end: one flat array that workers share."""
+
+    values: Shaped[np.ndarray, "V ..."]
+    offsets: Int64[np.ndarray, "I+1"]
+
+    def of(self, row: int) -> Shaped[np.ndarray, "v ..."]:
+        """Give the list of one row."""
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def keep(self, kept: Bool[np.ndarray, "V"]) -> "Ragged":
+        """Leave values out; the rows stay."""
+        if kept.all():
+            return self  # still mapped from the index, so shared by all processes
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Ragged(self.values[kept], before[self.offsets])
+
+    def keep_rows(self, kept: Bool[np.ndarray, "I"]) -> "Ragged":
+        """Leave rows out, with their values."""
+        lengths = np.diff(self.offsets)
+        values = self.values[np.repeat(kept, lengths)]
+        return Ragged(values, np.concatenate([[0], np.cumsum(lengths[kept])]))
+
+
+class Annotations(NamedTuple):
+    """What an annotation file says: I images, C categories, T boxes of all images."""
+
+    file: Path
+    categories: tuple[Category, ...]  # by ascending id
+    image_ids: Int64[np.ndarray, "I"]
+    paths: Shaped[np.ndarray, "I"]  # strings, relative to the folder of the images
+    sizes: Int64[np.ndarray, "I 2"]  # height, width
+    boxes: Ragged  # float32, T x 4, xyxy in pixels of the original image; without crowds
+    labels: Ragged  # rows of categories, one for each box
+    negative: Ragged  # rows of categories that are verified to be absent from the image
+    not_exhaustive: Ragged  # rows of categories of which not every object has a box
+
+    def in_folder(self, folder: str) -> "Annotations":
+        """Keep the images of one folder, as LVIS minival is what of LVIS val lies in val2017.
+
+        Raises:
+            InputError: if there is none.
+        """
+        kept = np.char.startswith(self.paths, folder.rstrip("/") + "/")
+        if not kept.any():
+            first = ", ".join(sorted({path.rpartition("/")[0] for path in self.paths[:100]})[:3])
+            raise InputError(
+                f"no image lies in {folder!r}; the first lie in {first!r}",
+                fix="name one of the folders that the paths of the images start with",
+                file=self.file,
+                field="images",
+            )
+        return self._replace(
+            image_ids=self.image_ids[kept],
+            paths=self.paths[kept],
+            sizes=self.sizes[kept],
+            **{name: getattr(self, name).keep_rows(kept) for name in RAGGED},
+        )
+
+
+RAGGED = ("boxes", "labels", "negative", "not_exhaustive")

@@ -1,0 +1,220 @@
+"""What a name means, in words, from whatever file people have."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gridclip.io.errors import InputError
+from gridclip.io.json_table import Records, is_text, read_json
+from gridclip.structures import Vocabulary
+
+_CSV = "give it a head with the columns name and, if you have them, definition and count"
+
+
+class Concept(NamedTuple):
+    """One name of a list."""
+
+    name: str
+    times: int | None = None  # how often it was met; None: nobody counted
+    definition: str = ""
+
+
+def read_names(file: Path) -> Vocabulary:
+    """Read category names: those of `read_concepts`.
+
+    Raises:
+        InputError: if the file is absent or holds something else, or a name comes twice.
+    """
+    return Vocabulary(each.name for each in read_concepts(file))
+
+
+def read_concepts(file: Path) -> list[Concept]:
+    """Read names, with counts and definitions where the file has them.
+
+    Args:
+        file: Text with a name on each line, and perhaps a tab and its count behind it; a .csv whose
+            head says name, and perhaps definition and count; or, as .json, an annotation file
+            (LVIS has definitions, `def`), or a list of names or of objects with a `name`. Objects
+            with an `id` are taken in the order of their ids.
+
+    Raises:
+        InputError: if the file is absent or holds something else.
+    """
+    if file.suffix == ".csv":
+        return _read_csv(file)
+    if file.suffix != ".json":
+        lines = (line.strip() for line in _read_text(file).splitlines())
+        return [_from_line(line) for line in lines if line]
+    rows = read_json(file)
+    rows = rows.get("categories") if isinstance(rows, dict) else rows
+    if isinstance(rows, list) and all(map(is_text, rows)):
+        return [Concept(name) for name in rows]
+    categories = Records(file, "categories", rows)
+    names = categories.column("name", is_text, "a name")
+    order = [*range(len(names))]
+    if any("id" in row for row in categories.rows):
+        order = np.argsort(categories.integers("id"), kind="stable").tolist()
+    return [_from_category(names[row], categories.rows[row]) for row in order]
+
+
+def _from_line(line: str) -> Concept:
+    name, _, count = line.partition("\t")
+    return Concept(name.strip(), int(count) if count.strip().isdecimal() else None)
+
+
+def _from_category(name: str, row: dict[str, Any]) -> Concept:
+    count, definition = row.get("image_count"), row.get("def")
+    return Concept(
+        name,
+        count if type(count) is int else None,
+        definition.strip() if isinstance(definition, str) else "",
+    )
+
+
+def _read_csv(file: Path) -> list[Concept]:
+    rows = csv.DictReader(_read_text(file).splitlines())
+    try:
+        if "name" not in (rows.fieldnames or []):
+            problem = f"has no column 'name', only {', '.join(rows.fieldnames or []) or 'nothing'}"
+            raise InputError(problem, fix=_CSV, file=file, field="line 1")
+        return [_from_row(file, rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        where = f"line {rows.line_num}"
+        raise InputError(f"is no csv ({error})", fix=_CSV, file=file, field=where) from error
+
+
+def _from_row(file: Path, line: int, row: dict[str, Any]) -> Concept:
+    name, count = str(row["name"] or "").strip(), str(row.get("count") or "").strip()
+    if not name or (count and not count.isdecimal()):
+        problem = f"the count {count!r} is no whole number" if name else "lacks a name"
+        raise InputError(problem, fix=_CSV, file=file, field=f"line {line}")
+    return Concept(name, int(count) if count else None, str(row.get("definition") or "").strip())
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "give a text file with a name on each line, or a .json of LVIS or COCO form"
+        raise InputError(f"cannot be read ({error})", fix=fix, file=file) from error
+
+
+class Definitions:
+    """Looks up what a name means, however it is spelt: `Alarm_clock` is "alarm clock".
+
+    Args:
+        file: An annotation file or a list of categories in LVIS form (`name`, `synonyms`, `def`),
+            or a json object from names to definitions; a .csv or .tsv with a name and a definition
+            a row; or WordNet's `data.noun`, with its `index.noun` beside it for the order of
+            senses. Of several definitions of a name the first counts.
+
+    Raises:
+        InputError: if the file is absent, or holds no definition.
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+        self._known: dict[str, str] = {}
+        for name, definition in self._read():
+            self._known.setdefault(_key(name), " ".join(definition.split()))
+        if not self._known:
+            raise InputError(
+                "holds no definition of any name",
+                file=self.file,
+                fix="give LVIS form with `def`, a .csv of names and definitions, or data.noun",
+            )
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, name: str) -> str | None:
+        """What the name means; None if the file does not say."""
+        return self._known.get(_key(name))
+
+    def fingerprint(self) -> str:
+        """Names what is said of which name."""
+        return hashlib.sha256(json.dumps(sorted(self._known.items())).encode()).hexdigest()
+
+    def _read(self) -> Iterator[tuple[str, str]]:
+        readers: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
+            ".json": _from_json,
+            ".csv": _from_table,
+            ".tsv": _from_table,
+            ".noun": _from_wordnet,
+        }
+        if self.file.suffix not in readers:
+            raise InputError(
+                f"{self.file.suffix or 'a file without a suffix'} is no kind of definitions",
+                file=self.file,
+                fix=f"give one of {', '.join(readers)}",
+            )
+        try:
+            yield from readers[self.file.suffix](self.file)
+        except (OSError, ValueError, IndexError, csv.Error) as error:
+            raise InputError(
+                f"cannot be read: {error}", file=self.file, fix="give a whole file in UTF-8"
+            ) from error
+
+
+def _key(name: str) -> str:
+    return prompt_name(name).lower()
+
+
+def _from_json(file: Path) -> Iterator[tuple[str, str]]:
+    content: Any = read_json(file)
+    if isinstance(content, dict) and "categories" not in content:
+        yield from ((name, text) for name, text in content.items() if isinstance(text, str))
+        return
+    rows = content["categories"] if isinstance(content, dict) else content
+    rows = rows if isinstance(rows, list) else []
+    known = [row for row in rows if isinstance(row, dict) and row.get("def") and row.get("name")]
+    yield from ((row["name"], row["def"]) for row in known)
+    yield from ((word, row["def"]) for row in known for word in row.get("synonyms") or [])
+
+
+def _from_table(file: Path) -> Iterator[tuple[str, str]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ","):
+            if len(row) >= 2 and row[0].strip() and row[1].strip():
+                yield row[0], row[1]
+
+
+def _from_wordnet(file: Path) -> Iterator[tuple[str, str]]:
+    """Words and glosses of WordNet's database files (its manual, wndb(5WN)).
+
+    A line of data.noun is `offset file type count word id … | gloss; "examples"`, the count in
+    hexadecimal; one of index.noun ends in the offsets of a word's senses, the commonest first.
+    """
+    words: list[tuple[str, str]] = []
+    glosses: dict[str, str] = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            fields, _, gloss = line.partition("|")
+            parts = fields.split()
+            if line.startswith(" ") or len(parts) < 6 or not gloss.strip():
+                continue  # its licence stands in front, indented
+            glosses[parts[0]] = gloss.split('; "')[0].strip()
+            words += [(parts[4 + 2 * n], parts[0]) for n in range(int(parts[3], 16))]
+    index = file.with_name("index.noun")
+    if index.exists():
+        yield from ((word, glosses[offset]) for word, offset in _senses(index) if offset in glosses)
+    yield from ((word, glosses[offset]) for word, offset in words)
+
+
+def _senses(index: Path) -> Iterator[tuple[str, str]]:
+    """Each word with the offset of its commonest sense."""
+    with index.open(encoding="utf-8") as lines:
+        for line in lines:
+            parts = line.split()
+            if not line.startswith(" ") and len(parts) > 3:
+                yield parts[0], parts[-int(parts[2])]
+
+
+def prompt_name(name: str) -> str:
+    """A category name as it is said: "bat_(animal)" becomes "bat animal"."""
+    return " ".join(name.replace("_", " ").replace("(", " ").replace(")", " ").split())

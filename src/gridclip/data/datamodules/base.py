@@ -1,0 +1,100 @@
+"""What every data module with an annotation file to evaluate on has in common."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gridclip.data.annotations.reader import read_folder
+from gridclip.data.datamodules.loaders import Collate, require_same, start_worker
+from gridclip.data.datasets.detection import DetectionDataset, Sample
+from gridclip.data.transforms.augment import EvaluationTransform, Resize
+from gridclip.data.vocabulary import label_map
+from gridclip.io.errors import InputError, require_at_least
+
+
+class Evaluated(NamedTuple):
+    """What is evaluated on."""
+
+    annotations: Path
+    images: Path  # folder of the pictures
+    folder: str | None  # only the images of this folder, if it is given
+    batch_size: int  # of a process and step
+    resize: Resize
+
+
+class EvaluatedData(lightning.LightningDataModule):
+    """Evaluation on every name of an annotation file, and resumption only as it began.
+
+    Args:
+        evaluated: What is evaluated on, if anything is.
+        num_workers: Loading processes beside each training process; 0 loads in it.
+        pad_to: Height and width of a batch are multiples of this, in pixels.
+
+    Attributes:
+        val_annotations: The annotation file; absent if nothing is evaluated.
+    """
+
+    def __init__(self, evaluated: Evaluated | None, num_workers: int, pad_to: int) -> None:
+        super().__init__()
+        require_at_least(0, num_workers=num_workers)
+        require_at_least(1, pad_to=pad_to)
+        self.evaluated, self.num_workers, self.pad_to = evaluated, num_workers, pad_to
+        if evaluated is not None:
+            require_at_least(1, val_batch_size=evaluated.batch_size)
+            self.val_annotations = evaluated.annotations
+            self.val_transform = EvaluationTransform(evaluated.resize)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a batch may leave weights out that other batches train."""
+        return False
+
+    @cached_property
+    def val_set(self) -> DetectionDataset:
+        """The evaluation images, with the boxes of every name."""
+        if self.evaluated is None:
+            fix = "set data.init_args.root to the folder of a data set with boxes"
+            raise InputError("there is nothing to evaluate on", field="data.root", fix=fix)
+        annotations = read_folder(self.val_annotations, folder=self.evaluated.folder)
+        labels = label_map(annotations, "all")
+        return DetectionDataset(annotations, self.evaluated.images, labels, self.val_transform)
+
+    @property
+    def category_ids(self) -> Tensor:
+        """Id in the evaluation file for each row of the evaluation vocabulary, int64, K."""
+        return torch.tensor([category.id for category in self.val_set.annotations.categories])
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+        """In the order of the file; Lightning shares it out among processes."""
+        if self.evaluated is None:
+            return []
+        return self.in_order(self.val_set, self.evaluated.batch_size)
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+    def in_order(self, dataset: DetectionDataset, batch_size: int) -> DataLoader[Sample]:
+        """Load images in their order."""
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            num_workers=self.num_workers,
+            collate_fn=Collate(dataset.vocabulary, self.pad_to),
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=start_worker,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with a training in another way than it began.
+
+        Raises:
+            InputError: naming what differs, before any step.
+        """
+        if self.trainer and self.trainer.state.fn == "fit":
+            require_same(state_dict, self.state_dict())

@@ -1,0 +1,163 @@
+"""Hybrid training (DetCLIPv2, RegionCLIP): kinds of data in turn, one kind a step."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+
+from gridclip.data.datamodules.base import Evaluated, EvaluatedData
+from gridclip.data.datamodules.loaders import (
+    ConceptBatches,
+    InOrder,
+    TrainingLoader,
+    position,
+    start_worker,
+)
+from gridclip.data.datasets.captions import PairConcepts, PairSource
+from gridclip.data.datasets.category_concepts import DetectionConcepts, DetectionSource
+from gridclip.data.datasets.concepts import ConceptSource, Joined, Stream, require_alike
+from gridclip.data.datasets.detection import check_pictures
+from gridclip.data.datasets.grounding import GroundingConcepts, GroundingSource
+from gridclip.data.sampling import ALONE, Kind, MixedSampler, Position, Share
+from gridclip.data.transforms.augment import Resize
+from gridclip.io.errors import InputError, require_at_least
+from gridclip.structures import Vocabulary
+
+Settings = TypeVar("Settings", bound=Stream)
+
+_VAL_RESIZE = Resize(shortest=(800,), longest=1333)
+
+
+class HybridData(EvaluatedData):
+    """Detection, grounding and image-text data for training; boxes for evaluation.
+
+    Every batch is a `ConceptBatch` of one kind, the same kind in all processes at each step. An
+    epoch is one pass over the first kind that is given (detection, grounding, pairs, in this
+    order); the others go through their own images at their own pace.
+
+    Args:
+        detection: Images whose boxes have categories; of each kind one source or several.
+        grounding: Images whose boxes have phrases of a caption.
+        pairs: Images with captions.
+        root: Folder of the data set to evaluate on; without it nothing is evaluated.
+        val: Annotation file to evaluate on, relative to root.
+        images: Folder of its pictures, relative to root.
+        val_folder: Evaluate on the images of this folder only.
+        val_batch_size: Evaluation images a process and step.
+        val_resize: Size of evaluation pictures.
+        num_workers: Loading processes beside each training process; 0 loads in it.
+        pad_to: Height and width of a batch are multiples of this, in pixels.
+        seed: Of order, augmentation, captions and negatives.
+    """
+
+    def __init__(
+        self,
+        detection: DetectionSource | list[DetectionSource] | None = None,
+        grounding: GroundingSource | list[GroundingSource] | None = None,
+        pairs: PairSource | list[PairSource] | None = None,
+        root: str | None = None,
+        val: str = "val.json",
+        images: str = "images",
+        val_folder: str | None = None,
+        val_batch_size: int = 2,
+        val_resize: Resize = _VAL_RESIZE,
+        num_workers: int = 2,
+        pad_to: int = 32,
+        seed: int = 0,
+    ) -> None:
+        require_at_least(0, seed=seed)
+        evaluated = None
+        if root is not None:
+            place, pictures = Path(root) / val, Path(root) / images
+            evaluated = Evaluated(place, pictures, val_folder, val_batch_size, val_resize)
+        super().__init__(evaluated, num_workers, pad_to)
+        self.seed = seed
+        self.detection = _listed("detection", detection)
+        self.grounding = _listed("grounding", grounding)
+        self.pairs = _listed("pairs", pairs)
+        if not (self.detection or self.grounding or self.pairs):
+            raise InputError(
+                "there is nothing to train on",
+                field="data.init_args",
+                fix="give detection, grounding or pairs, with a ratio above 0",
+            )
+
+    @property
+    def mixed(self) -> bool:
+        """No kind of data trains all weights of a detector, and a single kind need not either."""
+        return True
+
+    @cached_property
+    def sources(self) -> dict[Kind, ConceptSource]:
+        """The training images of each kind, opened."""
+        seed, opened = self.seed, dict[Kind, Sequence[ConceptSource]]()
+        opened["detection"] = [DetectionConcepts(each, seed) for each in self.detection]
+        names = [name for source in opened["detection"] for name in source.names()]
+        opened["grounding"] = [GroundingConcepts(each, seed, names) for each in self.grounding]
+        opened["pairs"] = [PairConcepts(each, seed) for each in self.pairs]
+        return {
+            kind: found[0] if len(found) == 1 else Joined(found)
+            for kind, found in opened.items()
+            if found
+        }
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """Every concept that has a box somewhere in training; None if none has."""
+        names = [name for source in self.sources.values() for name in source.names()]
+        return Vocabulary(dict.fromkeys(names)) if names else None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check what the stage needs.
+
+        Raises:
+            InputError: if a file or a picture is absent or wrong.
+        """
+        if stage in (None, "fit"):
+            for source in self.sources.values():
+                source.check()
+        if self.evaluated is not None:
+            check_pictures(self.val_set.annotations, self.evaluated.images)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches drawn by (seed, epoch, step), in every process its share."""
+        trainer = self.trainer
+        batches = ConceptBatches(self.sources, self.pad_to)
+        few = bool(getattr(trainer, "overfit_batches", 0))
+        sampler = MixedSampler(
+            {kind: source.pool for kind, source in self.sources.items()},
+            seed=self.seed,
+            share=Share(trainer.world_size, trainer.global_rank) if trainer else ALONE,
+            position=_position(trainer, few=few),
+        )
+        if few:
+            return DataLoader(
+                InOrder(batches, [*sampler]), batch_size=None, worker_init_fn=start_worker
+            )
+        return TrainingLoader(batches, sampler, self.num_workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must find again, so that its training goes on as it would have."""
+        told: dict[str, Any] = {
+            "processes": self.trainer.world_size if self.trainer else 1,
+            "seed": self.seed,
+        }
+        for kind, source in self.sources.items():
+            told |= {f"{kind}.{name}": value for name, value in source.state().items()}
+        return {"kinds": " ".join(self.sources), **told}
+
+
+def _listed(kind: str, given: Settings | list[Settings] | None) -> list[Settings]:
+    """Give one source or several as a list, without those of ratio 0."""
+    listed = given if isinstance(given, list) else [given] if given is not None else []
+    require_alike(kind, listed)
+    return [each for each in listed if each.ratio]
+
+
+def _position(trainer: Any, *, few: bool) -> Callable[[], Position] | None:  # noqa: ANN401
+    """Who tells where to begin: the trainer, if there is one; the same few begin at the start."""
+    if few:
+        return lambda: Position(0, 0)
+    return (lambda: position(trainer)) if trainer else None

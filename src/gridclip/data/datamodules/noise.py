@@ -1,0 +1,137 @@
+"""Random pictures and boxes of any size and vocabulary: for timing, and for trying shapes."""
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gridclip.data.category_names import read_names
+from gridclip.data.datamodules.loaders import Collate, gather
+from gridclip.data.datasets.concepts import ConceptSample
+from gridclip.data.datasets.detection import Sample
+from gridclip.io.errors import InputError
+from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
+
+
+class SyntheticData(lightning.LightningDataModule):
+    """Batches like those of DetectionData, made of noise; there is nothing to evaluate on.
+
+    Args:
+        names: How many names to make up, or a file of names as `read_names` takes them.
+        height: Of every picture, in pixels.
+        width: Of every picture, in pixels.
+        boxes: Boxes on every picture.
+        length: Pictures in an epoch.
+        batch_size: Pictures a process and step.
+        num_workers: Loading processes beside each training process.
+        seed: Of pictures and boxes.
+    """
+
+    def __init__(
+        self,
+        names: int | str = 1203,
+        height: int = 800,
+        width: int = 1333,
+        boxes: int = 12,
+        length: int = 16,
+        batch_size: int = 2,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        given = {"height": height, "width": width, "length": length, "batch_size": batch_size}
+        for field, value in given.items():
+            if value < 1:
+                raise InputError(f"{value} is below 1", fix="give 1 or more", field=field)
+        made_up = (f"thing {number}" for number in range(names)) if isinstance(names, int) else None
+        self.vocabulary = Vocabulary(made_up) if made_up else read_names(Path(str(names)))
+        self.dataset = NoiseDataset(
+            len(self.vocabulary), height, width, boxes=boxes, length=length, seed=seed
+        )
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """The same pictures every epoch, in order."""
+        return DataLoader(
+            self.dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=Collate(self.vocabulary),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class SyntheticPairs(SyntheticData):
+    """Batches like those of HybridData's pairs: noise, each picture with a caption of its own."""
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """The same pictures every epoch, in order."""
+        return DataLoader(
+            self.dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self._pair,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _pair(self, samples: list[Sample]) -> ConceptBatch:
+        """Say of each picture, in place of boxes, which of the names it shows."""
+        names = self.vocabulary.names
+        return gather(
+            "pairs",
+            [
+                ConceptSample(
+                    picture=sample.picture,
+                    names=tuple({names[label]: None for label in sample.targets.labels.tolist()}),
+                    targets=Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
+                    negatives=(),
+                    record=sample.record,
+                    caption=f"{sample.record.path} with {names[int(sample.targets.labels[0])]}",
+                )
+                for sample in samples
+            ],
+        )
+
+
+class NoiseDataset(Dataset[Sample]):
+    """Pictures of noise with random boxes and labels, each a function of the seed and its row.
+
+    Args:
+        names: Size of the vocabulary.
+        height: Of every picture, in pixels.
+        width: Of every picture, in pixels.
+        boxes: Boxes on every picture.
+        length: How many pictures.
+        seed: Of all chance.
+    """
+
+    def __init__(
+        self, names: int, height: int, width: int, *, boxes: int, length: int, seed: int
+    ) -> None:
+        self.names, self.height, self.width = names, height, width
+        self.boxes, self.length, self.seed = boxes, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> Sample:
+        """Draw one picture."""
+        generator = np.random.default_rng((self.seed, row))
+        picture = generator.integers(0, 256, (3, self.height, self.width), dtype=np.uint8)
+        labels = generator.integers(0, self.names, self.boxes)
+        return Sample(
+            picture=torch.from_numpy(picture),
+            targets=Targets(self._draw_boxes(generator), torch.from_numpy(labels)),
+            record=Record(row + 1, f"noise {row}", self.height, self.width),
+        )
+
+    def _draw_boxes(self, generator: np.random.Generator) -> Float32[Tensor, "T 4"]:
+        """Draw boxes of all sizes: sides spread evenly in their logarithm, from a 50th up."""
+        size = np.array([self.width, self.height])
+        sides = size * np.exp(generator.uniform(np.log(0.02), 0.0, (self.boxes, 2)))
+        corners = generator.uniform(0, size - sides)
+        return torch.from_numpy(np.concatenate([corners, corners + sides], 1).astype(np.float32))

@@ -1,0 +1,279 @@
+"""Images with boxes, one at a time."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gridclip.data.annotations.table import Annotations, Ragged
+from gridclip.data.datasets.image_level import ImageLevelSource
+from gridclip.data.images.decode import read_picture, reading_faults, require_size
+from gridclip.data.precomputed.stored import StoredEmbeddings, StoredRegions
+from gridclip.data.sampling import Draw, Pool
+from gridclip.data.transforms.augment import Transform
+from gridclip.data.transforms.example import PICTURES, Example, Mosaic, to_tensor, wholly_inside
+from gridclip.data.vocabulary import LabelMap, image_counts, repeat_factors
+from gridclip.io.errors import InputError
+from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
+
+
+class Sample(NamedTuple):
+    """One image of a data set, ready for the network."""
+
+    picture: UInt8[Tensor, "3 h w"]
+    targets: Targets
+    record: Record
+    verified: Bool[Tensor, "K"] | None = None  # names whose presence or absence the boxes tell
+    teacher: Float[Tensor, "E"] | None = None  # the stored embedding of this very view
+    regions: RegionTargets | None = None  # proposals in it, with stored embeddings
+
+
+class Beside(NamedTuple):
+    """What else is known of each image of an annotation file."""
+
+    verified: Ragged | None = None  # rows of the vocabulary; None: every name, in every image
+    embeddings: StoredEmbeddings | None = None  # of the teacher
+    regions: StoredRegions | None = None  # proposals, embedded by the teacher
+
+
+NOTHING = Beside()
+ALONE = Mosaic()
+
+# What sets this chance apart from that of a view and of its concepts (hybrid/source.py: 1).
+_MOSAIC = 2
+
+
+class DetectionDataset(Dataset[Sample]):
+    """The images of an annotation file, with the boxes that a vocabulary names.
+
+    Augmentation is a function of (seed, epoch, image, turn) alone, so it is the same with any
+    number of workers, and new in each epoch.
+
+    Args:
+        annotations: The file, read.
+        folder: What its paths are relative to.
+        labels: The vocabulary; boxes of names outside it are left out.
+        transform: From the stored picture to what the network sees.
+        seed: Of the augmentation.
+        keep_empty: Whether images without (remaining) boxes count, as pure negatives.
+        mosaic: How often a draw shows parts of three other images too.
+        beside: What goes with each image beside its boxes; no proposals and no embeddings of the
+            teacher with a mosaic, which has others.
+
+    Raises:
+        InputError: if stored proposals or embeddings were to go with a mosaic.
+    """
+
+    def __init__(  # noqa: PLR0913 - as many as a data set has parts
+        self,
+        annotations: Annotations,
+        folder: Path,
+        labels: LabelMap,
+        transform: Transform,
+        *,
+        seed: int = 0,
+        keep_empty: bool = True,
+        mosaic: Mosaic = ALONE,
+        beside: Beside = NOTHING,
+    ) -> None:
+        if mosaic.chance and (beside.embeddings is not None or beside.regions is not None):
+            raise InputError(
+                "what a teacher saw in one picture does not hold for parts of four",
+                field="augmentation.mosaic",
+                fix="set it to 0, or leave out stored embeddings and regions",
+            )
+        self.annotations, self.folder, self.beside = annotations, folder, beside
+        self.transform, self.seed, self.mosaic = transform, seed, mosaic
+        rows = labels.rows[annotations.labels.values]
+        self.boxes = annotations.boxes.keep(rows >= 0)
+        self.labels = annotations.labels._replace(values=rows).keep(rows >= 0)
+        counts = np.diff(self.labels.offsets)
+        self.images = np.flatnonzero(counts >= (0 if keep_empty else 1))
+        self.vocabulary: Vocabulary = labels.vocabulary
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "I 2"]:
+        """Height and width of each image, in pixels of the original image."""
+        return self.annotations.sizes[self.images]
+
+    @cached_property
+    def shares(self) -> Float[Tensor, "K"]:
+        """Share of the images of the file that show each name."""
+        counts = image_counts(self.labels, len(self.vocabulary))
+        return torch.tensor(counts / len(self.annotations.image_ids), dtype=torch.float32)
+
+    def pool(self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0) -> Pool:
+        """What a sampler draws from, images with seldom names more often if the threshold asks."""
+        repeats = None
+        if repeat_threshold:
+            names = len(self.vocabulary)
+            repeats = repeat_factors(self.labels, names, repeat_threshold)[self.images]
+        return Pool(self.sizes, batch_size, repeats, ratio)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def shown(self, draw: Draw) -> list[int]:
+        """Images that a draw shows: its own, and three others where it makes a mosaic."""
+        return self._mosaic(draw)[0]
+
+    def __getitem__(self, draw: Draw | int) -> Sample:
+        """Read and transform one image, or four for a mosaic.
+
+        Args:
+            draw: Which image and in which epoch; a bare row is of epoch 0.
+
+        Raises:
+            InputError: if a picture cannot be read or has another size than listed.
+        """
+        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        (image, *others), chance = self._mosaic(draw)
+        view = self._view(image, np.random.default_rng(self._said(draw)))
+        if others:
+            parts = [view, *(self._view(other, chance) for other in others)]
+            view = self.mosaic.join(parts, chance)
+        path = str(self.annotations.paths[image])
+        height, width = self.annotations.sizes[image].tolist()
+        return Sample(
+            picture=to_tensor(view.picture),
+            targets=Targets(torch.tensor(view.boxes), torch.tensor(view.labels)),
+            record=Record(int(self.annotations.image_ids[image]), path, height, width),
+            verified=None if view.verified is None else self._column(view.verified),
+            teacher=self._embedding(path, view.mirrored),
+            regions=self._regions(path, view),
+        )
+
+    def _said(self, draw: Draw) -> tuple[int, ...]:
+        """What all chance of a draw comes from."""
+        return (self.seed, draw.epoch, int(self.images[draw.row]), draw.turn)
+
+    def _mosaic(self, draw: Draw) -> tuple[list[int], np.random.Generator]:
+        """Images that a draw shows, and the chance that makes one picture of several."""
+        image = int(self.images[draw.row])
+        chance = np.random.default_rng((*self._said(draw), _MOSAIC))
+        if chance.random() >= self.mosaic.chance:
+            return [image], chance
+        return [image, *chance.choice(self.images, PICTURES - 1).tolist()], chance
+
+    def _view(self, image: int, generator: np.random.Generator) -> Example:
+        """Read an image and transform it."""
+        path = str(self.annotations.paths[image])
+        file = self.folder / path
+        height, width = self.annotations.sizes[image].tolist()
+        picture = read_picture(file)
+        require_size(file, picture.shape[:2], (height, width), self.annotations.file)
+        known, stored = self.beside.verified, self.beside.regions
+        return self.transform(
+            Example(
+                picture,
+                self.boxes.of(image),
+                self.labels.of(image),
+                verified=None if known is None else known.of(image),
+                regions=None if stored is None else stored.of(path, False).boxes,
+            ),
+            generator,
+        )
+
+    def _embedding(self, path: str, mirrored: bool) -> Float[Tensor, "E"] | None:
+        stored = self.beside.embeddings
+        return None if stored is None else torch.tensor(stored.of(path, mirrored))
+
+    def _regions(self, path: str, view: Example) -> RegionTargets | None:
+        """Proposals that the view shows whole: what it cuts has another embedding."""
+        stored = self.beside.regions
+        if stored is None or view.regions is None:
+            return None
+        shown = wholly_inside(view.regions, view.picture.shape[:2])
+        embeddings = stored.of(path, view.mirrored).embeddings
+        return RegionTargets(torch.tensor(view.regions[shown]), torch.tensor(embeddings[shown]))
+
+    def _column(self, names: Int64[np.ndarray, "V"]) -> Bool[Tensor, "K"]:
+        """Mark rows of the vocabulary."""
+        marked = torch.zeros(len(self.vocabulary), dtype=torch.bool)
+        marked[torch.from_numpy(names)] = True
+        return marked
+
+
+# Opening every file of a large data set takes minutes on a network disk, so only sets up to this
+# many pictures have each header read before training; others are checked as they are read.
+HEADERS_READ = 5_000
+
+
+def check_pictures(annotations: Annotations, folder: Path) -> None:
+    """Check, before training, that every picture is there and as large as the file says.
+
+    Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ pictures.
+
+    Args:
+        annotations: The images to look for.
+        folder: What their paths are relative to.
+
+    Raises:
+        InputError: with the count and the first names.
+    """
+    missing = [path for path in _unlisted(annotations.paths.tolist(), folder) if not _there(path)]
+    if missing:
+        names = ", ".join(str(path) for path in missing[:3])
+        raise InputError(
+            f"{len(missing)} of {len(annotations.paths)} pictures do not exist: {names!r}"
+            + (", ..." if len(missing) > 3 else ""),
+            fix=f"put them there, or mend `images` (now {str(folder)!r}) or the file_name entries",
+            file=annotations.file,
+            field="images",
+        )
+    if len(annotations.paths) > HEADERS_READ:
+        return
+    for path, size in zip(annotations.paths.tolist(), annotations.sizes.tolist(), strict=True):
+        file = folder / path
+        with reading_faults(file), Image.open(file) as picture:
+            width, height = picture.size
+        require_size(file, (height, width), tuple(size), annotations.file)
+
+
+def _unlisted(paths: list[str], folder: Path) -> Iterator[Path]:
+    """Give the paths that a listing of their folders does not show: few calls, however many."""
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        folders[(folder / path).parent].append(folder / path)
+    for parent, files in folders.items():
+        try:
+            names = {entry.name for entry in parent.iterdir()}
+        except (OSError, ValueError):
+            names = set()
+        yield from (file for file in files if file.name not in names)
+
+
+def _there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None = None) -> str:
+    """Name what is trained on by its content: images, boxes, labels, vocabularies."""
+    annotations = dataset.annotations
+    columns = [annotations.image_ids, dataset.images, dataset.sizes]
+    columns += [dataset.boxes.values, dataset.boxes.offsets, dataset.labels.values]
+    names = [*dataset.vocabulary.names]
+    if source is not None:
+        columns.append(source.sizes)
+        names += source.vocabulary.names
+    return f"{len(dataset)} ({digest(names, columns)})"
+
+
+def digest(names: Iterable[str], columns: Iterable[Shaped[np.ndarray, "..."]]) -> str:
+    """Give a short name for texts and arrays; it changes with any of them."""
+    found = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
+    for column in columns:
+        found.update(np.ascontiguousarray(column).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,104 @@
+"""Picture files: read as RGB, and checked against the annotation file before training."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from gridclip.io.errors import InputError
+
+_END_OF_JPEG = b"\xff\xd9"
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def read_picture(file: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a picture as RGB: grey and palette are spread, CMYK converted, transparency dropped.
+
+    The pixels are taken as stored: an EXIF orientation is not applied, because the boxes of COCO
+    and LVIS refer to the stored pixels (as in torchvision's CocoDetection and pycocotools).
+
+    Args:
+        file: Any format that PIL reads, 8 bits a channel.
+
+    Raises:
+        InputError: if it is missing, cut short, corrupt, or of more than 8 bits a channel.
+    """
+    with reading_faults(file):
+        content = file.read_bytes()
+    return decode_picture(content, file)
+
+
+def decode_picture(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode the bytes of a picture file, as `read_picture` does.
+
+    Args:
+        content: The bytes.
+        place: Where they come from, for the message.
+
+    Raises:
+        InputError: if they are cut short, corrupt, or of more than 8 bits a channel.
+    """
+    with reading_faults(place), Image.open(io.BytesIO(content)) as picture:
+        mode = picture.mode
+        if picture.format == "JPEG" and mode == "RGB" and content.endswith(_END_OF_JPEG):
+            pixels = _decode_jpeg(content)
+        else:
+            pixels = np.array(picture if mode == "RGB" else picture.convert("RGB"))
+    if mode in _DEEP_MODES:
+        raise InputError(
+            f"the picture has more than 8 bits a channel (mode {mode})",
+            fix="write it again with 8 bits a channel",
+            file=place,
+        )
+    return pixels
+
+
+def _decode_jpeg(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode a whole JPEG of three channels with OpenCV: the pixels of PIL, in less time.
+
+    One that is cut short must not come here, because OpenCV fills it up with grey.
+    """
+    import cv2
+
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if pixels is None:
+        raise ValueError("broken JPEG data")
+    decoded: UInt8[np.ndarray, "h w 3"] = pixels
+    return decoded
+
+
+def require_size(
+    file: Path, found: tuple[int, ...], listed: tuple[int, ...], annotation_file: Path
+) -> None:
+    """Refuse a picture of another size than listed; both are height, width.
+
+    Raises:
+        InputError: naming both.
+    """
+    if found == listed:
+        return
+    turned = " (turned by EXIF? boxes must refer to the stored pixels)"
+    hint = turned if found == listed[::-1] else ""
+    raise InputError(
+        f"is {found[1]} x {found[0]}, but {annotation_file} says {listed[1]} x {listed[0]}{hint}",
+        fix="give the picture that was annotated, or mend width, height and boxes",
+        file=file,
+    )
+
+
+@contextmanager
+def reading_faults(file: Path) -> Iterator[None]:
+    """Raise whatever a picture's reader raises as an InputError that names the file."""
+    try:
+        yield
+    except Exception as error:  # PIL's readers raise whatever their format's parser does
+        raise InputError(
+            f"the picture cannot be read ({type(error).__name__}: {error})",
+            fix="fetch or write it again, or take it out of the annotation file",
+            file=file,
+        ) from error

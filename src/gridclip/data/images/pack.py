@@ -1,0 +1,167 @@
+"""From any source of images to tar shards with an index."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from rich.console import Console
+from rich.progress import track
+
+from gridclip.data.images.decode import decode_picture
+from gridclip.data.images.image_list import SUFFIXES, ImageList, read_header
+from gridclip.data.images.shards import INDEX, Shards, open_shards, write_index
+from gridclip.data.images.sources import open_images
+from gridclip.io.errors import InputError
+from gridclip.io.files import written_whole
+
+RECORD = "pack.json"
+_BESIDE_PICTURE = 2048  # bytes of tar headers, padding and json that go with each, about
+
+
+def pack_command(
+    source: Path,
+    output_dir: Path,
+    images: Path | None = None,
+    shard_size: float = 256.0,
+    check_pixels: bool = True,
+) -> None:
+    """Pack images without boxes into tar shards (WebDataset's layout) with an index.
+
+    The same source gives the same bytes. Picture files go in as they are. If it is interrupted,
+    call it again: finished shards are kept.
+
+    Args:
+        source: A folder with one subfolder per class; a captions file (captions.txt with the head
+            image,caption, or .jsonl), or a folder with one; an annotation file of LVIS or COCO
+            form, whose boxes are left out; tar shards of another tool.
+        output_dir: Where to; the folder appears when all is written.
+        images: What the paths in a captions or annotation file are relative to; by default the
+            folder images beside it, or else its own.
+        shard_size: Most megabytes of a shard, unless a single picture is larger.
+        check_pixels: Decode every picture, to find those that are cut short.
+    """
+    packed = pack(
+        open_images(source, images),
+        output_dir,
+        shard_bytes=round(shard_size * 1e6),
+        check_pixels=check_pixels,
+    )
+    files = len(packed.files)
+    Console().print(f"{len(packed)} images in {files} shard{'s'[: files > 1]}: {output_dir}")
+
+
+def pack(
+    images: ImageList, output_dir: Path, *, shard_bytes: int, check_pixels: bool = True
+) -> Shards:
+    """Write shards and their index; nothing is done if they are there already.
+
+    Args:
+        images: What to pack, in this order.
+        output_dir: Where to; new, empty, or already holding these images.
+        shard_bytes: About the most that a shard holds.
+        check_pixels: Whether to decode every picture.
+
+    Raises:
+        InputError: if the folder holds something else, or a picture cannot be read.
+    """
+    if shard_bytes < 1:
+        raise InputError(f"{shard_bytes} bytes", fix="give megabytes above 0", field="shard_size")
+    recipe = {"form": 1, "images": _content(images), "shard_bytes": shard_bytes}
+    if not _is_packed(output_dir, recipe):
+        part = _part(output_dir, recipe)
+        ends = _shard_ends(images.byte_counts, shard_bytes)
+        starts = [0, *ends[:-1]]
+        for number, rows in enumerate(track(list(zip(starts, ends, strict=True)), "packing")):
+            file = part / f"{number:05d}.tar"
+            if not file.is_file():  # a file has its name only when it is whole
+                _write_shard(images, range(*rows), file, check_pixels)
+        write_index(sorted(part.glob("*.tar")), part / INDEX)
+        part.replace(output_dir)
+    return open_shards(output_dir)
+
+
+def _content(images: ImageList) -> str:
+    """Name all that goes into the shards."""
+    words = hashlib.sha256(images.fingerprint().encode())
+    for row in range(len(images)):
+        words.update(json.dumps(images.image(row)).encode())
+    return words.hexdigest()[:32]
+
+
+def _is_packed(folder: Path, recipe: dict[str, object]) -> bool:
+    """Tell whether a folder holds these shards; a new or empty one does not."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    made = _recipe(folder)
+    if made != recipe:
+        what = "something else" if made is None else "other images, or shards of another size"
+        raise InputError(
+            f"holds {what}",
+            fix="name a new folder, or remove this one",
+            file=folder,
+            field="output_dir",
+        )
+    return True
+
+
+def _part(output_dir: Path, recipe: dict[str, object]) -> Path:
+    """Give the hidden folder to write into; finished shards of the same images stay in it."""
+    part = output_dir.with_name(f".{output_dir.name}.part")
+    if part.exists() and _recipe(part) != recipe:
+        if _recipe(part) is None and any(part.glob("[!.]*")):
+            fix = "remove it, or name another output_dir"
+            raise InputError("is in the way, and not ours", fix=fix, file=part)
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    with written_whole(part / RECORD) as file:
+        file.write_text(json.dumps(recipe))
+    for left in part.glob(".*"):  # half a shard, of a run that was killed
+        shutil.rmtree(left)
+    return part
+
+
+def _recipe(folder: Path) -> object:
+    try:
+        return json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _shard_ends(byte_counts: Int64[np.ndarray, "I"], shard_bytes: int) -> list[int]:
+    """Tell before which row each shard ends."""
+    ends: list[int] = []
+    room = shard_bytes
+    for row, count in enumerate(byte_counts.tolist()):
+        needed = count + _BESIDE_PICTURE
+        if needed > room and row not in (0, *ends[-1:]):
+            ends.append(row)
+            room = shard_bytes
+        room -= needed
+    return [*ends, len(byte_counts)]
+
+
+def _write_shard(images: ImageList, rows: range, file: Path, check_pixels: bool) -> None:
+    with written_whole(file) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as shard:
+        for row in rows:
+            data, listed, place = images.read(row), images.image(row), images.place_of(row)
+            header = read_header(io.BytesIO(data), place)
+            if header.suffix not in SUFFIXES:
+                fix = "write it again as jpg or png"
+                raise InputError(f"has the format {header.suffix}", fix=fix, file=place)
+            if check_pixels:
+                decode_picture(data, place)
+            facts = {**listed._asdict(), "height": header.height, "width": header.width}
+            _add(shard, f"{row:09d}.{header.suffix}", data)
+            _add(shard, f"{row:09d}.json", json.dumps(facts, sort_keys=True).encode())
+
+
+def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file without time, owner and whatever else could differ between two runs."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    shard.addfile(info, io.BytesIO(data))

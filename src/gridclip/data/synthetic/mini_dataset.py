@@ -1,0 +1,213 @@
+"""The mini data set: scenes of the mini world as real JPEG files with true LVIS-form json."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from gridclip.data.synthetic.lvis_writer import (
+    Json,
+    annotation_records,
+    image_record,
+    is_finished,
+    tally,
+    whole_folder,
+    write_jpeg,
+    write_lines,
+)
+from gridclip.data.synthetic.mini_captions import make_hybrid
+from gridclip.data.synthetic.mini_world import (
+    KINDS,
+    NAMES,
+    RARE_COMBINATIONS,
+    definition,
+    describe,
+    evenly,
+    is_base,
+    long_tail,
+    synonyms,
+)
+from gridclip.data.synthetic.painter import Scene, draw_scene
+from gridclip.io.errors import InputError
+
+Split = Literal["train", "val"]
+
+VERSION = 1  # raised when the same arguments would give other files
+RECORD = "mini.json"  # tells how a folder was made; a folder without it is not finished
+
+_FULL = 4000  # training images from which LVIS's own thresholds of frequency hold
+_TWIN_RATE = 0.06  # scenes where a second object of one category stands
+_NEGATIVES = 12  # categories verified to be absent from a training image
+_ID = {kind: row + 1 for row, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """All that decides the files."""
+
+    seed: int
+    train_images: int
+    val_images: int
+    size: int
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "train_images": 1, "val_images": 1, "size": 64}
+        for field, lowest in least.items():
+            if getattr(self, field) < lowest:
+                raise InputError(
+                    f"{getattr(self, field)} is too small",
+                    field=field,
+                    fix=f"give {lowest} or more",
+                )
+
+
+class _Labelled(NamedTuple):
+    """A scene and what its annotators did."""
+
+    scene: Scene
+    boxed: list[bool]  # for each object of the scene
+    not_exhaustive: list[int]  # ids of categories of which they did not box every object
+
+
+def make_mini(
+    dir: Path, seed: int = 0, train_images: int = 4000, val_images: int = 500, size: int = 128
+) -> None:
+    """Draw the mini data set: train.json, val.json, captions.jsonl and the folders images, hybrid.
+
+    The 288 categories are a colour, a texture and a shape each, in a long tail. Of the 96 rare ones
+    72 have a shape that no box shows, and 24 are new combinations, of which 1 to 9 training images
+    show boxes; all stand in training pictures without a box as well. Frequencies follow LVIS's rule
+    (r up to 10 training images, c up to 100), scaled down in proportion below 4000 training images.
+    In validation every category is about equally frequent and every image is verified for all.
+
+    The folder hybrid has other pictures of the same world: pairs.jsonl, as many with captions as
+    there are training images, all names equally often; and grounding.json, half as many, whose
+    captions' phrases have boxes where they name a base category.
+
+    A second run with the same arguments leaves what is finished as it is.
+
+    Args:
+        dir: The folder to make; it must not exist, be empty, or hold this very data set.
+        seed: The same seed gives the same files, byte for byte.
+        train_images: Number of training images.
+        val_images: Number of validation images.
+        size: Side of each image in pixels; objects measure 20 to 56.
+
+    Raises:
+        InputError: if an argument is out of range, or the folder holds something else.
+    """
+    recipe = _Recipe(seed=seed, train_images=train_images, val_images=val_images, size=size)
+    if not is_finished(dir, RECORD, asdict(recipe), what="a mini data set"):
+        with whole_folder(dir) as part:
+            _write(part, recipe)
+    make_hybrid(dir / "hybrid", asdict(recipe))
+
+
+def _write(folder: Path, recipe: _Recipe) -> None:
+    train, captions = _write_images(folder, "train", recipe)
+    val, _ = _write_images(folder, "val", recipe)
+    categories = _categories(train["annotations"], min(1.0, recipe.train_images / _FULL))
+    for name, document in (("train.json", train), ("val.json", val)):
+        (folder / name).write_text(json.dumps({**document, "categories": categories}))
+    write_lines(captions, folder / "captions.jsonl")
+    (folder / RECORD).write_text(json.dumps(asdict(recipe)) + "\n")
+
+
+def _write_images(
+    folder: Path, split: Split, recipe: _Recipe
+) -> tuple[dict[str, list[Json]], list[Json]]:
+    """Write a split's pictures; give its json without categories, and a caption of each picture."""
+    (folder / "images" / split).mkdir(parents=True)
+    images: list[Json] = []
+    annotations: list[Json] = []
+    captions: list[Json] = []
+    rng = np.random.default_rng([recipe.seed, split == "val", 1])  # leaves the scenes' own alone
+    for row, labelled in enumerate(_label_scenes(split, recipe)):
+        file_name = f"{split}/{row + 1:06d}.jpg"
+        write_jpeg(labelled.scene.pixels, folder / "images" / file_name)
+        images.append(_image(rng, labelled, row + 1, file_name, split))
+        annotations += _annotations(labelled, row + 1, len(annotations) + 1)
+        caption = describe(rng, labelled.scene.kinds)
+        captions.append({"file_name": file_name, "caption": caption})
+    return {"images": images, "annotations": annotations}, captions
+
+
+def _label_scenes(split: Split, recipe: _Recipe) -> Iterator[_Labelled]:
+    """Draw the scenes of a split and decide which objects get a box."""
+    rng = np.random.default_rng([recipe.seed, split == "val"])
+    numbers = rng.integers(1, 6, recipe.train_images if split == "train" else recipe.val_images)
+    deck = (long_tail if split == "train" else evenly)(rng, int(numbers.sum()))
+    boxed = _Boxing(split, min(1.0, recipe.train_images / _FULL))
+    for rows in np.split(deck, np.cumsum(numbers)[:-1]):
+        kinds = [KINDS[row] for row in rows.tolist()]
+        twin = rng.random() < _TWIN_RATE
+        scene = draw_scene(rng, kinds + kinds[:1] * twin, size=recipe.size)
+        yield boxed(scene, hide_twin=twin and rng.random() < 0.5)
+
+
+class _Boxing:
+    """The annotators, who box rare combinations in a few training images only."""
+
+    def __init__(self, split: Split, scale: float) -> None:
+        rare = [] if split == "val" else [kind for kind in KINDS if not is_base(kind)]
+        self._left = dict.fromkeys(rare, 0)  # images in which a kind may still be boxed
+        if split == "train":
+            combinations = sorted(RARE_COMBINATIONS)
+            self._left |= {k: int(scale * (1 + row % 9)) for row, k in enumerate(combinations)}
+
+    def __call__(self, scene: Scene, *, hide_twin: bool) -> _Labelled:
+        shown = {kind for kind in scene.kinds if self._left.get(kind, 1) > 0}
+        for kind in shown & self._left.keys():
+            self._left[kind] -= 1
+        boxed = [kind in shown for kind in scene.kinds]
+        first = scene.kinds[0]
+        if hide_twin and boxed[0] and scene.kinds.count(first) > 1:
+            boxed[-1 - scene.kinds[::-1].index(first)] = False
+            return _Labelled(scene, boxed, [_ID[first]])
+        return _Labelled(scene, boxed, [])
+
+
+def _image(
+    rng: np.random.Generator, labelled: _Labelled, image_id: int, file_name: str, split: Split
+) -> Json:
+    absent = sorted(set(_ID.values()) - {_ID[kind] for kind in labelled.scene.kinds})
+    if split == "train":
+        absent = np.sort(rng.choice(absent, _NEGATIVES, replace=False)).tolist()
+    size = (labelled.scene.pixels.shape[0], labelled.scene.pixels.shape[1])
+    return image_record(
+        image_id, file_name, size, absent=absent, not_exhaustive=labelled.not_exhaustive
+    )
+
+
+def _annotations(labelled: _Labelled, image_id: int, first_id: int) -> list[Json]:
+    scene, shown = labelled.scene, np.array(labelled.boxed, dtype=bool)
+    ids = [_ID[kind] for kind, boxed in zip(scene.kinds, labelled.boxed, strict=True) if boxed]
+    return annotation_records(image_id, first_id, ids, scene.boxes[shown], scene.areas[shown])
+
+
+def _categories(annotations: list[Json], scale: float) -> list[Json]:
+    images, instances = tally(annotations)
+    return [
+        {
+            "id": _ID[kind],
+            "name": name,
+            "synset": f"{name.replace(' ', '_')}.n.01",
+            "synonyms": synonyms(kind),
+            "def": definition(kind),
+            "frequency": _frequency(images[_ID[kind]], scale),
+            "image_count": images[_ID[kind]],
+            "instance_count": instances[_ID[kind]],
+        }
+        for kind, name in zip(KINDS, NAMES, strict=True)
+    ]
+
+
+def _frequency(image_count: int, scale: float) -> str:
+    """LVIS's rule: rare up to 10 training images, common up to 100."""
+    if image_count <= 10 * scale:
+        return "r"
+    return "c" if image_count <= 100 * scale else "f"

@@ -1,0 +1,237 @@
+"""From a picture and its boxes to what the network sees: resize, flip, crop, colour."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gridclip.data.transforms.example import Example as Example
+from gridclip.data.transforms.example import Mosaic, resample
+from gridclip.data.transforms.example import crop as crop
+from gridclip.data.transforms.example import mirror as mirror
+from gridclip.data.transforms.example import resize as resize
+from gridclip.data.transforms.example import to_tensor as to_tensor
+from gridclip.io.errors import InputError
+
+# Makes another example of one, by chance if it likes; the generator is its only chance.
+Transform = Callable[[Example, np.random.Generator], Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize:
+    """Keep-ratio size of a picture, in pixels.
+
+    Args:
+        shortest: Shortest side; of several, training draws one for each picture.
+        longest: The longest side never exceeds this, whatever the shortest becomes.
+    """
+
+    shortest: tuple[int, ...] = (800,)
+    longest: int = 1333
+
+    def __post_init__(self) -> None:
+        if not self.shortest or min(self.shortest) < 1:
+            raise InputError(
+                f"no usable side in {self.shortest}", fix="give pixels", field="shortest"
+            )
+        if self.longest < max(self.shortest):
+            raise InputError(
+                f"{self.longest} is below the shortest side {max(self.shortest)}",
+                fix="make longest at least as large",
+                field="longest",
+            )
+
+    def size(self, height: int, width: int, shortest: float | None = None) -> tuple[int, int]:
+        """Give the height and width that a picture gets, at the largest shortest side or another.
+
+        The ratio is kept but for the rounding of both to whole pixels.
+        """
+        shortest = max(self.shortest) if shortest is None else shortest
+        scale = min(shortest / min(height, width), self.longest / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What chance does to a training picture. The default changes nothing but the side it faces.
+
+    Args:
+        flip: Probability of mirroring left and right.
+        colour: Strength in [0, 1]: brightness, contrast and saturation vary by up to this fraction,
+            hue by a tenth of it.
+        crop: Probability of a crop around the boxes before the resize, so objects grow.
+        erosion: How far a crop may cut into the boxes at its border, as a fraction; 0 keeps each
+            box whole.
+        scale: Range of a factor on the picture's size.
+        canvas: Side of the square of large-scale jitter, in pixels; 0 does without. With it a
+            picture gets the size that fits the square, times a factor from `scale`, in place of
+            `resize`; what then exceeds the square is cropped at random. Of LSJ (2012.07177): 1024,
+            with a scale from 0.1 to 2.
+        mosaic: Probability that a picture with boxes is joined from parts of four (2004.10934).
+        min_visibility: Boxes that keep less than this fraction of their area are dropped.
+    """
+
+    flip: float = 0.5
+    colour: float = 0.0
+    crop: float = 0.0
+    erosion: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    canvas: int = 0
+    mosaic: float = 0.0
+    min_visibility: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in ("flip", "colour", "crop", "erosion", "mosaic", "min_visibility"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise InputError(
+                    f"{getattr(self, field)} is outside [0, 1]", fix="give a fraction", field=field
+                )
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise InputError(
+                f"{self.scale} is no range of factors", fix="give low, high", field="scale"
+            )
+        if self.canvas < 0:
+            raise InputError(f"{self.canvas} is no side", fix="give pixels", field="canvas")
+
+    def uncacheable(self) -> list[str]:
+        """Settings that make a teacher see another picture, beyond its size and its mirror image.
+
+        A stored embedding of the whole picture, and one of its mirror image, hold for every view
+        if this is empty.
+        """
+        jittered = self.canvas > 0 and self.scale[1] > 1
+        changes = {"colour": self.colour > 0, "crop": self.crop > 0, "canvas": jittered}
+        changes["mosaic"] = self.mosaic > 0
+        return [name for name, changed in changes.items() if changed]
+
+    @property
+    def joined(self) -> Mosaic:
+        """How pictures are joined."""
+        return Mosaic(chance=self.mosaic, min_visibility=self.min_visibility)
+
+    def require_single(self, what: str) -> None:
+        """Refuse to join pictures of which something is known as a whole.
+
+        Args:
+            what: Is known of them.
+
+        Raises:
+            InputError: if there is a mosaic.
+        """
+        if self.mosaic:
+            raise InputError(
+                f"{what} of a whole picture, and a mosaic shows parts of four",
+                fix="set mosaic to 0 here",
+                field="augmentation.mosaic",
+            )
+
+
+def prepare(
+    picture: UInt8[np.ndarray, "height width 3"], settings: Resize
+) -> UInt8[Tensor, "3 h w"]:
+    """Resize one RGB picture as evaluation does, to the largest of the shortest sides.
+
+    Returns:
+        The resized picture without padding; unchanged pixels where the size already fits.
+    """
+    height, width, _ = picture.shape
+    return to_tensor(resample(picture, settings.size(height, width)))
+
+
+class EvaluationTransform:
+    """Resize only.
+
+    Args:
+        settings: With exactly one shortest side.
+
+    Raises:
+        InputError: if there are several.
+    """
+
+    def __init__(self, settings: Resize) -> None:
+        if len(settings.shortest) != 1:
+            raise InputError(
+                f"evaluation needs one side, got {settings.shortest}",
+                fix="give one number",
+                field="shortest",
+            )
+        self.settings = settings
+
+    def __call__(self, example: Example, generator: np.random.Generator) -> Example:
+        """Resize; the generator is not asked."""
+        height, width, _ = example.picture.shape
+        return resize(example, self.settings.size(height, width))
+
+
+class TrainingTransform:
+    """Crop, resize, flip and colour, in this order: one resampling, colours on the small picture.
+
+    Crop window and colours are albumentations'; the rest is done here, because a stored embedding
+    has to know whether its picture was mirrored, and so that no pixel is resampled to be cropped.
+
+    Args:
+        settings: A shortest side is drawn from its list for each picture.
+        augmentation: What chance does.
+    """
+
+    def __init__(self, settings: Resize, augmentation: Augmentation) -> None:
+        # Without this, importing albumentations asks the network for a newer release.
+        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+        import albumentations
+
+        self.settings, self.augmentation = settings, augmentation
+        self._safe = albumentations.BBoxSafeRandomCrop(augmentation.erosion)
+        strength = augmentation.colour
+        self._colour = albumentations.ColorJitter(strength, strength, strength, strength / 10, p=1)
+
+    def __call__(self, example: Example, generator: np.random.Generator) -> Example:
+        """Make a training example, a function of the example and the generator alone."""
+        chance = self.augmentation
+        if generator.random() < chance.crop:
+            window = self._safe_window(example, generator)
+            example = crop(example, window, chance.min_visibility)
+        factor = generator.uniform(*chance.scale)
+        if chance.canvas:
+            example = self._jitter(example, factor, generator)
+        else:
+            shortest = float(generator.choice(self.settings.shortest) * factor)
+            height, width, _ = example.picture.shape
+            example = resize(example, self.settings.size(height, width, shortest))
+        if generator.random() < chance.flip:
+            example = mirror(example)
+        if chance.colour:
+            self._colour.set_random_seed(int(generator.integers(2**32)))
+            example = example._replace(picture=self._colour(image=example.picture)["image"])
+        return example
+
+    def _safe_window(
+        self, example: Example, generator: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """A window around all boxes, or cutting into them as far as the erosion lets it."""
+        height, width, _ = example.picture.shape
+        self._safe.set_random_seed(int(generator.integers(2**32)))
+        asked = self._safe.get_params_dependent_on_data(
+            {"shape": (height, width)}, {"bboxes": example.boxes / ([width, height] * 2)}
+        )
+        left, top, right, bottom = map(int, asked["crop_coords"])
+        # It rounds down at the far sides too, which cuts up to a pixel off, or a tiny box away.
+        return left, top, min(right + 1, width), min(bottom + 1, height)
+
+    def _jitter(self, example: Example, factor: float, generator: np.random.Generator) -> Example:
+        """Large-scale jitter (2012.07177): what exceeds the square is left out before resampling.
+
+        Smaller pictures are not padded to the square here: a batch is padded to its largest one.
+        """
+        canvas, sides = self.augmentation.canvas, example.picture.shape[:2]
+        zoom = factor * canvas / max(sides)
+        height, width = (min(side, max(1, round(canvas / zoom))) for side in sides)
+        top = int(generator.integers(sides[0] - height + 1))
+        left = int(generator.integers(sides[1] - width + 1))
+        window = (left, top, left + width, top + height)
+        example = crop(example, window, self.augmentation.min_visibility)
+        size = (min(canvas, max(1, round(side * zoom))) for side in (height, width))
+        return resize(example, (next(size), next(size)))

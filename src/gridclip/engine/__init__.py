@@ -1,0 +1,1 @@
+"""Training, evaluation and use: the Lightning shell, run folders, commands."""

@@ -1,0 +1,200 @@
+"""The settings by which runs are told apart on the dashboards, and what each run came to.
+
+TensorBoard's HPARAMS tab takes every number of a run for a result. So these are written as a run of
+their own inside it, `tensorboard/hparams`, which holds the final AP, APr, APc and APf and nothing
+else; over the folder of a sweep the tab then shows one table, parallel coordinates and scatters.
+"""
+
+import json
+import math
+import netrc
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from gridclip.structures import DetectionBatch, ImageBatch
+
+
+def default_loggers(folder: Path) -> list[Logger]:
+    """Both loggers, writing under the run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mode = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline")
+    return [
+        TensorBoardLogger(save_dir=folder, name="tensorboard", version=""),
+        WandbLogger(
+            project="gridclip", name=folder.name, save_dir=folder, offline=mode == "offline"
+        ),
+    ]
+
+
+def logged_in() -> bool:
+    """Whether `wandb login` or WANDB_API_KEY has left a key; nothing is asked of the network.
+
+    wandb.login(prompt=False) would answer too, but it keeps later offline runs from starting.
+    """
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc().authenticators(server or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class Throughput(Callback):
+    """Logs train/images_per_second: over all processes, loading included, validation not."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._restart()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin again, without the time that the validation took."""
+        self._restart()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature
+        batch: DetectionBatch | ImageBatch,
+        batch_idx: int,
+    ) -> None:
+        """Count the images of a step, and log where Lightning logs."""
+        self.images += len(batch.records) * trainer.world_size
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            seconds = time.perf_counter() - self.started
+            for logger in trainer.loggers:
+                figures = {"train/images_per_second": self.images / seconds}
+                logger.log_metrics(figures, step=trainer.global_step)
+            self._restart()
+
+    def _restart(self) -> None:
+        self.images, self.started = 0, time.perf_counter()
+
+
+FIGURES = ("AP", "APr", "APc", "APf")
+# Of the recipe, beside whatever a sweep varies; a name that ends in a dot stands for all below it.
+MAIN = (
+    "seed_everything",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "model.optimizer.",
+    "model.detector.class_path",
+    "model.detector.init_args.weights.",
+    "model.detector.init_args.temperature",
+    "data.init_args.rare_split",
+    "data.init_args.batch_size",
+    "data.init_args.repeat_threshold",
+)
+
+
+def read_hyperparameters(run: Path) -> dict[str, object]:
+    """The main settings of a run, and those that its sweep gave it, by their full dotted names.
+
+    Args:
+        run: Its folder, with the recipe (config.yaml); a trial of a sweep also has trial.json.
+    """
+    chosen = {
+        name: value
+        for name, value in _leaves(_read(run / "config.yaml"))
+        if any(name == main or (main.endswith(".") and name.startswith(main)) for main in MAIN)
+    }
+    given = _read(run / "trial.json").get("parameters", {})
+    return dict(sorted((chosen | given).items()))
+
+
+def announce(run: Path, loggers: list[Logger]) -> None:
+    """Tell W&B the settings of a run that begins.
+
+    They are nested there, as in the recipe: W&B reads the dots of a name in a panel as levels, and
+    its agent adds what it sweeps under dotted names of its own, so neither gets in the other's way.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_hyperparams(_nested(read_hyperparameters(run)))
+
+
+def conclude(
+    run: Path, loggers: list[Logger], figures: Mapping[str, float], *, step: int
+) -> Path | None:
+    """Tell TensorBoard the settings of a run and its final figures.
+
+    Args:
+        run: Its folder; nothing is written if it has no recipe.
+        loggers: Of the run; nothing is written if TensorBoard is none of them.
+        figures: AP and its like as fractions; one that is nan is left out.
+        step: At which they were measured.
+
+    Returns:
+        The folder of what was written, if anything was.
+    """
+    logger = next((each for each in loggers if isinstance(each, TensorBoardLogger)), None)
+    settings = read_hyperparameters(run)
+    if logger is None or not settings:
+        return None
+    # TensorBoard takes seconds to import.
+    from torch.utils.tensorboard.summary import hparams, scalar
+    from torch.utils.tensorboard.writer import FileWriter
+
+    folder = Path(logger.log_dir) / "hparams"
+    for old in folder.glob("events.out.tfevents.*"):  # of an evaluation before this one
+        old.unlink()
+    writer = FileWriter(str(folder))
+    # The first says which settings and figures there are, but TensorBoard believes the first run
+    # that says it; without, it looks at all runs.
+    _, start, end = hparams({name: _plain(value) for name, value in settings.items()}, {})
+    writer.add_summary(start)
+    for name in FIGURES:
+        if not math.isnan(figures[name]):
+            writer.add_summary(scalar(name, figures[name]), step)
+    writer.add_summary(end)
+    writer.close()
+    return folder
+
+
+def _plain(value: object) -> int | float | str:
+    """A number or a text: the HPARAMS tab draws no axis of a bool, and takes nothing else."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int | float | str):
+        return value
+    return json.dumps(value, default=str)
+
+
+def _nested(settings: Mapping[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        branch = tree
+        for key in path:
+            branch = branch.setdefault(key, {})
+        branch[last] = value
+    return tree
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A YAML or JSON file; nothing if it is absent."""
+    if not file.is_file():
+        return {}
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

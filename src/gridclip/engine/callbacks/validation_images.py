@@ -1,0 +1,168 @@
+"""A grid of truth beside prediction after each validation."""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor
+
+from gridclip.data.images.draw_boxes import Label, draw
+from gridclip.data.images.draw_boxes import side_by_side as side_by_side
+from gridclip.structures import DetectionBatch, Detections
+
+LEAST_SCORE = 0.05  # below, detections only make the page heavy
+DIGITS = 1  # of a corner, after the point
+
+
+class Box(NamedTuple):
+    """One object, as annotated or as detected."""
+
+    corners: tuple[float, float, float, float]  # xyxy, pixels of the example's picture
+    name: str
+    score: float | None = None  # in [0, 1]; None for an annotation
+
+    @property
+    def text(self) -> str:
+        """What is written beside it."""
+        return self.name if self.score is None else f"{self.name} {self.score:.2f}"
+
+
+class Example(NamedTuple):
+    """A picture, what is in it, and what was found."""
+
+    picture: Image.Image
+    truth: list[Box]
+    found: list[Box]  # best first
+
+    def sheet_row(self, side: int, limit: int) -> list[Image.Image]:
+        """The picture twice, `side` pixels high: annotated, and with the best detections."""
+        zoom = side / self.picture.height
+        size = (round(self.picture.width * zoom), side)
+        picture = self.picture.resize(size, Image.Resampling.BICUBIC)
+        return [
+            draw(picture, [_label(box, zoom) for box in boxes])
+            for boxes in (self.truth, self.found[:limit])
+        ]
+
+
+def write_examples(examples: Sequence[Example], folder: Path) -> None:
+    """Write examples.json and its pictures, example-1.jpg and so on, over those of before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = []
+    for number, example in enumerate(examples, start=1):
+        name = f"example-{number}.jpg"
+        example.picture.save(folder / name, quality=85)
+        content.append(
+            {
+                "picture": name,
+                "width": example.picture.width,
+                "height": example.picture.height,
+                "truth": [_numbers(box) for box in example.truth],
+                "found": [_numbers(box) for box in example.found if _is_shown(box)],
+            }
+        )
+    part = folder / ".examples.json"
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(folder / "examples.json")
+
+
+def _numbers(box: Box) -> list[object]:
+    score = [] if box.score is None else [round(box.score, 3)]
+    return [*(round(corner, DIGITS) for corner in box.corners), box.name, *score]
+
+
+def _is_shown(box: Box) -> bool:
+    return all(map(math.isfinite, box.corners)) and (box.score or 0.0) >= LEAST_SCORE
+
+
+def _label(box: Box, zoom: float) -> Label:
+    x1, y1, x2, y2 = box.corners
+    return Label((x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom), box.text)
+
+
+KEPT = 40  # detections of an example; the sheet draws fewer
+
+
+class ValidationPictures(Callback):
+    """After each validation: the first pictures, annotated on the left, detected on the right.
+
+    Args:
+        folder: Where the sheets go, which also go to TensorBoard and W&B, and the pictures of the
+            last one with their boxes as numbers.
+        count: Pictures on a sheet.
+        side: Height of each picture on the sheet, in pixels.
+        limit: Best detections drawn in a picture of the sheet.
+    """
+
+    def __init__(self, folder: Path, count: int = 8, side: int = 320, limit: int = 10) -> None:
+        self.folder, self.count, self.side, self.limit = folder, count, side, limit
+        self.examples: list[Example] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature; what validation_step returns
+        batch: DetectionBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first pictures of the validation."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        room = self.count - len(self.examples)
+        for index, found in enumerate(outputs["detections"][:room]):
+            self.examples.append(self._example(batch, found, index))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the sheet, and show it to the loggers."""
+        examples, self.examples = self.examples, []
+        if not examples or getattr(trainer, "fast_dev_run", False):
+            return
+        rows = [example.sheet_row(self.side, self.limit) for example in examples]
+        nothing: list[Image.Image] = []
+        pairs = itertools.zip_longest(rows[0::2], rows[1::2], fillvalue=nothing)
+        sheet = side_by_side([left + right for left, right in pairs])
+        write_examples(examples, self.folder)
+        sheet.save(self.folder / f"step-{trainer.global_step:07d}.jpg", quality=90)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                pixels = torch.from_numpy(np.asarray(sheet).copy()).permute(2, 0, 1)
+                logger.experiment.add_image("val/pictures", pixels, trainer.global_step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("val/pictures", [sheet], step=None)
+
+    def _example(self, batch: DetectionBatch, found: Detections, index: int) -> Example:
+        """One picture of a batch, as the detector saw it, or smaller."""
+        height, width = batch.images.sizes[index].tolist()
+        names, record, target = batch.vocabulary.names, batch.records[index], batch.targets[index]
+        zoom = min(1.0, self.side / height)
+        picture = _picture(batch.images.pixels[index, :, :height, :width])
+        picture = picture.resize(
+            (round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC
+        )
+        truth = _boxes(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
+        found_names = [names[label] for label in found.labels[:KEPT].tolist()]
+        shrunk = found.boxes[:KEPT] * (picture.height / record.height)
+        guesses = _boxes(shrunk, found_names, found.scores[:KEPT].tolist())
+        return Example(picture, truth, guesses)
+
+
+def _boxes(
+    corners: Float[Tensor, "T 4"], names: list[str], scores: list[float] | None = None
+) -> list[Box]:
+    places = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.tolist()]
+    return list(map(Box, places, names, scores or itertools.repeat(None)))
+
+
+def _picture(pixels: UInt8[Tensor, "3 h w"]) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,1 @@
+"""Training of the bundled mini CLIP, and how well it names what it sees."""

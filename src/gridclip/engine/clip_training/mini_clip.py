@@ -1,0 +1,226 @@
+"""Trains the mini CLIP on drawn pictures with captions, and records its zero-shot accuracy."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.data import DataLoader
+
+from gridclip.data.synthetic.mini_captions import MiniPairs, PairBatch
+from gridclip.engine.clip_training.zero_shot import mini_tokenizer, zero_shot
+from gridclip.io.errors import InputError
+from gridclip.models.encoders.open_clip import (
+    MINI_FOLDER,
+    MINI_RECORD,
+    MINI_WEIGHTS,
+    RANDOM,
+    ClipModel,
+    pixel_scale,
+)
+from gridclip.ops.images import PixelNorm
+
+_STRIDE = 32  # of the image tower
+_WARM_UP = 100  # steps
+
+
+class _Phase(NamedTuple):
+    """A part of the training with pictures of one size."""
+
+    share: float  # of all steps
+    side: int
+    batch_size: int
+    most: int  # objects of a picture
+
+
+# Small pictures are four times cheaper and teach words and filters; the full size then teaches the
+# attention pool to look around. Objects have the same size in pixels in both.
+_PHASES = (_Phase(0.75, 64, 256, 2), _Phase(0.25, 128, 128, 4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    seed: int
+    steps: int
+    learning_rate: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "steps": 1, "learning_rate": 0.0, "weight_decay": 0.0}
+        for field, lowest in least.items():
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value >= lowest):
+                raise InputError(f"{value} is too small", field=field, fix=f"give {lowest} or more")
+
+    def command(self) -> str:
+        """What to type for the same weights."""
+        options = [f"--{name} {value}" for name, value in asdict(self).items()]
+        return " ".join(["gridclip clip train", *options])
+
+
+def train_mini_clip(
+    output: Path = MINI_FOLDER,
+    seed: int = 0,
+    steps: int = 800,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.05,
+) -> None:
+    """Train the mini CLIP by symmetric InfoNCE; write its weights and how good they are.
+
+    Scenes are drawn on the fly. The same arguments give the same weights on one machine.
+
+    Args:
+        output: Folder for gridclip-mini.safetensors and record.json; by default the package's own.
+        seed: Decides the first weights and every picture.
+        steps: Optimiser steps, three quarters of them on small pictures.
+        learning_rate: AdamW's highest rate; it warms up, then falls as a cosine.
+        weight_decay: AdamW's decay of matrices and filters, save the table of words.
+
+    Raises:
+        InputError: if an argument is out of range, or the folder cannot be written.
+    """
+    settings = _Settings(
+        seed=seed, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay
+    )
+    _check_writable(output)
+    torch.manual_seed(seed)
+    began = time.monotonic()
+    model = ClipModel(weights=RANDOM).create().train()
+    _fit(model, settings)
+    _round_to_half(model)
+    record: dict[str, object] = {
+        "command": settings.command(),
+        **asdict(settings),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "zero_shot": zero_shot(model.eval(), seed=seed),
+    }
+    _save(model, record, output)
+    Console().print_json(json.dumps(record))
+
+
+def _fit(model: nn.Module, settings: _Settings) -> None:
+    optimizer, console, began = _optimizer(model, settings), Console(), time.monotonic()
+    for step, batch in enumerate(_batches(settings.seed, settings.steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(step, settings.steps)
+        loss = contrastive_loss(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == settings.steps - 1:
+            passed = time.monotonic() - began
+            console.print(
+                f"step {step + 1} of {settings.steps}, loss {loss.item():.3f}, {passed:.0f} s"
+            )
+    _forget_unused_words(model, optimizer)
+
+
+def _check_writable(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        trial = output / ".trial"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot be written ({error.strerror})", fix="name another folder", file=output
+        ) from error
+
+
+def contrastive_loss(model: Any, batch: PairBatch) -> Float[Tensor, ""]:  # noqa: ANN401
+    """Symmetric InfoNCE over the batch (CLIP, 2103.00020, figure 3)."""
+    tokens = mini_tokenizer()(batch.captions)
+    images = F.normalize(_embed(model.visual, batch.pixels), dim=-1)
+    texts = F.normalize(model.encode_text(tokens), dim=-1)
+    logits = model.logit_scale.exp() * images @ texts.T
+    truth = torch.arange(len(logits))
+    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+
+
+def _embed(tower: Any, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B E"]:  # noqa: ANN401
+    """Embed pictures of any size: the table of positions is interpolated, and learns through it."""
+    table, side = tower.attnpool.positional_embedding, pixels.shape[-1] // _STRIDE
+    native = round((len(table) - 1) ** 0.5)
+    if side != native:
+        square = table[1:].T.unflatten(1, (native, native))[None]
+        grid = F.interpolate(square, size=(side, side), mode="bicubic", align_corners=False)
+        table = torch.cat([table[:1], grid[0].flatten(1).T])
+    scale = pixel_scale(tower)
+    inputs = PixelNorm(scale.mean, scale.std)(pixels).to(memory_format=torch.channels_last)
+    embeddings: Tensor = functional_call(tower, {"attnpool.positional_embedding": table}, (inputs,))
+    return embeddings
+
+
+def _batches(seed: int, steps: int) -> Iterator[PairBatch]:
+    """All batches of the training, drawn by one worker while the last one is learnt."""
+    done = 0
+    for number, phase in enumerate(_PHASES):
+        stop = steps if number == len(_PHASES) - 1 else done + round(phase.share * steps)
+        pairs = MiniPairs(
+            seed=seed,
+            batches=stop - done,
+            batch_size=phase.batch_size,
+            side=phase.side,
+            most=phase.most,
+        )
+        yield from DataLoader(pairs, batch_size=None, num_workers=1, prefetch_factor=4)
+        done = stop
+
+
+def _optimizer(model: nn.Module, settings: _Settings) -> torch.optim.AdamW:
+    """AdamW that decays matrices and filters, but neither vectors nor the table of words."""
+    named = dict(model.named_parameters())
+    decayed = [p for name, p in named.items() if p.ndim > 1 and "embedding" not in name]
+    rest = [p for name, p in named.items() if p.ndim <= 1 or "embedding" in name]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Share of the highest rate: a linear rise, then a cosine to zero."""
+    return min((step + 1) / _WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def _forget_unused_words(model: Any, optimizer: torch.optim.AdamW) -> None:  # noqa: ANN401
+    """Set the rows of words that no caption held to zero, which lets the file compress."""
+    words = model.token_embedding.weight
+    never = optimizer.state[words]["exp_avg_sq"].sum(1) == 0
+    words[never] = 0
+
+
+def _round_to_half(model: nn.Module) -> None:
+    """Make the weights what the file will hold, so that this is what is judged."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+
+
+def _save(model: nn.Module, record: dict[str, object], output: Path) -> None:
+    """Write both files beside their names, then rename."""
+    from safetensors.torch import save
+
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    weights, page = output / MINI_WEIGHTS.name, output / MINI_RECORD.name
+    weights.with_suffix(".part").write_bytes(save(state, metadata={"format": "pt"}))
+    page.with_suffix(".part").write_text(json.dumps(record, indent=2) + "\n")
+    weights.with_suffix(".part").replace(weights)
+    page.with_suffix(".part").replace(page)

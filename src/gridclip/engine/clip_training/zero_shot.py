@@ -1,0 +1,122 @@
+"""Zero-shot accuracy of a CLIP model in the mini world."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gridclip.data.synthetic.mini_captions import draw_close_up, near_miss
+from gridclip.data.synthetic.mini_world import KINDS, NAMES, RARE_COMBINATIONS, RARE_SHAPES, is_base
+from gridclip.data.synthetic.painter import Kind, Scene, draw_scene
+from gridclip.models.encoders.open_clip import RANDOM, ClipModel, pixel_scale
+from gridclip.models.encoders.text import TEMPLATES
+from gridclip.ops.images import PixelNorm
+
+Accuracies = dict[str, float]
+_BINDING_SCENES = 512
+_GROUPS: dict[str, Callable[[Kind], bool]] = {
+    "all": lambda kind: True,
+    "base": is_base,
+    "rare_combinations": lambda kind: kind in RARE_COMBINATIONS,
+    "rare_shapes": lambda kind: kind.shape in RARE_SHAPES,
+}
+
+
+@torch.no_grad()
+def zero_shot(
+    model: Any,  # noqa: ANN401 - any open_clip model
+    *,
+    seed: int = 0,
+    pictures_per_kind: int = 8,
+) -> dict[str, Accuracies]:
+    """Classify fresh pictures of single objects among the names of all kinds.
+
+    The name's vector is the mean over the prompts that the detector's text bank uses by default.
+
+    Args:
+        model: An open_clip model in evaluation mode, with the mini CLIP's tokenizer.
+        seed: Decides the pictures, which are none of those trained on.
+        pictures_per_kind: Pictures of each of the 288 kinds, for each way of drawing them.
+
+    Returns:
+        For objects as in the data set's scenes ("in_scene") and enlarged crops ("close_up"): top-1
+        accuracy over all kinds and by group, and that of each attribute of the top name. For
+        scenes of three objects ("near_miss"): how often the true caption scores above one with two
+        attributes swapped or one changed.
+    """
+    rng = np.random.default_rng([seed, 1 << 32])  # training seeds its pictures otherwise
+    kinds = KINDS * pictures_per_kind
+    names = np.concatenate(
+        [text_vectors(model, NAMES[start : start + 64]) for start in range(0, len(NAMES), 64)]
+    )
+    side = pixel_scale(model.visual).side
+    in_scene = [draw_scene(rng, [kind], size=side) for kind in kinds]
+    close_up = [draw_close_up(rng, kind, side) for kind in kinds]
+    return {
+        "in_scene": _accuracies(picture_vectors(model, in_scene) @ names.T, kinds),
+        "close_up": _accuracies(picture_vectors(model, close_up) @ names.T, kinds),
+        "near_miss": _binding(model, rng, side),
+    }
+
+
+@torch.no_grad()
+def text_vectors(model: Any, names: Sequence[str]) -> Float[np.ndarray, "K D"]:  # noqa: ANN401
+    """Unit vectors of names, each the mean over the prompts."""
+    prompts = [template.format(name) for name in names for template in TEMPLATES]
+    vectors = F.normalize(model.encode_text(mini_tokenizer()(prompts)), dim=-1)
+    mean = vectors.unflatten(0, (len(names), len(TEMPLATES))).mean(1)
+    return F.normalize(mean, dim=-1).numpy()
+
+
+@torch.no_grad()
+def picture_vectors(model: Any, scenes: Sequence[Scene]) -> Float[np.ndarray, "B D"]:  # noqa: ANN401
+    """Unit vectors of scenes of the model's own size."""
+    scale = pixel_scale(model.visual)
+    norm, vectors = PixelNorm(scale.mean, scale.std), []
+    for start in range(0, len(scenes), 64):
+        pictures = np.stack([scene.pixels for scene in scenes[start : start + 64]])
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        vectors.append(F.normalize(model.encode_image(norm(pixels)), dim=-1))
+    return torch.cat(vectors).numpy()
+
+
+def _accuracies(scores: Float[np.ndarray, "B K"], truth: Sequence[Kind]) -> Accuracies:
+    """Top-1 accuracy over all and by group, and that of each attribute of the top name."""
+    top = [KINDS[row] for row in scores.argmax(1)]
+    right = np.array([found == kind for found, kind in zip(top, truth, strict=True)])
+    groups = {
+        name: right[[belongs(kind) for kind in truth]].mean() for name, belongs in _GROUPS.items()
+    }
+    attributes = (np.array(top) == np.array(truth)).mean(0)
+    named = {**groups, **dict(zip(Kind._fields, attributes, strict=True))}
+    return {name: round(float(share), 4) for name, share in named.items()}
+
+
+def _binding(model: Any, rng: np.random.Generator, side: int) -> Accuracies:  # noqa: ANN401
+    """How often a scene of three objects is closer to its caption than to a near miss of it."""
+    scenes: list[Scene] = []
+    captions: list[str] = []
+    while len(scenes) < _BINDING_SCENES:
+        scene = draw_scene(rng, [KINDS[row] for row in rng.integers(len(KINDS), size=3)], size=side)
+        if len(scene.kinds) > 1:
+            scenes.append(scene)
+            captions += [_listing(scene.kinds), _listing(near_miss(rng, scene.kinds))]
+    pictures = picture_vectors(model, scenes)
+    texts = F.normalize(model.encode_text(mini_tokenizer()(captions)), dim=-1).numpy()
+    gap = (pictures * (texts[0::2] - texts[1::2])).sum(1)
+    return {"all": round(float((gap > 0).mean()), 4)}
+
+
+def _listing(kinds: Sequence[Kind]) -> str:
+    return "a photo of " + " and ".join(f"a {' '.join(kind)}" for kind in kinds)
+
+
+@cache
+def mini_tokenizer() -> Callable[[list[str]], Int[Tensor, "K L"]]:
+    """The mini CLIP's tokenizer, looked up once."""
+    return ClipModel(weights=RANDOM).tokenizer()

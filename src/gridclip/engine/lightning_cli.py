@@ -1,0 +1,163 @@
+"""Lightning's four verbs, fit, validate, test and predict, with a run folder around them."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from gridclip.engine.callbacks.loggers import Throughput, default_loggers
+from gridclip.engine.callbacks.validation_images import ValidationPictures
+from gridclip.engine.lightning_module import DetectionSystem
+from gridclip.engine.run_folder import (
+    RUN_DIR_VARIABLE,
+    LastCheckpoint,
+    RunFiles,
+    SaveRecipe,
+    choose_run_dir,
+    refuse_finished,
+    shared_run_dir,
+)
+
+# Imported so that a configuration can name their classes without the modules.
+NAMED_BY_CONFIGURATIONS = (
+    "gridclip.data.datamodules.detection",
+    "gridclip.data.datamodules.hybrid",
+    "gridclip.data.datamodules.noise",
+    "gridclip.data.datasets.image_level",
+    "gridclip.models.detclip.model",
+    "gridclip.models.encoders.backbones",
+    "gridclip.models.encoders.region_encoders",
+    "gridclip.models.encoders.text",
+    "gridclip.models.encoders.trained_text",
+    "gridclip.models.gridclip.model",
+    "gridclip.models.regionclip.model",
+    "gridclip.models.regionclip.pretraining",
+    "gridclip.models.regionclip.region_sources",
+    "gridclip.models.vild.crop_and_classify",
+    "gridclip.models.vild.model",
+    "gridclip.ops.assigners",
+)
+for _module in NAMED_BY_CONFIGURATIONS:
+    importlib.import_module(_module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Which table an experiment is a row of.
+
+    Args:
+        table: Paper and table, or what the row asks where there is no table.
+        reported: The paper's own figures, in percent as printed there; never ours.
+        trained: Whether this row has ever been trained with this package.
+    """
+
+    table: str = ""
+    reported: dict[str, float] = field(default_factory=dict)
+    trained: bool = False
+
+
+class GridClipCLI(LightningCLI):
+    """LightningCLI with a run folder, two loggers and a final evaluation."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments that belong to no class."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of this run (default: $GRIDCLIP_RUN_DIR, else runs/<row>/<time>).",
+        )
+        parser.add_argument(
+            "--checkpoint_every_steps",
+            type=int | None,
+            default=None,
+            help="Steps between checkpoints within an epoch; each epoch's end has one anyway.",
+        )
+        parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder before anything is built."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        paths = [Path(str(path)) for path in config.get("config") or []]
+        folder = choose_run_dir(config.run_dir, paths)
+        config.run_dir = os.environ[RUN_DIR_VARIABLE] = str(folder)
+        if self.subcommand == "fit" and config.get("ckpt_path") is None:
+            refuse_finished(folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
+        """Add what every run has: loggers, checkpoints, history, pictures."""
+        folder = Path(self._get(self.config, "run_dir"))
+        kwargs.setdefault("default_root_dir", str(folder))
+        every_steps = self._get(self.config, "checkpoint_every_steps")
+        logger = self._get(self.config, "trainer.logger")
+        if logger is None:
+            kwargs["logger"] = default_loggers(folder)
+        self.trainer_defaults["callbacks"] = [
+            LastCheckpoint(folder / "checkpoints", every_steps),
+            RunFiles(folder),
+            ValidationPictures(folder / "pictures"),
+        ]
+        if self._get(self.config, "trainer.enable_progress_bar") is not False:
+            bar = TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50)
+            self.trainer_defaults["callbacks"].append(bar)
+        if logger is not False:
+            self.trainer_defaults["callbacks"] += [LearningRateMonitor("step"), Throughput()]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Evaluate the last weights, if that is still to do, and conclude the run."""
+        dry = bool(getattr(self.trainer, "fast_dev_run", False))
+        if dry or self.trainer.interrupted or not hasattr(self.datamodule, "val_annotations"):
+            return
+        files = next(c for c in self.trainer.callbacks if isinstance(c, RunFiles))  # type: ignore[attr-defined]
+        if files.step != self.trainer.global_step:
+            self.trainer.validate(self.model, datamodule=self.datamodule)
+        files.conclude(self.trainer, self.model)
+
+
+def build(argv: Sequence[str]) -> GridClipCLI:
+    """Build what a row describes, such as ["--config", row], but run nothing and write nothing."""
+    return run_lightning([*argv, "--trainer.logger=false"], run=False)
+
+
+def _try_whole_numbers_first() -> None:
+    """Read `--trainer.limit_val_batches=1` as one batch, whatever was imported before.
+
+    Python keeps one Optional[Union[float, int]] for both orders, the one it met first, and parsers
+    try the types in order. Where rich is imported before Lightning, a 1 would be 1.0, all batches.
+    """
+    annotations = inspect.unwrap(Trainer.__init__).__annotations__
+    for name, kind in annotations.items():
+        if kind == int | float | None:
+            annotations[name] = int | float | None
+
+
+def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipCLI:
+    """Parse, build and, if asked, run; without arguments those of the process count.
+
+    Raises:
+        ArgumentError: for an unknown key or a value of the wrong type, with the key's name.
+        InputError: for what is wrong otherwise.
+    """
+    _try_whole_numbers_first()
+    with shared_run_dir():
+        return GridClipCLI(
+            DetectionSystem,
+            LightningDataModule,
+            subclass_mode_data=True,
+            args=arguments,
+            run=run,
+            seed_everything_default=0,
+            save_config_callback=SaveRecipe,
+            save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "gridclip", "exit_on_error": False},
+        )

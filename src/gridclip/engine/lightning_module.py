@@ -1,0 +1,257 @@
+"""The thin Lightning shell: step, log, optimise; no maths."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_schedule
+from gridclip.evaluation.lvis import Metrics, Protocol
+from gridclip.evaluation.metric import LVISAveragePrecision
+from gridclip.io.errors import InputError
+from gridclip.io.state_dicts import read_torch
+from gridclip.models.base import Batch, Detector
+from gridclip.models.regionclip.encoder_checkpoint import holds_encoder, load_encoder
+from gridclip.structures import DetectionBatch, Detections, ImageBatch, Vocabulary
+
+FINGERPRINT = "frozen"
+"""Key of a checkpoint: which frozen networks its weights were trained with."""
+
+TRAINED_ON = "trained_on"
+"""Key of a checkpoint: the names it was trained on."""
+
+_FIX = "give a .ckpt of a run"
+
+
+class DetectionSystem(LightningModule):
+    """Trains and evaluates any detector.
+
+    Args:
+        detector: What is trained.
+        optimizer: How it is trained.
+        protocol: How average precision is counted: `standard` (300 boxes an image) or `fixed`
+            (10 000 boxes a category).
+        channels_last: Keep feature maps channels last in memory, which convolutions on CPUs and on
+            tensor cores like best.
+        compile: Compile the networks when they first run: minutes once, then faster steps, on
+            pictures of few sizes.
+        init_from: A checkpoint whose weights start the training ("warm start"): of this very model,
+            or of RegionPretraining, whose encoder then starts the backbone. To go on with an
+            interrupted run use --ckpt_path, which brings back everything, the settings too.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        protocol: Protocol = "standard",
+        channels_last: bool = True,
+        init_from: str | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.detector, self.settings, self.protocol = detector, optimizer, protocol
+        self.metrics: Metrics | None = None
+        self.average_precision: LVISAveragePrecision | None = None
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        if init_from is not None:
+            start_from(self, Path(init_from))
+        if compile:
+            compile_networks(detector)
+
+    def on_fit_start(self) -> None:
+        """Refuse stored embeddings of another teacher than the one that this training has.
+
+        Raises:
+            InputError: naming both.
+        """
+        teacher = getattr(self.detector, "teacher", None)
+        for field in ("embeddings", "regions"):
+            stored = getattr(self.trainer.datamodule, field, None)  # type: ignore[attr-defined]
+            if stored is None or teacher is None or stored.fingerprint == teacher.fingerprint():
+                continue
+            raise InputError(
+                f"the embeddings are of {stored.fingerprint}, the teacher is "
+                f"{teacher.fingerprint()}",
+                file=stored.file,
+                field=f"data.{field}",
+                fix="embed the images with this teacher, or name that one",
+            )
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Make chance within networks (dropout) one of the step, so that a resume repeats it."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        step = (seed, self.trainer.current_epoch, index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Sum of the detector's losses, each logged under its name; by kind of batch."""
+        losses = self.detector.losses(batch)
+        if isinstance(batch, DetectionBatch):
+            self.detector.trained_on = batch.vocabulary
+        total = torch.stack([*losses.values()]).sum() + self._touch_all()
+        group = _group(batch)
+        logged = {f"{group}{name}": loss for name, loss in losses.items()}
+        self.log_dict(logged, batch_size=len(batch.records))
+        self.log(f"{group}loss", total, prog_bar=True, batch_size=len(batch.records))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new count over the annotation file that the data module names."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.average_precision is None:
+            self.average_precision = LVISAveragePrecision(data.val_annotations, self.protocol)
+        self.average_precision.to(self.device).reset()
+        self.category_ids: Tensor = data.category_ids.to(self.device)
+
+    def validation_step(self, batch: DetectionBatch, index: int) -> dict[str, list[Detections]]:
+        """Detect, and count what was found; callbacks get the detections."""
+        assert self.average_precision is not None  # made when the epoch started
+        detections = self.detector.detect(batch.images, batch.vocabulary, batch.records)
+        self.average_precision.update(batch.records, detections, self.category_ids)
+        return {"detections": detections}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the average precisions of all, rare, common and frequent names."""
+        assert self.average_precision is not None
+        self.metrics = self.average_precision.compute()
+        self.log_dict(self.metrics.scalars("val/"), rank_zero_only=False)
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    on_predict_epoch_start = on_validation_epoch_start
+    predict_step = validation_step
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let weights that this kind of batch did not read rest: no decay, no momentum.
+
+        AdamW would move them on along gradients of other batches, and the more so the rarer their
+        own kind is. Gradients are by now the same in all processes, so all agree on who rests.
+        """
+        if self._mixes_kinds:
+            weights = [weight for weight in self.parameters() if weight.grad is not None]
+            learns = torch.stack([weight.grad.any() for weight in weights])  # type: ignore[union-attr]
+            for weight, moves in zip(weights, learns.tolist(), strict=True):
+                weight.grad = weight.grad if moves else None
+
+    @property
+    def _mixes_kinds(self) -> bool:
+        return getattr(getattr(self.trainer, "datamodule", None), "mixed", False)
+
+    def _touch_all(self) -> Tensor | float:
+        """Zero; where two kinds of batch are mixed, by way of every weight that is trained.
+
+        No kind reads all of them: boxes teach nothing to what only image-level losses read, and the
+        other way round. Processes that train together (DDP) wait for the gradient of every weight.
+        """
+        if not self._mixes_kinds:
+            return 0.0
+        trained = [weight.sum() for weight in self.parameters() if weight.requires_grad]
+        return 0.0 * torch.stack(trained).sum()
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of nine forms
+        """The optimizer, and its schedule over all steps of the training."""
+        optimizer = make_optimizer(self.detector, self.settings)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = make_schedule(optimizer, self.settings, steps)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which frozen networks the weights depend on, since they are not in it; and names."""
+        checkpoint[FINGERPRINT] = self.detector.fingerprint()
+        names = self.detector.trained_on
+        checkpoint[TRAINED_ON] = None if names is None else list(names.names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, with what differs."""
+        check_weights(self, checkpoint, "--ckpt_path")
+        self.detector.trained_on = _trained_on(checkpoint)
+
+
+def _group(batch: Batch) -> str:
+    """Where the losses of a kind of batch stand among the logged values."""
+    if isinstance(batch, DetectionBatch):
+        return "train/"
+    return "train/image_level/" if isinstance(batch, ImageBatch) else f"train/{batch.kind}/"
+
+
+def compile_networks(detector: Detector) -> None:
+    """Let torch compile the parts that have weights of their own, each when it first runs."""
+    for part in detector.children():
+        if next(part.parameters(), None) is not None:
+            part.compile()
+
+
+def check_weights(system: DetectionSystem, checkpoint: dict[str, Any], source: str | Path) -> None:
+    """Compare a checkpoint with the model: tensors by name and shape, and the text vectors.
+
+    Raises:
+        InputError: with the first differences, if the checkpoint belongs to another model.
+    """
+    own, state = system.state_dict(), checkpoint.get("state_dict", {})
+    differences = [f"{name} is missing" for name in own if name not in state]
+    differences += [f"{name} is unknown" for name in state if name not in own]
+    differences += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if differences:
+        raise InputError(
+            f"is a checkpoint of another model: {len(differences)} tensors differ, first: "
+            + "; ".join(differences[:3]),
+            file=source,
+            fix="use the configuration this checkpoint was trained with: config.yaml beside it",
+        )
+    if checkpoint.get(FINGERPRINT) != system.detector.fingerprint():
+        raise InputError(
+            "was trained with other text vectors than those at hand",
+            file=source,
+            field="text",
+            fix="bring back the text tower or the vectors of that training, or train again",
+        )
+
+
+def load_weights(system: DetectionSystem, file: Path) -> None:
+    """Load the weights of a checkpoint, and nothing else of it.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or a checkpoint of another model.
+    """
+    checkpoint = _read_checkpoint(file)
+    check_weights(system, checkpoint, file)
+    system.load_state_dict(checkpoint["state_dict"])
+    system.detector.trained_on = _trained_on(checkpoint)
+
+
+def start_from(system: DetectionSystem, file: Path) -> None:
+    """Load the weights of a checkpoint of the same model, or a pre-trained encoder into its tower.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or fits neither way.
+    """
+    state = _read_checkpoint(file)["state_dict"]
+    if holds_encoder(state) and state.keys() != system.state_dict().keys():
+        load_encoder(system.detector, state, file)
+    else:
+        load_weights(system, file)
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
+    checkpoint = read_torch(file, fix=_FIX)
+    if not isinstance(checkpoint.get("state_dict"), dict):
+        raise InputError("is no checkpoint: it has no state_dict", file=file, fix=_FIX)
+    return checkpoint
+
+
+def _trained_on(checkpoint: dict[str, Any]) -> Vocabulary | None:
+    names = checkpoint.get(TRAINED_ON)
+    return Vocabulary(names) if names else None

@@ -1,0 +1,1 @@
+"""Commands that run a frozen network over many images once, and keep what it gave."""

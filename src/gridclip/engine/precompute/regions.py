@@ -1,0 +1,235 @@
+"""A frozen teacher over proposals of many images, once: each crop as it is, and mirrored."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, UInt8
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gridclip.data.images.image_list import ImageList
+from gridclip.data.images.sources import open_images
+from gridclip.data.precomputed.stored import (
+    BoxesOfImage,
+    StoredProposals,
+    StoredRegions,
+    write_proposals,
+)
+from gridclip.data.transforms.augment import prepare
+from gridclip.engine.precompute.embed_images import Pictures
+from gridclip.engine.precompute.resume import Journal, journal_beside
+from gridclip.engine.predictor import TrainedDetector, load
+from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
+from gridclip.io.errors import InputError
+from gridclip.models.encoders import ClipTeacher, Teacher
+from gridclip.models.encoders.open_clip import ClipModel
+from gridclip.models.encoders.teachers import SCALES, embed_crops
+from gridclip.models.two_stage.detector import TwoStageDetector
+from gridclip.ops.images import pad
+from gridclip.structures import Images
+
+
+def propose_command(
+    source: Path,
+    *,
+    run: Path,
+    output: Path,
+    images: Path | None = None,
+    limit: int = 300,
+    num_workers: int = 0,
+) -> None:
+    """Store where something may be in each image, whatever it is, best first.
+
+    Args:
+        source: An annotation file of LVIS or COCO form, or what else gridclip data pack takes.
+        run: Folder of a training of a two-stage detector, whose proposals these are.
+        output: File to write, such as proposals.safetensors.
+        images: What the paths in the file are relative to; by default the folder images beside it,
+            or else its own.
+        limit: At most so many proposals an image, the best; ViLD takes 300.
+        num_workers: Processes that read pictures; 0 reads in this one.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    listed, trained = open_images(source, images), load(run, device)
+    if not isinstance(trained.detector, TwoStageDetector):
+        raise InputError(
+            f"{type(trained.detector).__name__} makes no proposals",
+            fix="give the run of a two-stage detector, such as ViLD",
+            file=run,
+            field="run",
+        )
+    pictures = DataLoader(
+        Pictures(listed, range(len(listed))), None, num_workers=num_workers, collate_fn=None
+    )
+    found = {
+        listed.image(row).path: propose(trained, picture, limit)
+        for row, picture in enumerate(track(pictures, "proposing", total=len(listed)))
+    }
+    weights = hashlib.sha256((run / "checkpoints" / "last.ckpt").read_bytes()).hexdigest()
+    write_proposals(output, found, source=f"{weights} {trained.resize} {limit}")
+    count = sum(len(each.boxes) for each in found.values())
+    Console().print(f"{count} proposals in {len(listed)} images: {output}")
+
+
+@torch.no_grad()
+def propose(trained: TrainedDetector, picture: torch.Tensor, limit: int) -> BoxesOfImage:
+    """Propose regions of one picture, in its own pixels.
+
+    Args:
+        trained: With a two-stage detector.
+        picture: RGB, uint8, 3 x height x width.
+        limit: At most so many.
+    """
+    device = next(trained.detector.parameters()).device
+    rows = picture.permute(1, 2, 0).contiguous().numpy()
+    images = Images(*(part.to(device) for part in pad([prepare(rows, trained.resize)])))
+    boxes, scores = trained.detector.propose(images)[0]  # type: ignore[operator]
+    (height, width), (full_height, full_width) = images.sizes[0].tolist(), picture.shape[1:]
+    scale = torch.tensor([full_width / width, full_height / height], device=device).repeat(2)
+    return BoxesOfImage((boxes * scale)[:limit].cpu().numpy(), scores[:limit].cpu().numpy())
+
+
+_CLIP = ClipModel()
+_IMAGES_AT_ONCE = 4  # between two entries of the journal
+
+
+def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
+    proposals: Path,
+    *,
+    source: Path,
+    output: Path,
+    images: Path | None = None,
+    clip: ClipModel = _CLIP,
+    teacher: Teacher | None = None,
+    limit: int = 300,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> None:
+    """Store what a frozen CLIP says of proposals, each cut out at 1 and 1.5 times its size.
+
+    If it is interrupted, call it again: it goes on where it was, and gives the same file.
+
+    Args:
+        proposals: What gridclip propose wrote of these images.
+        source: The training images: an annotation file, or what else gridclip data pack takes.
+        output: File to write, such as regions.safetensors.
+        images: What the paths in the file are relative to; by default the folder images beside it,
+            or else its own.
+        clip: The CLIP whose image tower is the teacher.
+        teacher: Another teacher, in place of a CLIP.
+        limit: At most so many proposals an image, the best; ViLD takes 300.
+        batch_size: Crops that the teacher sees at a time.
+        num_workers: Processes that read pictures; 0 reads in this one.
+    """
+    if limit < 1:
+        raise InputError(f"{limit} proposals", fix="give 1 or more", field="limit")
+    listed, chosen = open_images(source, images), teacher or ClipTeacher(clip)
+    found = StoredProposals(proposals)
+    chosen.load()
+    recipe = digest(chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, SCALES)
+    if not _is_there(output, recipe):
+        with journal_beside(output) as journal:
+            kept = Journal(
+                journal,
+                recipe,
+                width=limit * 2 * chosen.width,
+                batch_size=_IMAGES_AT_ONCE,
+            )
+            order = _by_path(listed)
+            boxes = [found.of(listed.image(row).path).boxes[:limit] for row in order]
+            pictures = Pictures(listed, order[kept.done :])
+            _embed_all(pictures, boxes, chosen, kept, (limit, batch_size, num_workers))
+            _write(output, listed, order, boxes, kept, chosen, recipe)
+    Console().print(f"{len(StoredRegions(output))} proposals of {len(listed)} images: {output}")
+
+
+def embed_regions(
+    teacher: Teacher,
+    picture: UInt8[Tensor, "3 h w"],
+    boxes: Float32[np.ndarray, "R 4"],
+    batch_size: int = 64,
+) -> Float16[np.ndarray, "R 2 E"]:
+    """Embed regions of a picture, and of its mirror image.
+
+    Args:
+        teacher: Loaded.
+        picture: RGB.
+        boxes: xyxy, pixels of the picture.
+        batch_size: Crops that the teacher sees at a time.
+    """
+    plain = torch.tensor(boxes, device=picture.device)
+    mirrored = plain.clone()
+    mirrored[:, [2, 0]] = picture.shape[2] - plain[:, [0, 2]]
+    views = ((picture, plain), (picture.flip(2), mirrored))
+    both = [embed_crops(teacher, *view, batch_size=batch_size) for view in views]
+    return torch.stack(both, dim=1).half().cpu().numpy()
+
+
+def _embed_all(
+    pictures: Pictures,
+    boxes: list[Float32[np.ndarray, "_ 4"]],
+    teacher: Teacher,
+    kept: Journal,
+    sizes: tuple[int, int, int],
+) -> None:
+    limit, batch_size, num_workers = sizes
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Channels last: on a CPU the mini CLIP's tower takes half the time so.
+    teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
+    batches = DataLoader(
+        pictures, batch_size=_IMAGES_AT_ONCE, num_workers=num_workers, collate_fn=list
+    )
+    for batch in track(batches, "embedding", disable=not len(pictures)):
+        rows = np.zeros((len(batch), limit, 2, teacher.width), dtype=np.float16)
+        for row, (image, picture) in enumerate(zip(range(kept.done, len(boxes)), batch)):  # noqa: B905
+            seen = embed_regions(teacher, picture.to(device), boxes[image], batch_size)
+            rows[row, : len(seen)] = seen
+        kept.append(rows.reshape(len(batch), -1))
+
+
+def _by_path(images: ImageList) -> list[int]:
+    """Rows in the order of their paths, by which they are found again."""
+    return sorted(range(len(images)), key=lambda row: encode_text(images.image(row).path))
+
+
+def _write(  # noqa: PLR0913 - the parts of a file
+    file: Path,
+    images: ImageList,
+    order: list[int],
+    boxes: list[Float32[np.ndarray, "_ 4"]],
+    kept: Journal,
+    teacher: Teacher,
+    recipe: str,
+) -> None:
+    """Write every image's regions, filled up with zeros, so that nothing need be copied."""
+    limit = kept.width // (2 * teacher.width)
+    filled = np.zeros((len(order), limit, 4), dtype=np.float32)
+    for row, each in enumerate(boxes):
+        filled[row, : len(each)] = each
+    columns: dict[str, np.ndarray] = {
+        "boxes": filled.reshape(-1, 4),
+        "counts": np.array([len(each) for each in boxes], dtype=np.int32),
+        "byte_counts": np.asarray(images.byte_counts)[order].astype(np.int64),
+        "embeddings": kept.rows().reshape(-1, 2, teacher.width),
+        **text_columns("paths", [images.image(row).path for row in order]),
+    }
+    header = {"teacher": teacher.fingerprint(), "limit": str(limit), "recipe": recipe}
+    write_columnar(file, StoredRegions.form, header, columns)
+
+
+def _is_there(output: Path, recipe: str) -> bool:
+    """Tell whether the very same embeddings are there; others are not written over."""
+    if not output.exists():
+        return False
+    if StoredRegions(output).recipe == recipe:
+        return True
+    raise InputError(
+        "holds embeddings of other proposals, of other images, or by another teacher",
+        fix="name another output, or remove it",
+        file=output,
+        field="output",
+    )

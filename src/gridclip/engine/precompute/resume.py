@@ -1,0 +1,81 @@
+"""What a long computation has got so far, on disk, so that an interrupted one goes on."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Float16
+
+from gridclip.io.errors import InputError
+
+_HEAD = 64  # bytes: the hash of the recipe, in hexadecimal
+
+
+class Journal:
+    """Rows of numbers, appended a batch at a time.
+
+    Args:
+        file: Where they are kept; what another recipe left there is dropped.
+        recipe: What the rows depend on, all of it.
+        width: Numbers of a row.
+        batch_size: Rows of a batch. Only whole batches count as done, so that the batches after an
+            interruption are those of a run without one, and give the same bytes.
+    """
+
+    def __init__(self, file: Path, recipe: str, *, width: int, batch_size: int) -> None:
+        self.file, self.width = file, width
+        head = hashlib.sha256(recipe.encode()).hexdigest().encode()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab+") as opened:
+            opened.seek(0)
+            if opened.read(_HEAD) != head:
+                opened.truncate(0)
+                opened.write(head)
+            self.done = (opened.seek(0, os.SEEK_END) - _HEAD) // (2 * width)
+            self.done -= self.done % batch_size
+
+    def append(self, rows: Float16[np.ndarray, "b W"]) -> None:
+        """Write one batch behind those that are done."""
+        with self.file.open("rb+") as opened:
+            opened.seek(_HEAD + 2 * self.width * self.done)
+            opened.write(rows.astype("<f2").tobytes())
+            opened.truncate()
+        self.done += len(rows)
+
+    def rows(self) -> Float16[np.ndarray, "R W"]:
+        """Give what is done, memory-mapped."""
+        if not self.done:
+            return np.zeros((0, self.width), dtype=np.float16)
+        shape = (self.done, self.width)
+        return np.memmap(self.file, dtype="<f2", mode="r", offset=_HEAD, shape=shape)
+
+
+@contextmanager
+def journal_beside(output: Path) -> Iterator[Path]:
+    """Name the journal of an output file; it is removed when all went well.
+
+    Raises:
+        InputError: if another process is writing that output, or it cannot be written.
+    """
+    journal = output.with_name(f".{output.name}.journal")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(journal.with_name(f"{journal.name}.lock"), timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        fix = "wait for the other run, or name another file"
+        raise InputError("another run is writing it", fix=fix, file=output) from error
+    except OSError as error:
+        fix = "give a file in a folder of yours"
+        problem = f"cannot be written ({error.strerror})"
+        raise InputError(problem, fix=fix, file=output, field="output") from error
+    try:
+        yield journal
+        journal.unlink(missing_ok=True)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)

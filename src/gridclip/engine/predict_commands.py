@@ -1,0 +1,114 @@
+"""The command that names given boxes of a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from gridclip.data.images.decode import read_picture
+from gridclip.data.images.draw_boxes import Label, draw
+from gridclip.engine.predictor import (
+    _SPEED,
+    Found,
+    Speed,
+    load,
+)
+from gridclip.engine.run_folder import write_whole
+from gridclip.io.errors import InputError
+
+
+def classify_command(  # noqa: PLR0913 - a command has as many options as it has
+    image: Path,
+    *,
+    run: Path,
+    boxes: Path,
+    names: str,
+    output: Path | None = None,
+    best: int = 3,
+    device: str = "cpu",
+) -> None:
+    """Name boxes of a picture that you give.
+
+    Args:
+        image: Picture file.
+        run: Folder of a training of RegionCLIP.
+        boxes: Json file: a list of [x1, y1, x2, y2] in pixels of the picture.
+        names: What they may show, separated by commas: "red striped star, green ring".
+        output: Where to write every probability as json; nowhere by default.
+        best: So many names of each box are shown, the likeliest.
+        device: Where to run it: cpu, cuda, mps.
+    """
+    given = _read_boxes(boxes)
+    detector = load(run, device)
+    named = detector.classify(image, given, [name.strip() for name in names.split(",")])
+    table = Table("box", "names", title=str(image), title_justify="left")
+    for box, shown in zip(given, named, strict=True):
+        likeliest = list(shown.items())[:best]
+        table.add_row(str(box), ", ".join(f"{name} {share:.2f}" for name, share in likeliest))
+    Console().print(table)
+    if output is not None:
+        rows = [{"box": box, "names": n} for box, n in zip(given, named, strict=True)]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(json.dumps(rows, indent=2), output)
+
+
+def _read_boxes(file: Path) -> list[Any]:
+    """Whatever list the file holds; `classify` tells whether it is of boxes."""
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", file=file, fix="give a json file") from error
+    if not isinstance(given, list):
+        raise InputError("holds no list", file=file, fix="give [[x1, y1, x2, y2], ...]")
+    return given
+
+
+def detect_command(  # noqa: PLR0913 - a command has as many options as it has
+    images: list[Path],
+    run: Path,
+    names: str,
+    output: Path = Path("detections"),
+    threshold: float = 0.3,
+    limit: int = 100,
+    device: str = "cpu",
+    speed: Speed = _SPEED,
+) -> None:
+    """Find objects in pictures: writes detections.json and a copy of each picture with boxes drawn.
+
+    Args:
+        images: Picture files.
+        run: Folder of a finished training.
+        names: What to look for, separated by commas: "red striped star, green ring".
+        output: Folder for the results.
+        threshold: Least score, in [0, 1].
+        limit: At most so many boxes in a picture.
+        device: Where to run it: cpu, cuda, mps.
+        speed: How to run it.
+    """
+    console = Console()
+    detector = load(run, device, speed)
+    wanted = [name.strip() for name in names.split(",")]
+    output.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for file in images:
+        found = detector.detect(file, wanted, threshold=threshold, limit=limit)
+        results[str(file)] = [each._asdict() for each in found]
+        drawn = output / f"{file.stem}-detected.png"
+        _draw(Image.fromarray(read_picture(file)), found).save(drawn)
+        console.print(f"{file}: {len(found)} found, drawn in {drawn}")
+    (output / "detections.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
+
+
+def _draw(picture: Image.Image, found: list[Found], side: int = 512) -> Image.Image:
+    """Draw boxes; a small picture is enlarged a whole number of times, so that words fit in."""
+    zoom = max(1, side // max(picture.size))
+    large = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+    labels = []
+    for name, score, (x1, y1, x2, y2) in found:
+        box = (x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom)
+        labels.append(Label(box, f"{name} {score:.2f}"))
+    return draw(large, labels)

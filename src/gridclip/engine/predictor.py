@@ -1,0 +1,268 @@
+"""A trained detector, rebuilt from its run folder, and the command that uses it on pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from jaxtyping import Float, UInt8
+from lightning.pytorch.cli import LightningArgumentParser
+from PIL import Image
+
+from gridclip.data.images.decode import read_picture
+from gridclip.data.transforms.augment import Resize, prepare
+from gridclip.engine.lightning_module import DetectionSystem, compile_networks, load_weights
+from gridclip.io.errors import InputError
+from gridclip.models.base import Detector
+from gridclip.models.two_stage.detector import RegionReader
+from gridclip.ops.images import pad
+from gridclip.structures import Detections, Images, Record, Vocabulary
+
+Picture = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
+
+
+Boxes = Sequence[Sequence[float | int]] | Float[np.ndarray, "R 4"]
+"""xyxy, pixels of the original image."""
+
+
+def pixels_of(image: Picture) -> UInt8[np.ndarray, "height width 3"]:
+    """Give RGB pixels of whatever it is; a file is read."""
+    if isinstance(image, str | Path):
+        return read_picture(Path(image))
+    return np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+
+
+def corners_of(boxes: Boxes, width: int, height: int) -> Float[np.ndarray, "R 4"]:
+    """Give boxes clipped to a picture of this size.
+
+    Raises:
+        InputError: naming the first that is no box, or outside.
+    """
+    try:
+        corners = np.asarray(boxes, dtype=np.float64).reshape(len(boxes), 4)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"are no boxes: {error}", field="boxes", fix="give [x1, y1, x2, y2] for each"
+        ) from error
+    inside = np.clip(corners, 0, np.array([width, height] * 2))
+    wrong = ~np.isfinite(corners).all(1) | ~(inside[:, 2:] > inside[:, :2]).all(1)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"{corners[row].tolist()} is no box of a picture of {width} x {height}",
+            field=f"boxes[{row}]",
+            fix="give [x1, y1, x2, y2] in pixels of the picture, x1 < x2 and y1 < y2",
+        )
+    return inside
+
+
+class Found(NamedTuple):
+    """One object."""
+
+    name: str
+    score: float  # in [0, 1]
+    box: tuple[float, float, float, float]  # xyxy, pixels of the original image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How a detector is run; detections differ by rounding only.
+
+    Args:
+        bf16: Networks in bf16: faster where the processor knows it. Scores are made in fp32.
+        channels_last: Feature maps channels last in memory, as convolutions like best.
+        compile: Compile the networks when they first run, for many pictures of few sizes.
+    """
+
+    bf16: bool = False
+    channels_last: bool = True
+    compile: bool = False
+
+
+_SPEED = Speed()
+
+# Arguments that a trained detector is past: files of parts whose weights it keeps, and the boxes
+# that its evaluation was given.
+_PAST = ("checkpoint", "box_weights", "given")
+
+
+class TrainedDetector:
+    """Finds whatever you name.
+
+    Args:
+        detector: The network, with its weights.
+        resize: The size its pictures are evaluated at.
+        speed: How it is run.
+    """
+
+    def __init__(self, detector: Detector, resize: Resize, speed: Speed = _SPEED) -> None:
+        self.detector, self.resize, self.speed = detector.eval(), resize, speed
+        if speed.channels_last:
+            detector.to(memory_format=torch.channels_last)
+        if speed.compile:
+            compile_networks(detector)
+
+    def detect(
+        self, image: Picture, names: Sequence[str], *, threshold: float = 0.3, limit: int = 100
+    ) -> list[Found]:
+        """Find objects of these names in one picture, best first.
+
+        Args:
+            image: A file, a PIL picture, or RGB pixels.
+            names: What to look for: any words, whether trained on or not.
+            threshold: Least score, in [0, 1].
+            limit: At most so many.
+
+        Raises:
+            InputError: for a picture that cannot be read, or names that are empty or double.
+        """
+        found = self.detect_many([image], names)[0]
+        return [each for each in found if each.score >= threshold][:limit]
+
+    def detect_many(self, images: Sequence[Picture], names: Sequence[str]) -> list[list[Found]]:
+        """Find objects of these names in pictures of any sizes at once: each one's, best first.
+
+        They are padded to the largest, so pictures of like size make the quickest batch.
+
+        Args:
+            images: Files, PIL pictures, or RGB pixels.
+            names: What to look for.
+
+        Raises:
+            InputError: as `detect`.
+        """
+        vocabulary, pixels = Vocabulary(names), [pixels_of(image) for image in images]
+        records = [Record(0, "", height=len(each), width=each.shape[1]) for each in pixels]
+        batch = self._batch(pixels)
+        with self._fast():
+            found = self.detector.detect(batch, vocabulary, records)
+        return [_named(each, vocabulary) for each in found]
+
+    @torch.no_grad()
+    def classify(
+        self, image: Picture, boxes: Boxes, names: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """Name boxes that are given: the probability of each name in each box, likeliest first.
+
+        Args:
+            image: A file, a PIL picture, or RGB pixels.
+            boxes: xyxy, pixels of the picture.
+            names: What they may show; a box's probabilities add up to 1.
+
+        Raises:
+            InputError: if the detector cannot, or for a picture, boxes or names that are wrong.
+        """
+        reader, vocabulary = self._reader(), Vocabulary(names)
+        batch, placed = self._placed(image, boxes)
+        with self._fast():
+            shown = reader.classify(batch, [placed], vocabulary)
+        best = shown.sort(dim=1, descending=True)
+        return [
+            {vocabulary.names[label]: share for label, share in zip(*each, strict=True)}
+            for each in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def region_features(self, image: Picture, boxes: Boxes) -> Float[np.ndarray, "R D"]:
+        """Unit vector of each box, in the space of the text vectors.
+
+        Args:
+            image: A file, a PIL picture, or RGB pixels.
+            boxes: xyxy, pixels of the picture.
+
+        Raises:
+            InputError: as `classify`.
+        """
+        reader = self._reader()
+        batch, placed = self._placed(image, boxes)
+        with self._fast():
+            features = reader.region_features(batch, [placed])
+        found: Float[np.ndarray, "R D"] = features.cpu().numpy()
+        return found
+
+    def _reader(self) -> RegionReader:
+        if not isinstance(self.detector, RegionReader):
+            raise InputError(
+                f"{type(self.detector).__name__} finds its own regions and reads no others",
+                field="run",
+                fix="give a run of RegionCLIP",
+            )
+        return self.detector
+
+    def _placed(self, image: Picture, boxes: Boxes) -> tuple[Images, Float[torch.Tensor, "R 4"]]:
+        """The picture as the network sees it, and the boxes in its pixels there."""
+        pixels = pixels_of(image)
+        corners = corners_of(boxes, pixels.shape[1], len(pixels))
+        batch = self._batch([pixels])
+        height, width = batch.sizes[0].tolist()
+        scale = np.array([width / pixels.shape[1], height / len(pixels)] * 2)
+        device = batch.pixels.device
+        return batch, torch.tensor(corners * scale, dtype=torch.float, device=device)
+
+    def _batch(self, pixels: list[UInt8[np.ndarray, "_ _ 3"]]) -> Images:
+        device = next(self.detector.parameters()).device
+        padded = pad([prepare(each, self.resize) for each in pixels])
+        return Images(*(part.to(device) for part in padded))
+
+    def _fast(self) -> torch.autocast:
+        device = next(self.detector.parameters()).device
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.speed.bf16)
+
+
+def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> TrainedDetector:
+    """Rebuild the detector of a run from its config.yaml and checkpoints/last.ckpt.
+
+    Args:
+        run_dir: Folder of a training.
+        device: Where to run it.
+        speed: How to run it.
+
+    Raises:
+        InputError: if the folder is no run, or its parts do not fit.
+    """
+    folder = Path(run_dir)
+    recipe = _read_recipe(folder / "config.yaml")
+    settings = _without_past(recipe["model"])
+    system: DetectionSystem = _instantiate(DetectionSystem, settings, "model")
+    load_weights(system, folder / "checkpoints" / "last.ckpt")
+    given = (recipe.get("data") or {}).get("init_args", {}).get("val_resize")
+    resize = Resize() if given is None else _instantiate(Resize, given, "resize")
+    return TrainedDetector(system.detector.to(device), resize, speed)
+
+
+def _without_past(model: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the files that training and evaluation took: they may be gone."""
+    detector = model["detector"]
+    given = detector.get("init_args", {})
+    kept = {name: None if name in _PAST else value for name, value in given.items()}
+    return model | {"init_from": None, "detector": detector | {"init_args": kept}}
+
+
+def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [
+        Found(vocabulary.names[label], score, (x1, y1, x2, y2))
+        for (x1, y1, x2, y2), score, label in rows
+    ]
+
+
+def _read_recipe(file: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+        recipe["model"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise InputError(
+            f"is no recipe of a run: {error!r}", file=file, fix="give the folder of a training"
+        ) from error
+    return dict(recipe)
+
+
+def _instantiate(kind: type, settings: dict[str, Any], name: str) -> Any:  # noqa: ANN401
+    """Build an object from the part of a recipe that describes it."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, name)
+    with torch.random.fork_rng():
+        return parser.instantiate_classes(parser.parse_object({name: settings}))[name]

@@ -1,0 +1,282 @@
+"""The run folder: the recipe, the weights, the history and the figures of one training.
+
+config.yaml            the recipe, complete
+checkpoints/last.ckpt  tensors and counters only; always whole
+history.jsonl          one line per validation
+categories.csv         AP of each name, and how many training images show it
+metrics.json           written last, and only when the evaluation is complete
+pictures/              truth beside prediction
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import SaveConfigCallback
+
+from gridclip.data.vocabulary import image_counts
+from gridclip.engine.callbacks import loggers
+from gridclip.evaluation.lvis import write_metrics
+from gridclip.io.errors import InputError
+
+COLUMNS = ("name", "frequency", "training_images", "AP")
+
+
+def categories_csv(per_category: Mapping[str, float], data: Any) -> str:  # noqa: ANN401 - any data module
+    """A line for each name of the evaluation, in the order of the annotation file.
+
+    Args:
+        per_category: AP by name, as a fraction; nan, where nothing defines it, becomes empty.
+        data: The data module. What one of another kind than DetectionData cannot tell stays empty.
+    """
+    val_set = getattr(data, "val_set", None)
+    known = {each.name: each for each in val_set.annotations.categories} if val_set else {}
+    counted = _counted(data)
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, precision in per_category.items():
+        category = known.get(name)
+        images = category.image_count if category else None
+        writer.writerow(
+            [
+                name,
+                category.frequency if category else None,
+                counted.get(name) if images is None else images,
+                None if math.isnan(precision) else precision,
+            ]
+        )
+    return output.getvalue()
+
+
+def _counted(data: Any) -> dict[str, int]:  # noqa: ANN401 - any data module
+    """Images of each name in the training set, if it has been read: COCO files don't say it."""
+    train_set = vars(data).get("train_set")  # asking for it would read it
+    if train_set is None:
+        return {}
+    names = train_set.vocabulary.names
+    return dict(zip(names, image_counts(train_set.labels, len(names)).tolist(), strict=True))
+
+
+RUN_DIR_VARIABLE = "GRIDCLIP_RUN_DIR"
+
+
+def choose_run_dir(asked: str | None, configs: list[Path], root: Path = Path("runs")) -> Path:
+    """The folder of a run: as asked, as the environment says, or runs/<row>/<time>.
+
+    Args:
+        asked: --run_dir, if it was given.
+        configs: Configuration files; the first one names the row.
+        root: Where runs go that nobody named.
+    """
+    row = "-".join(configs[0].with_suffix("").parts[-2:]) if configs else "run"
+    chosen = asked or os.environ.get(RUN_DIR_VARIABLE)
+    return Path(chosen) if chosen else root / row / time.strftime("%Y%m%d-%H%M%S")
+
+
+@contextmanager
+def shared_run_dir() -> Iterator[None]:
+    """Let the processes that Lightning starts for DDP inherit the run folder, and nobody else.
+
+    They get it by the environment, which is put back as it was.
+    """
+    before = os.environ.get(RUN_DIR_VARIABLE)
+    try:
+        yield
+    finally:
+        os.environ.pop(RUN_DIR_VARIABLE, None)
+        if before is not None:
+            os.environ[RUN_DIR_VARIABLE] = before
+
+
+def refuse_finished(folder: Path) -> None:
+    """Refuse to train into a folder whose run is finished.
+
+    Raises:
+        InputError: if metrics.json is there.
+    """
+    if (folder / "metrics.json").exists():
+        raise InputError(
+            "this folder holds a finished run",
+            file=folder,
+            field="run_dir",
+            fix="give another --run_dir, or move the old run away",
+        )
+
+
+class RunFiles(Callback):
+    """Writes history.jsonl, categories.csv, metrics.json and detections.json.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started = time.monotonic()
+        self.step: int | None = None  # of the last validation within a fit
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of a resumed training forget what was measured after its checkpoint: it comes again."""
+        if trainer.is_global_zero:
+            loggers.announce(self.folder, trainer.loggers)
+        file = self.folder / "history.jsonl"
+        if trainer.ckpt_path is None or not trainer.is_global_zero or not file.exists():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step(line) <= trainer.global_step]
+        write_whole("".join(line + "\n" for line in kept), file)
+        self.started -= json.loads(kept[-1]).get("time", 0.0) if kept else 0.0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Append what was measured; outside a fit it is the last word."""
+        if trainer.sanity_checking or bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        self.step = trainer.global_step
+        self._append(trainer, pl_module)
+        if trainer.state.fn != "fit":
+            self.conclude(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As after a validation outside a fit."""
+        self.conclude(trainer, pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write all detections in LVIS results form."""
+        counted: Any = pl_module.average_precision
+        results = counted.results()  # gathers over ranks, so every rank must ask
+        if trainer.is_global_zero:
+            write_whole(json.dumps(results), self.folder / "detections.json")
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final figures, metrics.json last: it marks the run as finished."""
+        metrics: Any = pl_module.metrics
+        if not trainer.is_global_zero or metrics is None:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        write_whole(categories_csv(metrics.per_category, data), self.folder / "categories.csv")
+        loggers.conclude(self.folder, trainer.loggers, metrics.scalars(), step=trainer.global_step)
+        write_metrics(metrics, self.folder / "metrics.json")
+
+    def _append(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics: Any = pl_module.metrics
+        if not trainer.is_global_zero or metrics is None:
+            return
+        figures = metrics.scalars("val/")
+        line = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "time": round(time.monotonic() - self.started, 1),
+            **{name: None if math.isnan(value) else value for name, value in figures.items()},
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as history:
+            history.write(json.dumps(line) + "\n")
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps one checkpoint, `last.ckpt`: of the end of each epoch, and if asked of steps between.
+
+    It is written beside the one before, which it replaces when it is whole and on the disk, so
+    there is always one to resume from. One that falls together with a validation is written after
+    it, so that a training resumed from it has its figures in the history, and others don't.
+
+    Args:
+        folder: Where it lies.
+        every_steps: Optimizer steps between checkpoints within an epoch; None writes none.
+    """
+
+    def __init__(self, folder: Path, every_steps: int | None = None) -> None:
+        if every_steps is not None and every_steps < 1:
+            raise InputError(
+                f"{every_steps} is below 1",
+                field="checkpoint_every_steps",
+                fix="give 1 or more, or leave it out",
+            )
+        self.file, self.every_steps = folder / "last.ckpt", every_steps
+        self.step = 0  # of the last checkpoint
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401 - Lightning's hook
+        """Save where neither a validation nor the end of the epoch follows, which save too."""
+        loop: Any = trainer.fit_loop
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if self._due(trainer) and not validates and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where this interrupts an epoch."""
+        if not trainer.sanity_checking and self._due(trainer) and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, also where the last step falls within an epoch."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint; every process must call it."""
+        if bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        part = self.file.with_name(f".{self.file.name}.part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            _flush(part)
+            part.replace(self.file)
+            _flush(self.file.parent)
+        self.step = trainer.global_step
+
+    def _due(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        return (
+            trainer.state.fn == "fit"
+            and self.every_steps is not None
+            and step % self.every_steps == 0
+            and step > self.step  # not again while gradients are accumulated
+        )
+
+
+def _step(line: str) -> float:
+    """Step of a line of the history; a line that was cut short is of no step that ever was."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk and not only in memory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(text: str, file: Path) -> None:
+    """Write a file that nobody ever sees half of."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Writes config.yaml into the run folder, so that `gridclip.load` can rebuild the model."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the recipe, atomically; only a training writes one."""
+        if stage != "fit" or bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        recipe = self.config.clone()
+        # The folder is no part of the recipe: whoever uses it again must not write over this run.
+        recipe.run_dir = None
+        text = self.parser.dump(recipe, skip_none=False)
+        write_whole(text, Path(self.config.run_dir) / "config.yaml")

@@ -1,0 +1,178 @@
+"""The grid head whose embeddings look where the box tower points (DetCLIPv2, section 3.3)."""
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from gridclip.io.errors import InputError
+
+
+class Projection(NamedTuple):
+    """A 1 × 1 convolution."""
+
+    weight: Float[Tensor, "D C 1 1"]
+    bias: Float[Tensor, "D"] | None
+
+
+class LevelOutput(NamedTuple):
+    """What the head says of one pyramid level."""
+
+    embeddings: Float[Tensor, "B D h w"]  # of any length
+    distances: Float[Tensor, "B 4 h w"]  # left, top, right, bottom, in strides, positive
+    centreness: Float[Tensor, "B h w"]  # logits
+
+
+class GridHead(nn.Module):
+    """FCOS towers shared over levels, with an embedding in place of class scores.
+
+    Args:
+        width: Channels of the pyramid.
+        embed_dim: Width D of the text vectors.
+        levels: Pyramid levels; each has its own scale of distances (FCOS, section 3.2).
+        num_convs: Convolutions in each of the two towers; 4 in FCOS.
+    """
+
+    def __init__(self, width: int, embed_dim: int, levels: int, num_convs: int = 4) -> None:
+        super().__init__()
+        self.embedding_tower = _tower(width, num_convs)
+        self.box_tower = _tower(width, num_convs)
+        self.embed = nn.Conv2d(width, embed_dim, 1)
+        self.box = nn.Conv2d(width, 4, 3, padding=1)
+        self.centreness = nn.Conv2d(width, 1, 3, padding=1)
+        self.scales = nn.Parameter(torch.ones(levels))
+        # The embedding keeps torch's own start: it is normalised, and a tiny vector that is
+        # normalised has huge gradients.
+        for conv in (self.box, self.centreness):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, levels: list[Tensor], projection: Projection | None = None
+    ) -> list[LevelOutput]:
+        """Run the towers over every level (B, width, h, w).
+
+        Args:
+            levels: The pyramid.
+            projection: What makes the embeddings, in place of `embed`.
+        """
+        projection = projection or Projection(self.embed.weight, self.embed.bias)
+        return [
+            self._level(level, scale, projection)
+            for level, scale in zip(levels, self.scales, strict=True)
+        ]
+
+    def embedded(
+        self, level: Float[Tensor, "B C h w"], of_box: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C h w"]:
+        """What the embeddings are made of: the level alone here, the box tower's features too."""
+        return self.embedding_tower(level)
+
+    def _level(
+        self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""], projection: Projection
+    ) -> LevelOutput:
+        of_box = self.box_tower(level)
+        embeddings = F.conv2d(self.embedded(level, of_box), *projection)
+        # Deviation: bounded exponent, since one wild cell early in training gives an infinite box.
+        distances = (precise(self.box(of_box)) * scale).clamp(max=math.log(1000)).exp()
+        return LevelOutput(embeddings, distances, precise(self.centreness(of_box)[:, 0]))
+
+
+def precise(values: Tensor) -> Tensor:
+    """Single precision at least: exponents and losses are not for bf16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _tower(width: int, num_convs: int) -> nn.Sequential:
+    """Convolutions with group norm (FCOS, section 4), which needs no batch statistics.
+
+    Groups of 8 channels, as FCOS has at width 256: on a level of one cell, a group of one channel
+    would always be normalised to zero.
+    """
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        nn.init.normal_(conv.weight, std=0.01)
+        layers += [conv, nn.GroupNorm(max(1, width // 8), width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+_SIDE = 3  # of the kernel
+_POINTS = _SIDE * _SIDE
+
+
+class DeformableGridHead(GridHead):
+    """A grid head whose embedding tower begins with a modulated deformable convolution.
+
+    Where it samples the pyramid and how much each sample counts come from the box tower's features
+    (DetCLIPv2, 2304.04514, section 3.3; the operator is that of 1811.11168, Eq. 1). So what is
+    learnt of words alone, without boxes, reaches the box tower as well. At the start all offsets
+    are zero and all samples count alike: it is the plain head.
+
+    Args:
+        width: Channels of the pyramid.
+        embed_dim: Width D of the text vectors.
+        levels: Pyramid levels.
+        num_convs: Convolutions in each of the two towers; the first of the embeddings' deforms.
+    """
+
+    def __init__(self, width: int, embed_dim: int, levels: int, num_convs: int = 4) -> None:
+        if num_convs < 1:
+            raise InputError(
+                "a tower without convolutions has none to deform",
+                field="num_convs",
+                fix="give 1 or more, or set deformable to false",
+            )
+        super().__init__(width, embed_dim, levels, num_convs)
+        self.where = nn.Conv2d(width, 3 * _POINTS, _SIDE, padding=1)
+        nn.init.zeros_(self.where.weight)
+        nn.init.zeros_(self.where.bias)  # type: ignore[arg-type]
+
+    def embedded(
+        self, level: Float[Tensor, "B C h w"], of_box: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C h w"]:
+        """The embedding tower, its first convolution deformed."""
+        first, rest = cast(nn.Conv2d, self.embedding_tower[0]), self.embedding_tower[1:]
+        where = self.where(of_box)
+        # Deviation: twice the sigmoid, so that a sample counts once where nothing is known.
+        count = 2 * where[:, 2 * _POINTS :].sigmoid()
+        offsets = where[:, : 2 * _POINTS]
+        # In single precision: offsets of half a pixel are lost to bf16 beyond 128 cells.
+        given = (precise(part) for part in (level, offsets, count, first.weight))
+        return rest(deformable_convolution(*given))
+
+
+def deformable_convolution(
+    level: Float[Tensor, "B C h w"],
+    offsets: Float[Tensor, "B 18 h w"],
+    count: Float[Tensor, "B 9 h w"],
+    weight: Float[Tensor, "D C 3 3"],
+) -> Float[Tensor, "B D h w"]:
+    """Modulated deformable convolution of 3 × 3 samples (1811.11168, Eq. 1).
+
+    Torchvision's operator; on CPUs, where its backward pass takes 4 to 7 times as long, the same
+    made of `grid_sample` and one product, which needs the room of all samples.
+
+    Args:
+        level: The map that is sampled.
+        offsets: Down and right, in cells, of each sample from its place in the kernel.
+        count: How much each sample counts.
+        weight: The kernel.
+    """
+    if level.device.type != "cpu":
+        return deform_conv2d(level, offsets, weight, padding=1, mask=count)
+    # Deviation: the same values by other means.
+    height, width = level.shape[-2:]
+    point = torch.arange(_POINTS)
+    down, right = offsets.unflatten(1, (_POINTS, 2)).unbind(2)
+    y = down + torch.arange(height)[:, None] + (point // _SIDE - 1)[:, None, None]
+    x = right + torch.arange(width) + (point % _SIDE - 1)[:, None, None]
+    # grid_sample's frame: -1 and 1 are the borders of the map, centres lie half a cell inside.
+    places = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    samples = F.grid_sample(level, places.flatten(1, 2), align_corners=False)
+    samples = samples.unflatten(2, (_POINTS, height)) * count[:, None]
+    return torch.einsum("bckhw,dck->bdhw", samples, weight.flatten(2))

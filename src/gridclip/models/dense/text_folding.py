@@ -1,0 +1,87 @@
+"""The last convolution of the head and the product with text vectors, folded into one; exact.
+
+A cell's embedding z = W·f + b, with f of C channels, lies in a space of C + 1 dimensions, however
+wide CLIP's space is. In an orthonormal basis Q of it (the QR decomposition of [W b]) lengths and
+cosines are what they were: cos(z, t) = (Qᵀt) · (R·[f 1]) / |R·[f 1]|. So the head makes C + 1
+numbers a cell in place of D, and the product with K names costs (C + 1)·K in place of D·K.
+"""
+
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gridclip.models.dense.grid_head import Projection
+from gridclip.models.encoders.text import TextBank
+from gridclip.ops.postprocess import group
+from gridclip.structures import Vocabulary
+
+
+class Names:
+    """A vocabulary as the cells of one detector see it.
+
+    Args:
+        text: Vectors of its names (K × D); in the basis of a folded head, D is that head's width.
+    """
+
+    def __init__(self, text: Float[Tensor, "K D"]) -> None:
+        self.text = text
+
+    @cached_property
+    def prototypes(self) -> Float[Tensor, "G D"]:
+        """Few vectors that stand for all names."""
+        return group(self.text)
+
+
+class Folding:
+    """Keeps the folded head and folded names for as long as the weights are the same.
+
+    Args:
+        embed: The 1 × 1 convolution from the tower to embeddings.
+        text: Names to unit vectors.
+        enabled: Without it the head stays as it is, and names are kept in CLIP's own basis.
+    """
+
+    def __init__(self, embed: nn.Conv2d, text: TextBank, enabled: bool = True) -> None:
+        self.embed, self.text, self.enabled = embed, text, enabled
+        self._weights: tuple[object, ...] = ()
+        self._projection: Projection | None = None
+        self._basis: Float[Tensor, "D d"] | None = None
+        self._names: dict[Vocabulary, Names] = {}
+
+    @torch.no_grad()
+    def projection(self) -> Projection | None:
+        """What takes the place of the convolution; None where that would not be cheaper."""
+        self._renew()
+        return self._projection
+
+    @torch.no_grad()
+    def names(self, vocabulary: Vocabulary) -> Names:
+        """The names, for embeddings made with `projection`; made once."""
+        self._renew()
+        if vocabulary not in self._names:
+            text = self.text(vocabulary)
+            with torch.autocast(text.device.type, enabled=False):
+                text = text if self._basis is None else text @ self._basis
+            self._names[vocabulary] = Names(text)
+        return self._names[vocabulary]
+
+    def _renew(self) -> None:
+        """Forget everything if the weights have changed since (training, loading, moving)."""
+        weight, bias = self.embed.weight, self.embed.bias
+        assert bias is not None  # the head has one
+        # Two sums of each tell weights apart; fused optimizers do not raise a tensor's version.
+        parts = [part.double() for part in (weight, bias)]
+        sums = torch.stack([part.sum() for part in parts] + [part.square().sum() for part in parts])
+        weights = (weight.device, weight.dtype, self.text.version, *sums.tolist())
+        if weights == self._weights:
+            return
+        self._weights, self._projection, self._basis, self._names = weights, None, None, {}
+        width, channels = weight.shape[:2]
+        if self.enabled and channels + 1 < width:
+            matrix = torch.cat([weight.flatten(1), bias[:, None]], dim=1)
+            basis, triangle = torch.linalg.qr(matrix.double())
+            triangle = triangle.to(weight.dtype)
+            self._basis = basis.to(weight.dtype)
+            self._projection = Projection(triangle[:, :-1, None, None], triangle[:, -1])

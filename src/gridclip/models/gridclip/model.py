@@ -1,0 +1,281 @@
+"""GridCLIP (2303.09252): a one-stage detector whose grid cells live in CLIP's space.
+
+The paper's body could not be read when this was written. Its abstract names grid-level alignment
+with category text and, in training only, image-level alignment with CLIP's image encoder. Their
+forms here are our reading: docs/papers.md lists every choice.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gridclip.io.errors import InputError
+from gridclip.models.base import Batch, Weights, as_boxes, unlearnable
+from gridclip.models.dense.detector import DenseDetector, Grid, box_losses, grid_of, inside
+from gridclip.models.dense.grid_head import Projection
+from gridclip.models.dense.region_ensemble import RegionEnsemble
+from gridclip.models.dense.word_region import WordRegionLoss
+from gridclip.models.encoders.attention_pool import Pooled
+from gridclip.models.encoders.backbones import Backbone
+from gridclip.models.encoders.teachers import Teacher
+from gridclip.models.encoders.text import TextBank
+from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
+from gridclip.ops.assigners import Assigner
+from gridclip.ops.losses import ImageDistance, grid_alignment, image_alignment
+from gridclip.ops.postprocess import DecodeSettings
+from gridclip.structures import ConceptBatch, DetectionBatch, ImageBatch, Images, Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights(Weights):
+    """Weight of each loss; at zero it is not computed, nor is the teacher loaded for it.
+
+    Args:
+        grid: Grid-level alignment: cells against category text.
+        image: Image-level alignment: the picture's embedding against the frozen teacher's.
+        box: Generalised IoU of boxes.
+        centreness: How central a cell is to its box.
+        unboxed: Image-level alignment too, of image-level batches: pictures without boxes.
+        pseudo: Pseudo-labels of image-level batches: pooled cells against category text.
+        words: Captions of pictures without boxes: phrases against regions (DetCLIPv2).
+    """
+
+    grid: float = 1.0
+    image: float = 0.1
+    box: float = 2.0
+    centreness: float = 1.0
+    unboxed: float = 0.0
+    pseudo: float = 0.0
+    words: float = 0.0
+
+
+def load_teacher(teacher: Teacher | None, weights: LossWeights) -> Teacher | None:
+    """Build the teacher's network if a loss needs it.
+
+    Raises:
+        InputError: if one does, and there is no teacher.
+    """
+    if not (weights.image or weights.unboxed):
+        return None
+    if teacher is None:
+        asked = f"weights.image = {weights.image}, weights.unboxed = {weights.unboxed}"
+        raise InputError(
+            f"image-level alignment ({asked}) has no teacher",
+            field="teacher",
+            fix="name a teacher, such as ClipTeacher, or set both weights to 0",
+        )
+    teacher.load()
+    return teacher
+
+
+def student_projection(backbone: Backbone, teacher_width: int) -> nn.Module:
+    """From the student's embedding of a picture to the teacher's width."""
+    pool = backbone.pool
+    width = backbone.channels[-1] if pool is None else pool.embed_dim
+    if pool is not None and width == teacher_width:
+        return nn.Identity()
+    return nn.Linear(width, teacher_width)
+
+
+def check_residual(backbone: Backbone, text_width: int) -> None:
+    """Refuse to add a pool's map to embeddings of another width.
+
+    Raises:
+        InputError: if the backbone has no attention pool, or one of another width.
+    """
+    pool = backbone.pool
+    if pool is None or pool.embed_dim != text_width:
+        has = "no attention pool" if pool is None else f"a pool of width {pool.embed_dim}"
+        raise InputError(
+            f"the backbone has {has}, the text vectors have width {text_width}",
+            field="clip_residual",
+            fix="take backbone and text from the same CLIP, or set clip_residual to false",
+        )
+
+
+_WEIGHTS, _NEGATIVES = LossWeights(), Negatives()
+_PSEUDO_LABEL_LOSS, _WORDS = PseudoLabelLoss(), WordRegionLoss()
+
+
+class GridCLIP(DenseDetector):
+    """Backbone, pyramid and grid head, aligned with CLIP at the level of cells and of pictures.
+
+    Args:
+        backbone: Pictures to maps; a CLIP image tower, or any timm network.
+        text: Names to unit vectors of width D.
+        assigner: Which cell learns which object.
+        teacher: The frozen image tower that teaches; needed where `weights.image` or
+            `weights.unboxed` > 0, and not loaded otherwise.
+        width: Channels of pyramid and head.
+        num_convs: Convolutions of each head tower; 4 in FCOS.
+        clip_residual: Add the attention pool's map of cells, upsampled, to the embeddings. The pool
+            must have the width of the text vectors, as it has in one and the same CLIP.
+        weights: Weight of each loss.
+        image_distance: Form of the image-level alignment.
+        negatives: Which names count as negatives in grid-level alignment.
+        pseudo_labels: What image-level batches teach where `weights.pseudo` > 0.
+        words: What captions teach where `weights.words` > 0.
+        decoding: How many detections leave.
+        prior: Score of every cell and name at the start (focal loss, 1708.02002, section 3.3).
+        temperature: 1 / scale of the cosine at the start; the scale is learned.
+        recompute: Make activations again for the gradients: less memory, about a third more time.
+        ensemble: A frozen tower's second opinion on the boxes, at inference.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        text: TextBank,
+        assigner: Assigner,
+        teacher: Teacher | None = None,
+        width: int = 256,
+        num_convs: int = 4,
+        clip_residual: bool = False,
+        weights: LossWeights = _WEIGHTS,
+        image_distance: ImageDistance = "l1",
+        negatives: Negatives = _NEGATIVES,
+        pseudo_labels: PseudoLabelLoss = _PSEUDO_LABEL_LOSS,
+        words: WordRegionLoss = _WORDS,
+        decoding: DecodeSettings = DecodeSettings(),
+        prior: float = 0.01,
+        temperature: float = 0.07,
+        recompute: bool = False,
+        ensemble: RegionEnsemble | None = None,
+    ) -> None:
+        grid = Grid(width, num_convs, prior, temperature, foldable=not clip_residual)
+        super().__init__(backbone, text, assigner, grid, decoding, ensemble)
+        self.weights, self.image_distance = weights, image_distance
+        self.clip_residual = clip_residual
+        self.negatives, self.pseudo_labels, self.words = negatives, pseudo_labels, words
+        self.teacher = load_teacher(teacher, weights)
+        self.to_teacher = self.teacher and student_projection(backbone, self.teacher.width)
+        if clip_residual:
+            check_residual(backbone, text.width)
+        if recompute:
+            self.recompute()
+        self._rest_idle_parts()
+
+    def pretrained(self) -> list[nn.Module]:
+        """The backbone starts from CLIP or ImageNet, a text tower that is trained from CLIP."""
+        return [self.backbone, self.text]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses, of those whose weight is not zero.
+
+        Of boxes, of names or phrases: grid, box, centreness, and image. Of image-level batches:
+        unboxed and pseudo. Of captions: words.
+
+        Raises:
+            InputError: at image-level batches or captions, if no weight lets them teach.
+        """
+        if isinstance(batch, ImageBatch):
+            return self._image_level_losses(batch)
+        if isinstance(batch, DetectionBatch):
+            return self._detection_losses(batch)
+        if batch.kind != "pairs":
+            return self._detection_losses(as_boxes(batch))
+        if not self.weights.words:
+            raise unlearnable("GridCLIP", batch)
+        return {"words": self.weights.words * self._word_loss(batch)}
+
+    def _predict(self, images: Images, projection: Projection | None = None) -> Predictions:
+        maps = self.backbone(images)
+        aligned = self.training and self.weights.image > 0
+        pooled = self._pool(images, maps, aligned)
+        predictions = self._read(maps, projection, self._residual(pooled))
+        if not aligned:
+            return predictions
+        return predictions._replace(image=self._image_embedding(maps, pooled))
+
+    def _detection_losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        predictions = self(batch.images, batch.vocabulary)
+        assigned = self.assigner(predictions.cells, batch.targets)
+        losses = box_losses(predictions, assigned, self.weights.box, self.weights.centreness)
+        if self.weights.grid:
+            losses["grid"] = self.weights.grid * grid_alignment(
+                self.cosines(predictions.embeddings, batch.vocabulary),
+                assigned.labels,
+                counted=self.negatives.counted(batch),
+            )
+        if self.weights.image:
+            losses["image"] = self.weights.image * self._gap_to_teacher(predictions.image, batch)
+        return losses
+
+    def _image_level_losses(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """Only what they read is run: neither boxes, nor the grid where nothing labels it."""
+        weights, losses = self.weights, {}
+        if not (weights.unboxed or weights.pseudo):
+            raise InputError(
+                "images without boxes teach nothing at weights.unboxed = weights.pseudo = 0",
+                field="weights",
+                fix="set one of the two, or leave the image-level data out",
+            )
+        maps = self.backbone(batch.images)
+        pooled = self._pool(batch.images, maps, weights.unboxed > 0)
+        if weights.unboxed:
+            student = self._image_embedding(maps, pooled)
+            losses["unboxed"] = weights.unboxed * self._gap_to_teacher(student, batch)
+        if weights.pseudo:
+            towers = [self.head.embed(self.head.embedding_tower(x)) for x in self.neck(maps)]
+            cells, embeddings = grid_of(towers, self._residual(pooled))
+            losses["pseudo"] = weights.pseudo * self.pseudo_labels.loss(
+                self.cosines(embeddings, batch.vocabulary),
+                inside(cells, batch.images),
+                batch.scores,
+            )
+        return losses
+
+    def _word_loss(self, batch: ConceptBatch) -> Float[Tensor, ""]:
+        """Phrases against the regions of their pictures (DetCLIPv2), with the residual if any."""
+        maps = self.backbone(batch.images)
+        residual = self._residual(self._pool(batch.images, maps, aligned=False))
+        predictions = self._read(maps, residual=residual)
+        cosines = self.cosines(predictions.embeddings, batch.vocabulary)
+        return self.words.loss(
+            cosines, predictions.boxes, inside(predictions.cells, batch.images), batch
+        )
+
+    def _gap_to_teacher(
+        self, student: Float[Tensor, "B E"], batch: DetectionBatch | ImageBatch
+    ) -> Float[Tensor, ""]:
+        """The teacher is run only if the batch does not bring its embeddings along."""
+        assert self.teacher is not None  # loaded where a weight asks for it
+        truth = self.teacher(batch.images) if batch.teacher is None else batch.teacher
+        return image_alignment(student, truth, distance=self.image_distance)
+
+    def _pool(self, images: Images, maps: list[Tensor], aligned: bool) -> Pooled | None:
+        """The backbone's own embeddings, where something reads them."""
+        return self.backbone.embed(images, maps[-1]) if self.clip_residual or aligned else None
+
+    def _residual(self, pooled: Pooled | None) -> Float[Tensor, "B D h w"] | None:
+        """The attention pool's map of cells, where that is to be added to their embeddings."""
+        return pooled.grid if self.clip_residual and pooled is not None else None
+
+    def _image_embedding(self, maps: list[Tensor], pooled: Pooled | None) -> Float[Tensor, "B E"]:
+        """The picture's embedding in the teacher's space."""
+        assert self.to_teacher is not None  # made with the teacher
+        seen = maps[-1].mean((2, 3)) if pooled is None else pooled.image
+        embedding: Tensor = self.to_teacher(seen)
+        return embedding
+
+    def _rest_idle_parts(self) -> None:
+        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
+        idle: list[nn.Module | nn.Parameter] = []
+        pool = self.backbone.pool
+        logits = self.weights.grid + self.weights.pseudo
+        gridless = logits + self.weights.words == 0
+        if self.teacher is None and pool is not None:
+            if not self.clip_residual:
+                self.backbone.pool = None
+            idle += [pool] if gridless else [pool.query, pool.key]
+        if gridless:
+            idle += [self.head.embedding_tower, self.head.embed]
+        if logits == 0:
+            idle += [self.log_scale, self.bias]
+        if self.weights.box == 0:
+            idle += [self.head.box, self.head.scales]
+        if self.weights.centreness == 0:
+            idle += [self.head.centreness]
+        for part in idle:
+            part.requires_grad_(False)

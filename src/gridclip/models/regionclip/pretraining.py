@@ -1,0 +1,285 @@
+"""RegionCLIP's pre-training (2112.09106): regions learn concepts from captions, without boxes.
+
+Regions of captioned pictures are named by a frozen teacher, from a pool of concepts that all
+captions together speak of. The student learns these names (contrast), the teacher's doubts
+(distillation), and which caption belongs to which picture. Student and teacher start as the same
+encoder. What is learnt is the encoder alone: `RegionCLIP` and `GridCLIP` can start from it.
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gridclip.data.category_names import read_names
+from gridclip.io.errors import InputError
+from gridclip.models.base import Batch, Weights
+from gridclip.models.encoders.open_clip import Frozen
+from gridclip.models.encoders.region_encoders import RegionEncoder, whole
+from gridclip.models.encoders.text import TextBank
+from gridclip.models.regionclip.losses import (
+    concept_distillation,
+    confident,
+    image_contrast,
+    region_contrast,
+)
+from gridclip.models.regionclip.region_sources import RandomRegions, RegionSource
+from gridclip.models.two_stage.classifier import Fusion, fuse
+from gridclip.models.two_stage.detector import (
+    GivenBoxes,
+    Proposals,
+    RegionPredictions,
+    RegionReader,
+)
+from gridclip.ops.postprocess import DecodeSettings
+from gridclip.structures import ConceptBatch, Detections, Images, Record, Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingWeights(Weights):
+    """Weight of each loss; at zero it is not computed. All 1 as published.
+
+    Args:
+        region: Regions against the concepts that the teacher sees in them.
+        distillation: Regions against the teacher's distribution over the pool.
+        image: Pictures against captions, both ways.
+    """
+
+    region: float = 1.0
+    distillation: float = 1.0
+    image: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperatures:
+    """What cosines are divided by, in each loss. All 0.01 as published.
+
+    Args:
+        teacher: Where the teacher decides which regions it is sure of.
+        region: In the contrast of regions with concepts.
+        distillation: In both distributions over the pool.
+        image: In the contrast of pictures with captions.
+    """
+
+    teacher: float = 0.01
+    region: float = 0.01
+    distillation: float = 0.01
+    image: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value < math.inf:
+                fix = "give a number above 0"
+                raise InputError(f"{value} is refused", field=f"temperatures.{name}", fix=fix)
+
+
+_WEIGHTS, _TEMPERATURES = PretrainingWeights(), Temperatures()
+_DECODING = DecodeSettings(nms_iou=0.5)
+
+
+class RegionPretraining(RegionReader):
+    """Student, teacher, text and concepts; detection is zero-shot, by the student's cosines.
+
+    Args:
+        regions: The student.
+        text: Names and captions to unit vectors of the student's space.
+        concepts: The pool: names, or a file of them, as `gridclip data concepts` writes it.
+        source: Where regions come from; random boxes by default.
+        teacher: Another encoder than the student as it starts.
+        teacher_text: The teacher's text vectors, where it lives in another space.
+        teacher_scale: The teacher sees pictures enlarged so many times: small objects have more
+            cells of its map. 1 as published.
+        weights: Weight of each loss.
+        temperatures: What cosines are divided by.
+        threshold: Regions teach whose likeliest concept the teacher gives more than this; all do
+            where there is none.
+        given: An annotation file: evaluation names its boxes, in place of those of the source.
+        fusion: How a proposal's objectness counts in a score.
+        decoding: How many detections leave.
+    """
+
+    def __init__(
+        self,
+        regions: RegionEncoder,
+        text: TextBank,
+        concepts: str | list[str],
+        source: RegionSource | None = None,
+        teacher: RegionEncoder | None = None,
+        teacher_text: TextBank | None = None,
+        teacher_scale: int = 1,
+        weights: PretrainingWeights = _WEIGHTS,
+        temperatures: Temperatures = _TEMPERATURES,
+        threshold: float = 0.1,
+        given: str | None = None,
+        fusion: Fusion = "sigmoid",
+        decoding: DecodeSettings = _DECODING,
+    ) -> None:
+        super().__init__()
+        self.regions, self.text, self.source = regions, text, source or RandomRegions()
+        self.concepts = (
+            read_names(Path(concepts)) if isinstance(concepts, str) else Vocabulary(concepts)
+        )
+        self.weights, self.temperatures, self.threshold = weights, temperatures, threshold
+        self.given = None if given is None else GivenBoxes(given)
+        self.fusion, self.decoding = fusion, decoding
+        self.looks = weights.region > 0 or weights.distillation > 0
+        self.teacher: Frozen | None = None
+        self.teacher_text, self.teacher_scale = teacher_text or text, teacher_scale
+        if teacher_scale < 1:
+            raise InputError(
+                f"{teacher_scale} is refused", field="teacher_scale", fix="give 1 or 2"
+            )
+        if self.looks:
+            teacher = teacher or copy.deepcopy(regions)
+            _check_width(teacher, self.teacher_text, "teacher")
+            self.teacher = Frozen(teacher)
+        _check_width(regions, text, "regions")
+
+    def pretrained(self) -> list[nn.Module]:
+        """The student starts from CLIP."""
+        return [self.regions]
+
+    def fingerprint(self) -> str:
+        """Regions are aligned with these text vectors; others would be another language."""
+        return self.text.fingerprint()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses, of those whose weight is not zero: region, distillation, image.
+
+        Raises:
+            InputError: at another batch than one of captioned pictures.
+        """
+        if not isinstance(batch, ConceptBatch) or batch.kind != "pairs":
+            raise InputError(
+                "RegionPretraining learns from captioned pictures alone",
+                field="data.class_path",
+                fix="use HybridData with pairs, and neither detection nor grounding",
+            )
+        boxes = self._boxes(batch)
+        regions, images = self._see(batch.images, boxes)
+        told = self._told(batch.images, boxes)
+        captions = self.text.say(batch.captions) if self.weights.image else None
+        losses: dict[str, Tensor] = {}
+        # In single precision, as everything that a small temperature divides.
+        with torch.autocast(regions.device.type, enabled=False):
+            if told is not None:
+                losses |= self._region_losses(regions, told)
+            if captions is not None:
+                losses["image"] = image_contrast(images, captions, self.temperatures.image)
+        return self.weights.apply(losses)
+
+    def propose(self, images: Images) -> list[Proposals]:
+        """Give the regions of each image, whatever they show."""
+        return self.source.propose(images)
+
+    def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
+        """Embed the regions of each image; names play no part in it."""
+        return self._predict(images, self.propose(images))
+
+    def region_features(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P D"]:
+        """Unit vectors of the boxes of all images, in the space of the text vectors."""
+        return _unit(self.regions(images, boxes))
+
+    def classify(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Probability of each name in each box, if it shows one of them: rows add up to 1."""
+        return self._logits(self.region_features(images, boxes), vocabulary).softmax(-1)
+
+    @torch.no_grad()
+    def detect(
+        self, images: Images, vocabulary: Vocabulary, records: list[Record]
+    ) -> list[Detections]:
+        """Named regions of each image, best first, in pixels of the original images.
+
+        A background scores as a cosine of zero would, as in RegionCLIP's released code.
+        """
+        given = None if self.given is None else self.given.of(images, records)
+        found = self._predict(images, given or self.propose(images))
+        assert found.text is not None
+        named = F.pad(self._logits(found.text, vocabulary), (0, 1)).softmax(-1)[:, :-1]
+        objectness = torch.cat([each.scores for each in found.proposals])
+        # All given boxes are objects, so there is nothing to be told by their objectness.
+        scores = named if given else fuse(named, objectness, self.fusion)
+        return found.decoded(scores, images, records, self.decoding)
+
+    def _boxes(self, batch: ConceptBatch) -> list[Float[Tensor, "_ 4"]]:
+        """The regions that a step sees, if a loss reads any."""
+        if self.looks:
+            return self.source(batch)
+        return [box[:0] for box in whole(batch.images.sizes)]
+
+    def _see(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "B D"]]:
+        """The student's unit vectors of regions, and of whole pictures without their padding."""
+        pictures = whole(images.sizes)
+        both = [torch.cat(each) for each in zip(boxes, pictures, strict=True)]
+        vectors = _unit(self.regions(images, both)).split([len(each) for each in both])
+        return torch.cat([each[:-1] for each in vectors]), torch.stack([v[-1] for v in vectors])
+
+    def _told(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P E"] | None:
+        """The teacher's unit vectors of regions, if a loss looks at any."""
+        if self.teacher is None:
+            return None
+        return _unit(self.teacher(*enlarged(images, boxes, self.teacher_scale)))
+
+    def _region_losses(
+        self, regions: Float[Tensor, "P D"], told: Float[Tensor, "P E"]
+    ) -> dict[str, Tensor]:
+        truth = told @ self.teacher_text(self.concepts).mT
+        kept = confident(truth, self.temperatures.teacher, self.threshold)
+        truth, cosines = truth[kept], regions[kept] @ self.text(self.concepts).mT
+        return {
+            "region": region_contrast(cosines, truth.argmax(-1), self.temperatures.region),
+            "distillation": concept_distillation(cosines, truth, self.temperatures.distillation),
+        }
+
+    def _predict(self, images: Images, proposals: list[Proposals]) -> RegionPredictions:
+        boxes = [found.boxes for found in proposals]
+        features = self.region_features(images, boxes)
+        return RegionPredictions(proposals, torch.cat(boxes), features, None)
+
+    def _logits(
+        self, features: Float[Tensor, "P D"], vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        with torch.autocast(features.device.type, enabled=False):
+            return features @ self.text(vocabulary).mT / self.temperatures.region
+
+
+def enlarged(
+    images: Images, boxes: list[Float[Tensor, "_ 4"]], scale: int
+) -> tuple[Images, list[Float[Tensor, "_ 4"]]]:
+    """Pictures and boxes in them so many times as large; the padding grows as well."""
+    if scale == 1:
+        return images, boxes
+    pixels = images.pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    for shown, picture, (height, width) in zip(
+        pixels, images.pixels, images.sizes.tolist(), strict=True
+    ):
+        alone = picture[None, :, :height, :width].float()
+        smooth = F.interpolate(alone, scale_factor=scale, mode="bilinear")[0]
+        shown[:, : scale * height, : scale * width] = smooth.round().byte()
+    return Images(pixels, images.sizes * scale), [each * scale for each in boxes]
+
+
+def _unit(vectors: Tensor) -> Float[Tensor, "P D"]:
+    return F.normalize(vectors.float(), dim=-1, eps=1e-6)
+
+
+def _check_width(encoder: RegionEncoder, text: TextBank, field: str) -> None:
+    if encoder.width != text.width:
+        raise InputError(
+            f"embeddings of regions have width {encoder.width}, text vectors {text.width}",
+            field=field,
+            fix="take both from the same CLIP",
+        )

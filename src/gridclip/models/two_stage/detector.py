@@ -1,0 +1,140 @@
+"""What a two-stage detector is, and what it says of its proposals."""
+
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gridclip.data.annotations.reader import read_annotations
+from gridclip.data.annotations.table import Annotations
+from gridclip.io.errors import InputError
+from gridclip.io.state_dicts import fill, read_torch
+from gridclip.models.base import Detector
+from gridclip.ops.postprocess import DecodeSettings, decode
+from gridclip.structures import Detections, Images, Record, Vocabulary
+
+
+class Proposals(NamedTuple):
+    """Where something may be in one image, best first."""
+
+    boxes: Float[Tensor, "R 4"]  # xyxy, pixels of the resized image
+    scores: Float[Tensor, "R"]  # objectness in [0, 1]
+
+
+class RegionPredictions(NamedTuple):
+    """What a two-stage detector says of the P proposals of all images, image after image."""
+
+    proposals: list[Proposals]
+    boxes: Float[Tensor, "P 4"]  # the proposals, refined; xyxy, pixels of the resized image
+    text: Float[Tensor, "P D"] | None  # unit vectors that learned from names
+    image: Float[Tensor, "P D"] | None  # unit vectors that learned from a CLIP's view of regions
+
+    def decoded(
+        self,
+        scores: Float[Tensor, "P K"],
+        images: Images,
+        records: list[Record],
+        settings: DecodeSettings,
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+        counts = [len(found.boxes) for found in self.proposals]
+        each = zip(
+            scores.split(counts), self.boxes.split(counts), images.sizes, records, strict=True
+        )
+        return [decode(*image, settings) for image in each]
+
+
+class TwoStageDetector(Detector):
+    """A detector whose first stage knows no names."""
+
+    @abstractmethod
+    def propose(self, images: Images) -> list[Proposals]:
+        """Give the proposals of each image, whatever they show."""
+
+
+class RegionReader(TwoStageDetector):
+    """A two-stage detector that says of any box what it shows, not of its own proposals alone."""
+
+    @abstractmethod
+    def region_features(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P D"]:
+        """Unit vectors of the boxes of all images, in the space of the text vectors.
+
+        Args:
+            images: The pictures.
+            boxes: xyxy of each picture, pixels of the resized image.
+        """
+
+    @abstractmethod
+    def classify(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Probability of each name in each box, if it shows one of them: rows add up to 1.
+
+        Args:
+            images: The pictures.
+            boxes: xyxy of each picture, pixels of the resized image.
+            vocabulary: What it may show.
+        """
+
+
+_MARK = "detector."
+_FIX = "give a checkpoint of a run, and that run's recipe as the proposer: config.yaml beside it"
+
+
+def load_proposer(proposer: TwoStageDetector, file: str) -> None:
+    """Load the detector of a run's checkpoint.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or of another detector.
+    """
+    state = read_torch(file, field="checkpoint", fix=_FIX).get("state_dict", {})
+    own = {name.removeprefix(_MARK): state[name] for name in state if name.startswith(_MARK)}
+    fill(proposer, own, file, field="checkpoint", fix=_FIX)
+
+
+class GivenBoxes:
+    """The annotated boxes of each image of a file, by the image's id.
+
+    Args:
+        file: A json file in LVIS or COCO form; read when it is first asked.
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+
+    def of(self, images: Images, records: list[Record]) -> list[Proposals]:
+        """Give each image's boxes in pixels of the resized image; of all of them an object is sure.
+
+        Raises:
+            InputError: if an image is not of the file.
+        """
+        found = []
+        for record, size in zip(records, images.sizes, strict=True):
+            row = self._rows.get(record.image_id)
+            if row is None:
+                raise InputError(
+                    f"has no image {record.image_id}",
+                    fix="give the annotation file of the images that are evaluated",
+                    file=self.file,
+                    field="given",
+                )
+            boxes = torch.tensor(self._annotations.boxes.of(row), device=images.pixels.device)
+            height, width = size.tolist()
+            scale = boxes.new_tensor([width / record.width, height / record.height]).repeat(2)
+            found.append(Proposals(boxes * scale, torch.ones_like(boxes[:, 0])))
+        return found
+
+    @cached_property
+    def _annotations(self) -> Annotations:
+        return read_annotations(self.file)
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """Row of each image, by its id."""
+        return {image: row for row, image in enumerate(self._annotations.image_ids.tolist())}

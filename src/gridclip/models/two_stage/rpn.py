@@ -1,0 +1,127 @@
+"""Class-agnostic proposals: torchvision's region proposal network over a pyramid."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
+
+from gridclip.io.errors import InputError
+from gridclip.models.two_stage.detector import Proposals
+from gridclip.structures import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalSettings:
+    """How many proposals an image has, and from which anchors.
+
+    The defaults are Faster R-CNN's (1506.01497) with a pyramid; the limits are those of ViLD's
+    released configuration.
+
+    Args:
+        limit: Proposals an image.
+        candidates: Best anchors of each level that enter suppression.
+        nms_iou: Proposals that overlap a better one more than this are suppressed.
+        anchor_scales: Sides of the anchors, in strides of their level.
+        ratios: Height to width of the anchors.
+        anchors: Anchors an image that teach the network, half of them on objects if there are.
+    """
+
+    limit: int = 1000
+    candidates: int = 2000
+    nms_iou: float = 0.7
+    anchor_scales: tuple[float, ...] = (8.0,)
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchors: int = 256
+
+    def __post_init__(self) -> None:
+        for field, value in asdict(self).items():
+            least = min(value) if isinstance(value, tuple) and value else value
+            if not least or least < 0 or (isinstance(value, int) and value < 1):
+                raise InputError(
+                    f"{value} gives no proposals",
+                    field=f"proposals.{field}",
+                    fix="give numbers above zero",
+                )
+
+
+class ProposalNetwork(nn.Module):
+    """Where something may be, whatever it is.
+
+    Args:
+        width: Channels of the pyramid.
+        strides: Pixels of the resized image between neighbouring cells of each level.
+        settings: How many, from which anchors.
+    """
+
+    def __init__(self, width: int, strides: tuple[int, ...], settings: ProposalSettings) -> None:
+        super().__init__()
+        self.strides = strides
+        sides = tuple(tuple(s * scale for scale in settings.anchor_scales) for s in strides)
+        anchors = AnchorGenerator(sides, (tuple(settings.ratios),) * len(strides))
+        limits = {"training": settings.limit, "testing": settings.limit}
+        candidates = {"training": settings.candidates, "testing": settings.candidates}
+        self.rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(width, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=settings.anchors,
+            positive_fraction=0.5,
+            pre_nms_top_n=candidates,
+            post_nms_top_n=limits,
+            nms_thresh=settings.nms_iou,
+        )
+
+    def forward(
+        self,
+        levels: list[Tensor],
+        sizes: Int[Tensor, "B 2"],
+        targets: list[Targets] | None = None,
+    ) -> tuple[list[Proposals], dict[str, Float[Tensor, ""]]]:
+        """Propose, and tell how wrong it was; it is `RegionProposalNetwork.forward` with scores.
+
+        Args:
+            levels: Pyramid, finest first.
+            sizes: Height and width of each picture inside the padding.
+            targets: What is annotated, to learn from; None: nothing is learnt.
+
+        Returns:
+            Proposals of each image, without a gradient; losses `objectness` and `anchor`, none
+            without targets.
+        """
+        logits, offsets = self.rpn.head(levels)
+        counts = [each[0].numel() for each in logits]
+        # Both in single precision: a coordinate of 1333 pixels in bfloat16 is 8 pixels wide.
+        logits, offsets = (part.float() for part in concat_box_prediction_layers(logits, offsets))
+        anchors = self._anchors(levels)
+        per_image = [anchors] * len(sizes)
+        boxes = self.rpn.box_coder.decode(offsets.detach(), per_image).view(len(sizes), -1, 4)
+        shapes = [(height, width) for height, width in sizes.tolist()]
+        found = self.rpn.filter_proposals(boxes, logits, shapes, counts)
+        proposals = [Proposals(*each) for each in zip(*found, strict=True)]
+        if targets is None:
+            return proposals, {}
+        truth = [{"boxes": target.boxes} for target in targets]
+        labels, matched = self.rpn.assign_targets_to_anchors(per_image, truth)
+        wanted = self.rpn.box_coder.encode(matched, per_image)
+        objectness, anchor = self.rpn.compute_loss(logits, offsets, labels, wanted)
+        return proposals, {"objectness": objectness, "anchor": anchor}
+
+    def _anchors(self, levels: list[Tensor]) -> Float[Tensor, "A 4"]:
+        """Anchors of all levels, of the true strides.
+
+        torchvision divides the picture's side by the level's, which is less than the stride where a
+        coarse level is rounded up.
+        """
+        generator = self.rpn.anchor_generator
+        generator.set_cell_anchors(levels[0].dtype, levels[0].device)
+        shapes = [level.shape[-2:] for level in levels]
+        strides = [(stride, stride) for stride in self.strides]
+        return torch.cat(generator.grid_anchors(shapes, strides)).float()

@@ -1,0 +1,126 @@
+"""CLIP on every proposal, cut out of the picture: the slow reference at inference.
+
+This is the baseline that ViLD (2104.13921) is made to be faster than.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from gridclip.io.errors import InputError
+from gridclip.models.base import Batch
+from gridclip.models.encoders.teachers import SCALES, Teacher, embed_crops
+from gridclip.models.encoders.text import TextBank
+from gridclip.models.two_stage.classifier import fuse
+from gridclip.models.two_stage.detector import (
+    Proposals,
+    RegionPredictions,
+    TwoStageDetector,
+    load_proposer,
+)
+from gridclip.ops.postprocess import DecodeSettings
+from gridclip.structures import Detections, Images, Record, Vocabulary
+
+_DECODING = DecodeSettings(nms_iou=0.5)
+
+
+class CropAndClassify(TwoStageDetector):
+    """Names the proposals of another detector by what a CLIP says of their crops.
+
+    Nothing is trained. A score is the geometric mean of the name's probability among all names and
+    the proposal's objectness (our reading): CLIP always sees something, even where nothing is.
+
+    Args:
+        proposer: Whose proposals; its own names are not asked.
+        text: Names to unit vectors, in the space of the teacher.
+        teacher: The image tower that sees the crops.
+        checkpoint: A checkpoint of a run with the proposer's recipe; None leaves it untrained.
+        limit: At most so many proposals an image, the best.
+        scales: Factors on the sides of a proposal; the crops' embeddings are summed.
+        temperature: What cosines are divided by.
+        batch_size: Crops that the teacher sees at a time.
+        decoding: How many detections leave.
+    """
+
+    def __init__(
+        self,
+        proposer: TwoStageDetector,
+        text: TextBank,
+        teacher: Teacher,
+        checkpoint: str | None = None,
+        limit: int = 1000,
+        scales: tuple[float, ...] = SCALES,
+        temperature: float = 0.01,
+        batch_size: int = 64,
+        decoding: DecodeSettings = _DECODING,
+    ) -> None:
+        super().__init__()
+        rules = {"limit": limit, "batch_size": batch_size, "scales": len(scales)}
+        rules["temperature"] = math.ceil(temperature)
+        for field, least in rules.items():
+            if least < 1:
+                raise InputError("leaves nothing", field=field, fix="give more than 0")
+        self.proposer, self.text, self.teacher = proposer, text, teacher
+        self.limit, self.scales, self.batch_size = limit, tuple(scales), batch_size
+        self.temperature, self.decoding = temperature, decoding
+        teacher.load()
+        if teacher.width != text.width:
+            raise InputError(
+                f"the teacher's embeddings have width {teacher.width}, text vectors {text.width}",
+                field="teacher",
+                fix="take both from the same CLIP",
+            )
+        if checkpoint is not None:
+            load_proposer(proposer, checkpoint)
+
+    def fingerprint(self) -> str:
+        """The proposer's own, whose weights a checkpoint would hold."""
+        return self.proposer.fingerprint()
+
+    def propose(self, images: Images) -> list[Proposals]:
+        """Give the best proposals of each image, whatever they show."""
+        proposed = self.proposer.propose(images)
+        return [Proposals(*(part[: self.limit] for part in each)) for each in proposed]
+
+    @torch.no_grad()
+    def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
+        """Propose, and embed the crops; names play no part in it."""
+        proposals = self.propose(images)
+        embeddings = [
+            embed_crops(
+                self.teacher,
+                pixels[:, :height, :width],
+                found.boxes,
+                scales=self.scales,
+                batch_size=self.batch_size,
+            )
+            for pixels, (height, width), found in zip(
+                images.pixels, images.sizes.tolist(), proposals, strict=True
+            )
+        ]
+        boxes = torch.cat([found.boxes for found in proposals])
+        return RegionPredictions(proposals, boxes, None, torch.cat(embeddings))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Refuse: nothing here is trained.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "crop-and-classify is not trained",
+            field="model.detector",
+            fix="use gridclip validate; train its proposer by a row of its own",
+        )
+
+    @torch.no_grad()
+    def detect(
+        self, images: Images, vocabulary: Vocabulary, records: list[Record]
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+        predictions = self(images, vocabulary)
+        objectness = torch.cat([found.scores for found in predictions.proposals])
+        named = (predictions.image @ self.text(vocabulary).mT / self.temperature).softmax(-1)
+        scores = fuse(named, objectness, "sigmoid")
+        return predictions.decoded(scores, images, records, self.decoding)

@@ -1,0 +1,289 @@
+"""ViLD (2104.13921): a two-stage detector whose regions live in CLIP's space.
+
+Proposals know no names. A region is named by the cosine of its embedding with names' vectors
+(ViLD-text), and its embedding is drawn to what a frozen CLIP says of the region cut out of the
+picture (ViLD-image); ViLD does both with one embedding, ViLD-ensemble with two. Forms and settings
+are those of the released configuration where docs/papers.md says so.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gridclip.io.errors import InputError
+from gridclip.models.base import Batch, unlearnable
+from gridclip.models.encoders.backbones import Backbone
+from gridclip.models.encoders.pyramids import RegionPyramid
+from gridclip.models.encoders.teachers import Teacher, embed_crops
+from gridclip.models.encoders.text import TextBank
+from gridclip.models.two_stage.classifier import Shares, TextClassifier, fuse, geometric_mean
+from gridclip.models.two_stage.detector import Proposals, RegionPredictions, TwoStageDetector
+from gridclip.models.two_stage.losses import (
+    RegionWeights,
+    SamplingSettings,
+    region_boxes,
+    region_classification,
+    region_distillation,
+    sample_regions,
+)
+from gridclip.models.two_stage.roi_head import HeadSettings, RegionHead, RegionPool
+from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
+from gridclip.ops.boxes import boxes_from_offsets
+from gridclip.ops.postprocess import DecodeSettings
+from gridclip.structures import (
+    DetectionBatch,
+    Detections,
+    Images,
+    Record,
+    RegionTargets,
+    Vocabulary,
+)
+
+
+def find_regions(
+    batch: DetectionBatch, proposals: list[Proposals], teacher: Teacher | None, limit: int
+) -> list[RegionTargets]:
+    """Regions of each image with their CLIP embeddings, at most `limit`, the best.
+
+    Stored ones are those of a frozen proposal network, as published. Without them the teacher
+    looks at the proposals that the detector makes just now.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    if batch.regions is not None:
+        return [RegionTargets(*(part[:limit] for part in regions)) for regions in batch.regions]
+    if teacher is None:
+        raise InputError(
+            "this batch carries no embeddings of regions, and there is no teacher",
+            field="data.init_args.regions",
+            fix="store them (gridclip propose, then gridclip clip embed-proposals) and name the "
+            "file there, or give a teacher, or set weights.image to 0",
+        )
+    found = []
+    with torch.no_grad():
+        for pixels, (height, width), proposed in zip(
+            batch.images.pixels, batch.images.sizes.tolist(), proposals, strict=True
+        ):
+            boxes = proposed.boxes[:limit]
+            seen = embed_crops(teacher, pixels[:, :height, :width], boxes)
+            found.append(RegionTargets(boxes, seen))
+    return found
+
+
+Variant = Literal["vild-text", "vild-image", "vild", "vild-ensemble"]
+
+
+_WEIGHTS, _HEAD, _SAMPLING = RegionWeights(), HeadSettings(), SamplingSettings()
+_PROPOSALS, _DECODING = ProposalSettings(), DecodeSettings(nms_iou=0.5)
+
+
+class ViLD(TwoStageDetector):
+    """Proposals, and a head whose region embeddings are aligned with text, with CLIP, or both.
+
+    Args:
+        backbone: Pictures to maps; with `finest: 4` small regions are pooled from P2 as published.
+        text: Names to unit vectors of width D.
+        variant: `vild-text` learns from names, `vild-image` from CLIP, `vild` from both with one
+            head, `vild-ensemble` from each with a head of its own.
+        teacher: The frozen image tower that embeds crops where the data brings no stored
+            embeddings; slow, as it sees each region of each step anew.
+        width: Channels of the pyramid.
+        head: How heavy each head is.
+        proposals: How many, and from which anchors.
+        sampling: Which regions teach.
+        weights: Weight of each loss.
+        temperature: What cosines are divided by.
+        learn_temperature: Learn it, from there.
+        ensemble: λ of ViLD-ensemble: how much the branch that knows a name better counts.
+        canonical: Side in pixels of regions that are pooled from the level of stride 16.
+        decoding: How many detections leave.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        text: TextBank,
+        variant: Variant = "vild",
+        teacher: Teacher | None = None,
+        width: int = 256,
+        head: HeadSettings = _HEAD,
+        proposals: ProposalSettings = _PROPOSALS,
+        sampling: SamplingSettings = _SAMPLING,
+        weights: RegionWeights = _WEIGHTS,
+        temperature: float = 0.01,
+        learn_temperature: bool = False,
+        ensemble: float = 2 / 3,
+        canonical: float = 224.0,
+        decoding: DecodeSettings = _DECODING,
+    ) -> None:
+        super().__init__()
+        _check(width, temperature, ensemble)
+        self.variant, self.backbone, self.text = variant, backbone, text
+        self.sampling, self.weights, self.decoding = sampling, weights, decoding
+        self.ensemble = ensemble
+        backbone.pool = None  # a region's vector comes from the head
+        self.pyramid = RegionPyramid(backbone.channels, width)
+        strides = self.pyramid.strides
+        self.proposals = ProposalNetwork(width, strides, proposals)
+        self.region_pool = RegionPool(strides[:-1], head.side, canonical)
+        self.head = RegionHead(width, text.width, head)
+        self.image_head = (
+            RegionHead(width, text.width, head, boxes=False) if variant == "vild-ensemble" else None
+        )
+        self.classifier = TextClassifier(text.width, temperature, learn_temperature)
+        self.names = variant != "vild-image" and weights.text > 0
+        self.distils = variant != "vild-text" and weights.image > 0
+        self.teacher = teacher if self.distils else None
+        if self.teacher is not None:
+            self.teacher.load()
+        self._rest_idle_parts()
+
+    def pretrained(self) -> list[nn.Module]:
+        """The backbone starts from CLIP or ImageNet."""
+        return [self.backbone]
+
+    def fingerprint(self) -> str:
+        """Regions were aligned with these text vectors; others would be another language."""
+        return self.text.fingerprint()
+
+    def propose(self, images: Images) -> list[Proposals]:
+        """Give the proposals of each image, whatever they show."""
+        return self.proposals(self.pyramid(self.backbone(images)), images.sizes)[0]
+
+    def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
+        """Propose, embed and refine; names play no part in it."""
+        levels = self.pyramid(self.backbone(images))
+        proposals, _ = self.proposals(levels, images.sizes)
+        boxes = [found.boxes for found in proposals]
+        pooled = self.region_pool(levels, boxes)
+        seen = self.head(pooled)
+        alone = self.variant == "vild-image"
+        text, image = (None, seen.embeddings) if alone else (seen.embeddings, None)
+        if self.image_head is not None:
+            image = self.image_head(pooled).embeddings
+        refined = boxes_from_offsets(torch.cat(boxes), seen.offsets)
+        return RegionPredictions(proposals, refined, text, image)
+
+    def scores(
+        self, predictions: RegionPredictions, vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Score in [0, 1] of every name in every region."""
+        vectors, (proposals, _, text, image) = self.text(vocabulary), predictions
+        named = None if text is None else self.classifier(text, vectors).softmax(-1)[:, :-1]
+        if image is None:
+            assert named is not None  # a region has one of the two embeddings at least
+            return named
+        seen = self.classifier.without_background(image, vectors).softmax(-1)
+        if named is not None:
+            shares = Shares(self.ensemble, 1 - self.ensemble)
+            return geometric_mean(named, seen, self.learned(vocabulary), shares)
+        # Our reading: without a background, only the proposal tells whether anything is there.
+        objectness = torch.cat([found.scores for found in proposals])
+        return fuse(seen, objectness, "sigmoid")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses, of those whose weight is not zero.
+
+        Raises:
+            InputError: at another batch than one of boxes; or if CLIP's view of regions is neither
+                stored nor is there a teacher that could look.
+        """
+        if not isinstance(batch, DetectionBatch):
+            raise unlearnable("ViLD", batch)
+        levels = self.pyramid(self.backbone(batch.images))
+        learns = self.weights.objectness > 0 or self.weights.anchor > 0
+        truth = batch.targets if learns else None
+        proposals, losses = self.proposals(levels, batch.images.sizes, truth)
+        losses |= self._region_losses(levels, proposals, batch)
+        return self.weights.apply(losses)
+
+    @torch.no_grad()
+    def detect(
+        self, images: Images, vocabulary: Vocabulary, records: list[Record]
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+        predictions = self(images, vocabulary)
+        scores = self.scores(predictions, vocabulary)
+        return predictions.decoded(scores, images, records, self.decoding)
+
+    def _region_losses(
+        self, levels: list[Tensor], proposals: list[Proposals], batch: DetectionBatch
+    ) -> dict[str, Tensor]:
+        """Losses of the heads; a head sees all its regions at once, as batch norm wants."""
+        names = len(batch.vocabulary)
+        sampled = sample_regions(proposals, batch.targets, names, self.sampling)
+        regions = self._regions(batch, proposals)
+        read = self.names or self.weights.box
+        boxes = sampled.boxes if read else [each[:0] for each in sampled.boxes]
+        pooled = self.region_pool(levels, boxes)
+        shown = (
+            self.region_pool(levels, [each.boxes for each in regions]) if regions else pooled[:0]
+        )
+        apart = self.image_head
+        seen = self.head(torch.cat([pooled, shown]) if apart is None else pooled)
+        count, losses = len(pooled), {}
+        if self.names:
+            logits = self.classifier(seen.embeddings[:count], self.text(batch.vocabulary))
+            losses["text"] = region_classification(logits, sampled.labels)
+        if self.weights.box:
+            offsets = seen.offsets[:count]
+            losses["box"] = region_boxes(
+                offsets, torch.cat(boxes), sampled.truth, sampled.labels, names
+            )
+        if self.distils:
+            truth = torch.cat([each.embeddings for each in regions])
+            student = seen.embeddings[count:] if apart is None else apart(shown).embeddings
+            losses["image"] = region_distillation(student, truth)
+        return losses
+
+    def _regions(self, batch: DetectionBatch, proposals: list[Proposals]) -> list[RegionTargets]:
+        """What CLIP saw in regions of each image, if anything learns from it."""
+        if not self.distils:
+            return []
+        regions = find_regions(batch, proposals, self.teacher, self.sampling.distilled)
+        seen = regions[0].embeddings.shape[1]
+        if seen != self.text.width:
+            raise InputError(
+                f"embeddings of regions have width {seen}, text vectors {self.text.width}",
+                field="data.init_args.regions",
+                fix="take both from the same CLIP",
+            )
+        return regions
+
+    def _rest_idle_parts(self) -> None:
+        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
+        weights, rpn = self.weights, self.proposals.rpn.head
+        embeds = self.names or (self.distils and self.image_head is None)
+        parts: list[tuple[nn.Module | None, float]] = [
+            (self.classifier, self.names),
+            (self.head.project, embeds),
+            (self.head.box, weights.box),
+            (self.head.tower, embeds or weights.box),
+            (self.image_head, self.distils),
+            (rpn.cls_logits, weights.objectness),
+            (rpn.bbox_pred, weights.anchor),
+            (rpn.conv, weights.objectness or weights.anchor),
+        ]
+        for part, learns in parts:
+            if part is not None and not learns:
+                part.requires_grad_(False)
+
+
+def _check(width: int, temperature: float, ensemble: float) -> None:
+    """Refuse settings that mean nothing, by their name.
+
+    Raises:
+        InputError: with what would be right.
+    """
+    rules = {
+        "width": (width, width >= 8 and width % 8 == 0, "a multiple of 8"),
+        "temperature": (temperature, 0 < temperature < math.inf, "a number above 0"),
+        "ensemble": (ensemble, 0 <= ensemble <= 1, "a share in [0, 1]"),
+    }
+    for field, (given, right, wanted) in rules.items():
+        if not right:
+            raise InputError(f"{given} is refused", field=field, fix=f"give {wanted}")

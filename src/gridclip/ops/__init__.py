@@ -1,0 +1,1 @@
+"""Pure functions on tensors: boxes, assignment, losses, suppression, and rows of all processes."""

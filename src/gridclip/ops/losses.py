@@ -1,0 +1,143 @@
+"""Losses as pure functions: tensors in, one scalar out; no weights, logging or ranks inside."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.ops import box_area
+
+from gridclip.ops.focal_loss import FOCUS, Cosines, Counted, Focus, focal_sum
+
+ImageDistance = Literal["l1", "l2", "cosine"]
+
+
+def grid_alignment(
+    cosines: Cosines,
+    owners: Int[Tensor, "B N"],
+    *,
+    counted: Counted | None = None,
+    focus: Focus = FOCUS,
+) -> Float[Tensor, ""]:
+    """Align grid cells with category text: sigmoid focal loss, a sum over the positives' count.
+
+    The abstract of GridCLIP (2303.09252) names the alignment; its form here is our reading: focal
+    loss (1708.02002, Eq. 5) on scaled cosines, as in the paper's base detector (FCOS, Eq. 2).
+
+    Names that count nowhere are not even multiplied.
+
+    Args:
+        cosines: Every cell and every name.
+        owners: The name of each cell's object, a row of the vocabulary; -1 for cells that belong to
+            no object, which are negatives of every name.
+        counted: Which names are negatives, and where; None: all, everywhere.
+        focus: Constants of the focal loss.
+    """
+    if counted is not None:
+        cosines, owners, counted = _without_idle_names(cosines, owners, counted)
+    return focal_sum(cosines, owners, counted, focus) / (owners >= 0).sum().clamp(min=1)
+
+
+def _without_idle_names(
+    cosines: Cosines, owners: Int[Tensor, "B N"], counted: Counted
+) -> tuple[Cosines, Int[Tensor, "B N"], Counted]:
+    """Leave out the names that are neither a negative nor a positive anywhere."""
+    shown = (owners.flatten() + 1).bincount(minlength=counted.background.shape[1] + 1)[1:] > 0
+    used = shown | (counted.background | counted.foreground).any(0)
+    used[0] = True  # a matrix without columns is a special case everywhere
+    return (
+        cosines._replace(text=cosines.text[used]),
+        torch.where(owners >= 0, (used.cumsum(0) - 1)[owners.clamp(min=0)], -1),
+        Counted(counted.background[:, used], counted.foreground[:, used]),
+    )
+
+
+def image_alignment(
+    student: Float[Tensor, "B E"], teacher: Float[Tensor, "B E"], *, distance: ImageDistance
+) -> Float[Tensor, ""]:
+    """Gap between unit vectors of the same images, summed over E, mean over images.
+
+    `l1` is E · mean|Δ|, the form of ViLD's distillation (2104.13921); `l2` the squared distance;
+    `cosine` is 1 - cos. GridCLIP's own form was not seen, so all three are our reading.
+    """
+    student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
+    match distance:
+        case "l1":
+            return (student - teacher).abs().sum(-1).mean()
+        case "l2":
+            return (student - teacher).square().sum(-1).mean()
+        case "cosine":
+            return (1 - (student * teacher).sum(-1)).mean()
+
+
+def box_regression(
+    boxes: Float[Tensor, "N 4"], truth: Float[Tensor, "N 4"], weight: Float[Tensor, "N"]
+) -> Float[Tensor, ""]:
+    """Generalised IoU loss (1902.09630), averaged with the cells' centreness as weight.
+
+    Cells of no object have weight 0: at full size all cells cost less than to wait for their count.
+    """
+    gap = 1 - generalised_iou(boxes, truth)
+    return (gap * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def generalised_iou(
+    some: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"], eps: float = 1e-7
+) -> Float[Tensor, "N"]:
+    """IoU of each box with its partner, less the empty share of the box around both (1902.09630).
+
+    torchvision's pairs every box with every other, and its loss waits for the device to count the
+    boxes that overlap.
+    """
+    overlap = _area(torch.maximum(some, others)[:, :2], torch.minimum(some, others)[:, 2:])
+    around = _area(torch.minimum(some, others)[:, :2], torch.maximum(some, others)[:, 2:])
+    union = box_area(some) + box_area(others) - overlap
+    return overlap / (union + eps) - (around - union) / (around + eps)
+
+
+def _area(low: Float[Tensor, "N 2"], high: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
+    """Area between corners, zero where they are not in order."""
+    width, height = (high - low).clamp(min=0).unbind(1)
+    return width * height
+
+
+def centreness_agreement(
+    logits: Float[Tensor, "N"], truth: Float[Tensor, "N"], positive: Bool[Tensor, "N"]
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of predicted centreness, mean over the positive cells (FCOS, Eq. 3)."""
+    gap = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (gap * positive).sum() / positive.sum().clamp(min=1)
+
+
+def pool_top(logits: Float[Tensor, "n K"], *, top_k: int) -> Float[Tensor, "K"]:
+    """Mean of each name's best cells: a picture shows a name if some of its cells do."""
+    return logits.topk(min(top_k, len(logits)), dim=0).values.mean(0)
+
+
+def pool_log_sum_exp(logits: Float[Tensor, "n K"], *, sharpness: float) -> Float[Tensor, "K"]:
+    """log(mean(exp(r · logit))) / r, between mean (r → 0) and maximum (Pinheiro, 1411.6228).
+
+    The formula is recalled, not read.
+    """
+    return (sharpness * logits).logsumexp(0) / sharpness - math.log(len(logits)) / sharpness
+
+
+def pseudo_label_agreement(
+    logits: Float[Tensor, "B K"], scores: Float[Tensor, "B K"], *, absent: float
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of pictures with the names that a frozen CLIP kept for them.
+
+    Our reading: a kept name's score is its soft target. A name that was not kept is absent more
+    often than not, but nobody looked; it is a negative with a small weight. Without negatives every
+    name would rise everywhere. The sum is divided by the number of kept names.
+
+    Args:
+        logits: Of each picture with each name, pooled over its cells.
+        scores: Pseudo-label in [0, 1]; 0 where the name was not kept.
+        absent: Weight of names that were not kept.
+    """
+    kept = scores > 0
+    gap = F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype), reduction="none")
+    return torch.where(kept, gap, absent * gap).sum() / kept.sum().clamp(min=1)

@@ -1,0 +1,218 @@
+"""From predictions of grid cells to detections in pixels of the original image."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
+
+from gridclip.io.errors import InputError
+from gridclip.ops.focal_loss import Cosines
+from gridclip.ops.nms import hard_nms, soft_nms
+from gridclip.structures import Detections, Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """How many detections leave the detector.
+
+    LVIS counts up to 300 boxes an image at any score, so there is no threshold by default: a
+    threshold made for COCO (0.05) would cost the rare categories most.
+
+    Args:
+        candidates: Best (cell, name) pairs of an image that enter suppression.
+        threshold: Least score of a candidate, in [0, 1].
+        nms_iou: Boxes of the same name that overlap more are suppressed.
+        limit: Detections that leave, per image.
+        pairs: (cell, name) pairs of an image that are scored. Where cells × names are more, only
+            the most promising cells are scored (`candidates.promising`), so that the cost of a
+            large vocabulary is bounded; the default scores a picture of 800 × 1333 exactly with
+            up to 3000 names.
+        suppression: `hard` drops what overlaps a better box of the same name by more than
+            `nms_iou`; `soft` lowers its score instead, by the overlap (Gaussian soft-NMS).
+        sigma: Of soft suppression: the larger, the milder.
+        least: Of soft suppression: a box falls out when its score has fallen to this.
+    """
+
+    candidates: int = 2000
+    threshold: float = 0.0
+    nms_iou: float = 0.6
+    limit: int = 300
+    pairs: int = 2**26
+    suppression: Literal["hard", "soft"] = "hard"
+    sigma: float = 0.5
+    least: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "nms_iou", "least"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"{getattr(self, name)} is outside [0, 1]", field=name, fix="give a fraction"
+                )
+        for name in ("candidates", "limit", "pairs"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"{getattr(self, name)} keeps nothing", field=name, fix="give 1 or more"
+                )
+        if not self.sigma > 0:
+            raise InputError(f"{self.sigma} is refused", field="sigma", fix="give a number above 0")
+
+
+class Candidates(NamedTuple):
+    """The best (cell, name) pairs of one image, before suppression, best first."""
+
+    scores: Float[Tensor, "C"]  # in [0, 1]
+    cells: Int[Tensor, "C"]
+    labels: Int[Tensor, "C"]  # rows of the vocabulary
+
+
+def decode(
+    scores: Float[Tensor, "N K"],
+    boxes: Float[Tensor, "N 4"],
+    size: Int[Tensor, "2"],
+    record: Record,
+    settings: DecodeSettings,
+) -> Detections:
+    """Best boxes of one image, per-name suppression, in pixels of the original image.
+
+    Args:
+        scores: Score in [0, 1] of every name in every cell.
+        boxes: xyxy, pixels of the resized image.
+        size: Height and width of the resized image, without padding.
+        record: Where the image comes from; its height and width set the frame of the answer.
+        settings: Limits and thresholds.
+    """
+    return suppress(top_pairs(scores, settings), boxes, size, record, settings)
+
+
+def top_pairs(scores: Float[Tensor, "N K"], settings: DecodeSettings) -> Candidates:
+    """The best pairs of a matrix of scores in [0, 1], as many as may enter suppression."""
+    best, flat = scores.flatten().topk(min(settings.candidates, scores.numel()))
+    best, flat = best[best >= settings.threshold], flat[best >= settings.threshold]
+    return Candidates(best, flat // scores.shape[1], flat % scores.shape[1])
+
+
+def suppress(
+    found: Candidates,
+    boxes: Float[Tensor, "N 4"],
+    size: Int[Tensor, "2"],
+    record: Record,
+    settings: DecodeSettings,
+) -> Detections:
+    """Per-name suppression of candidates; arguments as in `decode`."""
+    height, width = size.tolist()
+    kept = clip_boxes_to_image(boxes[found.cells], (height, width))
+    order, scores = _suppress(kept, found, settings)
+    scale = torch.tensor([record.width / width, record.height / height], device=boxes.device)
+    return Detections(kept[order] * scale.repeat(2), scores, found.labels[order])
+
+
+def _suppress(
+    boxes: Float[Tensor, "C 4"], found: Candidates, settings: DecodeSettings
+) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"]]:
+    """Rows of what is left and its scores, best first."""
+    if settings.suppression == "soft":
+        sigma, least, limit = settings.sigma, settings.least, settings.limit
+        return soft_nms(boxes, found.scores, found.labels, sigma=sigma, least=least, limit=limit)
+    order = hard_nms(boxes, found.scores, found.labels, settings.nms_iou)[: settings.limit]
+    return order, found.scores[order]
+
+
+BLOCK = 2**21
+"""Entries (cells × names) that are held at once: 8 MB."""
+
+
+def best_pairs(
+    cosines: Cosines, central: Float[Tensor, "N"], settings: DecodeSettings
+) -> Candidates:
+    """The best pairs of one image, best first; all pairs of the given cells compete.
+
+    Args:
+        cosines: Every cell (N × D) and every name.
+        central: Centreness of each cell, in [0, 1].
+        settings: How many pairs, and the least score.
+    """
+    count, names = settings.candidates, len(cosines.text)
+    best, cells = _scores_(_highest(cosines), central).topk(min(count, len(central)))
+    # Below the last maximum by a rounding error, since blocks of another shape round otherwise.
+    known, least = len(best) == count, best[-1] * (1 - 1e-5)
+    found = Candidates(best[:0], cells[:0], cells[:0])
+    for block in cells.split(max(1, BLOCK // names)):
+        logits = _logits(cosines._replace(embeddings=cosines.embeddings[block]))
+        scores = _scores_(logits, central[block][:, None])
+        if known:
+            rows, labels = (scores >= least).nonzero(as_tuple=True)
+        else:
+            flat = scores.flatten().topk(min(count, scores.numel())).indices
+            rows, labels = flat // names, flat % names
+        found = _merge(found, Candidates(scores[rows, labels], block[rows], labels), count)
+        if len(found.scores) == count:
+            known, least = True, found.scores[-1]
+    high = found.scores >= settings.threshold
+    return Candidates(*(part[high] for part in found))
+
+
+def all_scores(cosines: Cosines, central: Float[Tensor, "N"]) -> Float[Tensor, "N K"]:
+    """Score of every name in every cell; of few cells, as it is all held."""
+    return _scores_(_logits(cosines), central[:, None])
+
+
+def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
+    """The cells that score highest with what stands for the vocabulary: an approximation.
+
+    The cells of a name that is far from all prototypes are kept all the same where they beat the
+    background, which learns to be far from every name.
+
+    Args:
+        prototypes: Every cell (N × D), and what stands for the names (`group`).
+        central: Centreness of each cell, in [0, 1].
+        count: How many cells.
+    """
+    best = _scores_(_highest(prototypes), central)
+    return best.topk(min(count, len(best))).indices
+
+
+def group(
+    vectors: Float[Tensor, "K D"], groups: int = 128, rounds: int = 8
+) -> Float[Tensor, "G D"]:
+    """Unit vectors that stand for many: the middles of groups (k-means on the sphere).
+
+    It starts from vectors at even steps, so the same vectors give the same groups.
+    """
+    count = len(vectors)
+    if count <= groups:
+        return vectors
+    middles = vectors[torch.arange(groups, device=vectors.device) * count // groups]
+    for _ in range(rounds):
+        nearest = (vectors @ middles.mT).argmax(1)
+        sums = torch.zeros_like(middles).index_add_(0, nearest, vectors)
+        # A group that lost all its members stays where it was.
+        sums = torch.where(sums.any(1, keepdim=True), sums, middles)
+        middles = torch.nn.functional.normalize(sums, dim=1)
+    return middles
+
+
+def _merge(some: Candidates, others: Candidates, count: int) -> Candidates:
+    """The `count` best of both, best first."""
+    scores, cells, labels = (torch.cat(both) for both in zip(some, others, strict=True))
+    scores, order = scores.topk(min(count, len(scores)))
+    return Candidates(scores, cells[order], labels[order])
+
+
+def _highest(cosines: Cosines) -> Float[Tensor, "N"]:
+    """Logit of each cell's best name."""
+    step = max(1, BLOCK // max(1, len(cosines.embeddings)))
+    pieces = [cosines._replace(text=text) for text in cosines.text.split(step)]
+    return torch.stack([_logits(piece).amax(1) for piece in pieces]).amax(0)
+
+
+def _logits(cosines: Cosines) -> Float[Tensor, "N K"]:
+    """Multiply out, and no more: `Cosines.logits` makes three matrices."""
+    return (cosines.embeddings @ (cosines.scale * cosines.text).mT).add_(cosines.bias)
+
+
+def _scores_(logits: Tensor, central: Tensor) -> Tensor:
+    """Of each entry, or of whole rows where centreness is a column; takes the logits' room."""
+    return logits.sigmoid_().mul_(central).sqrt_()

@@ -1,0 +1,1 @@
+"""What a sweep found: tables, and the page to read."""

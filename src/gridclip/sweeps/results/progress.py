@@ -1,0 +1,217 @@
+"""What a running sweep shows: a live table on a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gridclip.sweeps.results.table import FIGURES, cell, figure, short_names, swept
+from gridclip.sweeps.spec.sweep_file import SweepSpec
+from gridclip.sweeps.storage.trial import FINAL, Trial
+
+REFRESH = 1.0  # seconds between two looks at the histories
+ENDED_SHOWN = 8  # the live table keeps to the running trials and the last few ended ones
+
+
+class Progress:
+    """Tells how a sweep goes; a context, for the live table must end.
+
+    Args:
+        console: Where to print; it knows whether it is a terminal.
+        spec: The sweep.
+        planned: How many trials there will be.
+        jobs: How many run at once.
+    """
+
+    def __init__(self, console: Console, spec: SweepSpec, *, planned: int, jobs: int) -> None:
+        self.console, self.planned, self.jobs = console, planned, jobs
+        self.metric = spec.metric
+        self.names = swept(spec.parameters)
+        self.short = short_names(self.names)
+        # FORCE_COLOR makes rich call any log a terminal, so the file is asked too.
+        is_live = console.is_interactive and console.file.isatty()
+        self.live = Live(console=console, auto_refresh=False) if is_live else None
+        self._validations: dict[int, int] = {}
+        self._running: set[tuple[int, int]] = set()  # number and attempt
+        self._said: set[str] = set()
+        self._shown = 0.0
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.live:
+            self.live.update(Text(), refresh=True)  # the final table takes its place
+            self.live.stop()
+
+    def started(self, trial: Trial) -> None:
+        """A trial has begun."""
+        point = " ".join(f"{self.short[name]}={cell(trial.point[name])}" for name in self.names)
+        self._line(f"trial {trial.number}/{self.planned} started: {point}")
+
+    def ended(self, trial: Trial, trials: Sequence[Trial]) -> None:
+        """A trial has ended, one way or another."""
+        now = datetime.now(UTC)
+        self._running.discard((trial.number, trial.attempt))
+        said = f" ({trial.reason}, see {trial.folder / 'log.txt'})" if trial.reason else ""
+        figures = _figures(trial) if trial.state == "finished" else ""
+        left = self._seconds_left(trials, now)
+        more = f"; about {duration(left)} left" if left else ""
+        self._line(
+            f"trial {trial.number}/{self.planned} {trial.state}{said}"
+            f" after {duration(trial.seconds(now))}{figures}{more}"
+        )
+        metric = self.metric
+        if trial.state == "finished" and metric and trial.value(metric.name) is None:
+            known = ", ".join(sorted(trial.metrics()))
+            self._line(f"trial {trial.number} has no metric {metric.name}; it has {known}", True)
+
+    def trouble(self, problem: str) -> None:
+        """Something went wrong that is lived with; said once."""
+        if problem not in self._said:
+            self._said.add(problem)
+            self._line(problem, always=True)
+
+    def waiting(self, running: Sequence[Trial]) -> None:
+        """There is nothing left to start here, but others are not done, and may need help."""
+        hosts = ", ".join(sorted({trial.host for trial in running}))
+        if "waiting" not in self._said:
+            self._said.add("waiting")
+            self._line(
+                f"waiting for trials of other runners on {hosts}, to take over what they may drop;"
+                " Ctrl-C leaves, and they go on",
+                always=True,
+            )
+
+    def show(self, trials: Sequence[Trial]) -> None:
+        """Bring the picture up to date, at most once a second."""
+        if time.monotonic() - self._shown < REFRESH:
+            return
+        self._shown = time.monotonic()
+        if self.live:
+            self.live.update(self._table(trials, datetime.now(UTC)), refresh=True)
+            return
+        for trial in trials:
+            self._show_change(trial, trials)
+
+    def _show_change(self, trial: Trial, trials: Sequence[Trial]) -> None:
+        """A line for what a log has not told: a validation, and the end of another's trial."""
+        key = (trial.number, trial.attempt)
+        if trial.state != "running":
+            if key in self._running:
+                self.ended(trial, trials)
+            return
+        self._running.add(key)
+        count = len(trial.history())
+        if count > self._validations.get(trial.number, 0):
+            self._line(f"trial {trial.number}/{self.planned} validated{_figures(trial)}")
+        self._validations[trial.number] = count
+
+    def _line(self, line: str, always: bool = False) -> None:
+        if self.live is None or always:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self, trials: Sequence[Trial], now: datetime) -> Table:
+        ended = [trial for trial in trials if trial.state != "running"]
+        done = sum(trial.state in FINAL for trial in ended)
+        caption = f"{done} of {self.planned} trials done"
+        for state in ("failed", "pruned"):
+            count = sum(trial.state == state for trial in ended)
+            caption += f", {count} {state}" if count else ""
+        left = self._seconds_left(trials, now)
+        caption += f", about {duration(left)} left" if left else ""
+        table = Table(caption=caption)
+        hosts = {trial.host for trial in trials if trial.host}
+        shown = ("trial", *self.short.values(), "state", "steps", *FIGURES, "time", "left")
+        for heading in (*shown, "host") if len(hosts) > 1 else shown:
+            table.add_column(heading, justify="right", overflow="fold")
+        for trial in trials:
+            if trial.state == "running" or trial in ended[-ENDED_SHOWN:]:
+                cells = self._row(trial, trials, now)
+                table.add_row(*map(Text, cells[: len(table.columns)]))
+        return table
+
+    def _row(self, trial: Trial, trials: Sequence[Trial], now: datetime) -> list[str]:
+        left = _trial_left(trial, trials, now)
+        latest = trial.metrics() or trial.latest()
+        return [
+            str(trial.number),
+            *(cell(trial.point[name]) for name in self.names),
+            trial.state,
+            steps(trial),
+            *(figure(name, latest.get(name)) for name in FIGURES),
+            duration(trial.seconds(now)),
+            duration(left) if left is not None else "–",
+            trial.host,
+        ]
+
+    def _seconds_left(self, trials: Sequence[Trial], now: datetime) -> float | None:
+        """The time to the end of the sweep, once something tells how long a trial takes."""
+        each = _usual_seconds(trials)
+        if each is None:
+            return None
+        running = [trial for trial in trials if trial.state == "running"]
+        begun = sum(_trial_left(trial, trials, now) or 0 for trial in running)
+        done = sum(trial.state in FINAL for trial in trials)
+        to_come = max(0, self.planned - done - len(running))
+        return (begun + each * to_come) / max(self.jobs, len(running))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 41 s, 3:05 min, 2 h 07 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+
+
+def steps(trial: Trial) -> str:
+    """How far a trial is, as its validations and its recipe tell."""
+    done = trial.latest().get("step")
+    if done is None:
+        return "–"
+    return f"{done}/{trial.steps}" if trial.steps else str(done)
+
+
+def _usual_seconds(trials: Sequence[Trial]) -> float | None:
+    """How long a trial takes: the mean of finished ones, else what a running one lets expect."""
+    took = [
+        trial.seconds(trial.ended) for trial in trials if trial.ended and trial.state == "finished"
+    ]
+    took = took or [whole for trial in trials if (whole := _expected(trial)) is not None]
+    return sum(took) / len(took) if took else None
+
+
+def _expected(trial: Trial) -> float | None:
+    """The seconds that a trial takes in all, by the step and the time of its last validation."""
+    latest = trial.latest()
+    step, time_then = latest.get("step"), latest.get("time")
+    if trial.state != "running" or not trial.steps or not step or not time_then:
+        return None
+    return time_then * trial.steps / step
+
+
+def _trial_left(trial: Trial, trials: Sequence[Trial], now: datetime) -> float | None:
+    each = _expected(trial) or _usual_seconds(trials)
+    if each is None or trial.state != "running":
+        return None
+    return max(0.0, each - trial.seconds(now))
+
+
+def _figures(trial: Trial) -> str:
+    latest = trial.metrics() or trial.latest()
+    shown = [f"{name} {figure(name, latest[name])}" for name in FIGURES if name in latest]
+    return ": " + ", ".join(shown) if shown else ""

@@ -1,0 +1,150 @@
+"""What a sweep found: a table for people, results.csv and results.json for programs."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from gridclip.sweeps.spec.parameters import Parameter
+from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
+from gridclip.sweeps.spec.yaml_section import Number
+from gridclip.sweeps.storage.trial import Trial, write_json, write_text
+
+FIGURES = ("AP", "APr", "APc", "APf")  # fractions in files, percent on the screen
+
+
+def swept(parameters: Iterable[Parameter]) -> list[str]:
+    """The full names of the parameters that differ between trials."""
+    return [parameter.name for parameter in parameters if not parameter.is_constant]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of dotted names that still tell them apart."""
+    parts = {name: name.split(".") for name in names}
+    short = {}
+    for name, words in parts.items():
+        others = [other for other in names if other != name]
+        ends = [".".join(words[start:]) for start in reversed(range(len(words)))]
+        short[name] = next(
+            (end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)),
+            name,
+        )
+    return short
+
+
+def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, Number] | None:
+    """The finished trial with the best value of a metric, the first of equals, and that value."""
+    best: tuple[Trial, Number] | None = None
+    for trial in trials:
+        value = trial.value(metric.name) if trial.state == "finished" else None
+        if value is not None and (best is None or metric.better(value, than=best[1])):
+            best = trial, value
+    return best
+
+
+def figure(name: str, value: Number | None) -> str:
+    """A measured value as people read it: average precision in percent, others as they are."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" if is_precision(name) else f"{value:.4g}"
+
+
+def is_precision(name: str) -> bool:
+    """Whether a metric is an average precision."""
+    return name.removeprefix("val/").startswith("AP")
+
+
+def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
+    """The trials, a line each: what was set, what came out, and the minutes it took."""
+    names = swept(spec.parameters)
+    short = short_names(names)
+    measured = measured_names(spec)
+    table = Table(title=f"{spec.name}: AP, APr, APc and APf in percent")
+    for heading in ("trial", *(short[name] for name in names)):
+        table.add_column(heading, justify="right", overflow="fold")
+    for heading in (*measured, "minutes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    best = best_trial(trials, spec.metric) if spec.metric else None
+    now = datetime.now(UTC)
+    for trial in trials:
+        cells = [
+            str(trial.number),
+            *(cell(trial.point[name]) for name in names),
+            *(figure(name, trial.value(name)) for name in measured),
+            f"{trial.seconds(now) / 60:.1f}",
+            trial.state,
+        ]
+        style = "bold" if best and trial.number == best[0].number else ""
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def cell(value: object) -> str:
+    """A parameter's value in a few characters."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_results(folder: Path, spec: SweepSpec, trials: Sequence[Trial], *, seed: int) -> None:
+    """Write results.json and results.csv of what is known so far, each atomically."""
+    metric = spec.metric
+    best = best_trial(trials, metric) if metric else None
+    content = {
+        "sweep": folder.name,
+        "file": str(spec.file),
+        "method": spec.method,
+        "seed": seed,
+        "metric": {"name": metric.name, "goal": metric.goal} if metric else None,
+        "best": best[0].number if best else None,
+        "trials": [_record(trial, folder) for trial in trials],
+    }
+    write_json(folder / "results.json", content)
+    write_text(folder / "results.csv", _csv(spec, trials, folder))
+
+
+def _record(trial: Trial, folder: Path) -> dict[str, object]:
+    return {
+        "trial": trial.number,
+        "state": trial.state,
+        "reason": trial.reason,
+        "exit_code": trial.exit_code,
+        "attempt": trial.attempt,
+        "host": trial.host,
+        "minutes": _minutes(trial),
+        "folder": str(trial.folder.relative_to(folder)),
+        "run_id": trial.run_id,
+        "parameters": dict(trial.point),
+        "metrics": trial.metrics(),
+    }
+
+
+def _csv(spec: SweepSpec, trials: Sequence[Trial], folder: Path) -> str:
+    names = swept(spec.parameters)
+    figures = measured_names(spec)
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(["trial", "state", *names, *figures, "minutes", "exit_code", "folder"])
+    for trial in trials:
+        measured = [trial.value(name) for name in figures]
+        place = trial.folder.relative_to(folder)
+        point = [trial.point[name] for name in names]
+        writer.writerow(
+            [trial.number, trial.state, *point, *measured, _minutes(trial), trial.exit_code, place]
+        )
+    return output.getvalue()
+
+
+def _minutes(trial: Trial) -> float | None:
+    return round(trial.seconds(trial.ended) / 60, 2) if trial.ended else None
+
+
+def measured_names(spec: SweepSpec) -> tuple[str, ...]:
+    """What a table shows of a trial: the four figures, and the metric where it is none of them."""
+    metric = spec.metric
+    if metric is None or metric.name.removeprefix("val/") in FIGURES:
+        return FIGURES
+    return (*FIGURES, metric.name)

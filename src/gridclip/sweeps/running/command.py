@@ -1,0 +1,179 @@
+"""`gridclip sweep run FILE`: a W&B sweep file on this machine, without an account."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from gridclip.io.errors import InputError
+from gridclip.sweeps.results.progress import Progress
+from gridclip.sweeps.results.report import write_report
+from gridclip.sweeps.results.table import best_trial, figure, is_precision, trial_table
+from gridclip.sweeps.running.begin import Begun, begin, go_on
+from gridclip.sweeps.running.process import stop_requests
+from gridclip.sweeps.running.runner import Sweep
+from gridclip.sweeps.running.running_trial import Plan
+from gridclip.sweeps.search.search import Search, make_search
+from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
+from gridclip.sweeps.storage.protocol import Storage, StorageError
+from gridclip.sweeps.storage.trial import Trial
+
+LOGS_SHOWN = 3  # of failed trials, at the end
+
+
+def run_sweep(  # noqa: PLR0913 - the options of a command
+    file: Path,
+    jobs: int = 1,
+    seed: int | None = None,
+    dir: Path = Path("runs/sweeps"),
+    cap: int | None = None,
+    storage: str | None = None,
+    resume: str | None = None,
+    attempts: int = 3,
+    lease: float = 120.0,
+) -> None:
+    """Run a W&B sweep file on this machine and end with a table of its trials.
+
+    Each trial is a process with a folder of its own. One that fails is recorded, and the others go
+    on. Ctrl-C stops all of them; whatever was stopped or killed runs again with --resume. Several
+    machines run one sweep together: begin it on one, and --resume it on the others, with its folder
+    on a disk that all share or with a database as --storage. The exit status is 0 if every trial
+    finished or was pruned, 130 if the sweep was stopped, else 1.
+
+    Args:
+        file: The sweep file, as for `wandb sweep`.
+        jobs: How many trials this command runs at once.
+        seed: Of the search, 0 by default; the same seed draws the same trials.
+        dir: Where the folder of this sweep is made.
+        cap: No more trials than this, nor more than the file's run_cap.
+        storage: A database where runners meet, such as postgresql://user@host/database; by default
+            a journal in the sweep's folder.
+        resume: Go on with this sweep: its name, its folder, or latest.
+        attempts: How often a trial may be killed from outside, as for want of memory, before it
+            counts as failed.
+        lease: Seconds of silence after which a runner of another machine counts as gone, and its
+            trials are run again.
+
+    Raises:
+        InputError: if the file or a number is wrong, before anything is started.
+    """
+    spec = read_sweep(file)
+    _check(jobs=jobs, cap=cap, attempts=attempts, lease=lease)
+    try:
+        if resume is None:
+            _planned(spec, make_search(spec, seed=seed or 0), cap)
+            begun = begin(spec, dir, storage, seed=seed or 0, cap=cap, lease=lease)
+        else:
+            begun = go_on(resume, spec, dir, storage, seed=seed)
+        plan = _plan(spec, begun, jobs=jobs, cap=cap, attempts=attempts)
+        status = _run(plan, begun.storage)
+    except StorageError as error:
+        raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
+    if status:
+        sys.exit(status)
+
+
+def _run(plan: Plan, storage: Storage) -> int:
+    """Run a sweep, and say how it went; its exit status."""
+    console, spec, folder = make_console(), plan.spec, plan.folder
+    _announce(console, plan)
+    with stop_requests() as request:
+        with Progress(console, spec, planned=plan.planned, jobs=plan.jobs) as progress:
+            sweep = Sweep(plan, storage, progress)
+            sweep.run(request)
+        trials = sweep.board.trials
+        report(console, spec, folder, trials)
+        if any(trial.history() or trial.metrics() for trial in trials):
+            _name_page(console, folder)
+    if sweep.stopping:
+        _say(console, f"go on: gridclip sweep run {spec.file} --resume {plan.head.id}")
+        return 130
+    return 0 if trials and all(trial.state in ("finished", "pruned") for trial in trials) else 1
+
+
+def _plan(spec: SweepSpec, begun: Begun, *, jobs: int, cap: int | None, attempts: int) -> Plan:
+    search = make_search(spec, seed=begun.head.seed)
+    return Plan(
+        head=begun.head,
+        spec=spec,
+        search=search,
+        folder=begun.folder,
+        jobs=jobs,
+        planned=_planned(spec, search, begun.head.cap if cap is None else cap),
+        attempts=attempts,
+    )
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal; a log gets room for a table."""
+    wide = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if wide else 120)
+
+
+def report(console: Console, spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> None:
+    """Print the table of trials, the best of them and how to use it, and what went wrong."""
+
+    def say(line: str) -> None:
+        _say(console, line)
+
+    console.print(trial_table(trials, spec))
+    metric = spec.metric
+    best = best_trial(trials, metric) if metric else None
+    if best and metric:
+        trial, value = best
+        unit = " %" if is_precision(metric.name) else ""
+        shown = figure(metric.name, value) + unit
+        say(f"best {metric.name}: {shown}, trial {trial.number} in {trial.folder}")
+        if (trial.folder / "config.yaml").exists():
+            say(f'  use it: gridclip detect --run {trial.folder} --names "a cup, a cat" IMAGE.jpg')
+    elif metric:
+        say(f"no finished trial has the metric {metric.name}, so none is the best")
+    failed = [trial for trial in trials if trial.state not in ("running", "finished", "pruned")]
+    for trial in failed:
+        say(f"trial {trial.number} {trial.state}: {trial.reason}, see {trial.folder / 'log.txt'}")
+    for trial in [trial for trial in failed if trial.state == "failed"][:LOGS_SHOWN]:
+        say(f"--- the last lines of trial {trial.number} ---\n{trial.log_tail()}")
+    say(f"results: {folder / 'results.csv'}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _announce(console: Console, plan: Plan) -> None:
+    spec = plan.spec
+    lines = [f"{spec.name}: {plan.planned} trials by {spec.method} search, in {plan.folder}"]
+    lines += [f"  {spec.description.strip()}"] if spec.description else []
+    lines += [f"  ignored on this machine: {', '.join(spec.ignored)}"] if spec.ignored else []
+    lines += [f"  mind: {warning}" for warning in spec.warnings]
+    for line in lines:
+        _say(console, line)
+
+
+def _name_page(console: Console, folder: Path) -> None:
+    """Write the page about the sweep; whatever goes wrong there, the sweep is done."""
+    try:
+        _say(console, f"report: {write_report(folder)}")
+    except Exception as error:
+        _say(console, f"no report page: {type(error).__name__}: {error}")
+
+
+def _check(*, jobs: int, cap: int | None, attempts: int, lease: float) -> None:
+    given = {"--jobs": jobs, "--cap": cap, "--attempts": attempts, "--lease": lease}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InputError(f"{value} is less than 1", fix="give 1 or more", field=name)
+
+
+def _planned(spec: SweepSpec, search: Search, cap: int | None) -> int:
+    limits = [limit for limit in (search.size, spec.run_cap, cap) if limit is not None]
+    if not limits:
+        raise InputError(
+            f"a {spec.method} search has no end",
+            fix="give --cap N, or run_cap: N in the file",
+            file=spec.file,
+            field="run_cap",
+        )
+    return min(limits)

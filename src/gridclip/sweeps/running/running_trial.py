@@ -1,0 +1,196 @@
+"""A trial in the hands of a runner, from its claim to its result."""
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gridclip.sweeps.running import guard
+from gridclip.sweeps.running.claims import SILENCE, judge
+from gridclip.sweeps.running.process import Exit, TrialProcess, environment, read_exit
+from gridclip.sweeps.search.search import Search
+from gridclip.sweeps.spec.parameters import arguments
+from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command
+from gridclip.sweeps.storage.protocol import Head
+from gridclip.sweeps.storage.trial import (
+    FINAL,
+    State,
+    Trial,
+    finite_numbers,
+    read_history,
+    read_json,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a runner is to do.
+
+    Args:
+        head: The sweep.
+        spec: Its file.
+        search: What to try.
+        folder: Its folder on this machine.
+        jobs: How many trials this runner runs at once.
+        planned: How many there will be at most, of all runners.
+        attempts: How often a trial may be killed from outside before it counts as failed.
+    """
+
+    head: Head
+    spec: SweepSpec
+    search: Search
+    folder: Path
+    jobs: int
+    planned: int
+    attempts: int = 3
+
+
+class Work:
+    """A trial that this runner has claimed.
+
+    Args:
+        plan: What the runner is to do.
+        trial: As it was claimed.
+
+    Attributes:
+        trial: As it was last recorded.
+        result: What it came to, once that is known.
+        fate: What it is to be called, once it was asked to end.
+    """
+
+    def __init__(self, plan: Plan, trial: Trial) -> None:
+        self.plan, self.trial = plan, trial
+        self.result: Trial | None = None
+        self.fate: State | None = None
+        self.is_lost = False
+        self._why = ""
+        self._process: TrialProcess | None = None
+
+    def begin(self, earlier: Trial | None) -> bool:
+        """Start it, once nothing is left of an earlier attempt; say whether it was started.
+
+        It is not where it cannot be, or where the earlier attempt came to an end that nobody saw,
+        because its runner was gone.
+        """
+        mark = f"{self.plan.head.uid}/{self.trial.number}"
+        if earlier and not guard.kill_all(mark):
+            self._fail("processes of its earlier attempt cannot be ended")
+        elif earlier and (result := self._unseen_result(earlier)):
+            self._conclude(result)
+        else:
+            try:
+                self.trial = self._prepare()
+                self._process = self._start(mark)
+            except OSError as error:
+                self._fail(f"can't start: {error}")
+        return self._process is not None
+
+    def feed(self) -> None:
+        """Say to its guard that the runner lives."""
+        if self._process:
+            self._process.feed()
+
+    def end(self, fate: State, why: str) -> None:
+        """Ask it to end, and what to call it then."""
+        if self.fate is None and self._process and self.result is None:
+            self.fate, self._why = fate, why
+            self._process.end()
+
+    def lose(self) -> None:
+        """Another runner has it now: end it at once, and record nothing."""
+        if not self.is_lost:
+            self.is_lost = True
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process:
+            self._process.kill()
+
+    def has_ended(self) -> bool:
+        """Whether its process is gone; `result` is known then."""
+        if self.result is None and self._process and self._process.has_ended():
+            self._conclude(self._judged())
+        return self.result is not None
+
+    def news(self) -> Trial | None:
+        """The trial with validations that are not recorded yet, if there are any."""
+        rows = read_history(self.trial.folder)
+        if len(rows) <= len(self.trial.rows or ()):
+            return None
+        steps = self.trial.steps or _planned_steps(self.trial.folder / "config.yaml")
+        return replace(self.trial, rows=rows, steps=steps)
+
+    def _unseen_result(self, earlier: Trial) -> Trial | None:
+        ended = read_exit(earlier) if earlier.state == "running" else None
+        if ended is None:
+            return None
+        seen = self._judge(earlier, ended)
+        if seen.state not in FINAL:
+            return None
+        trial = self.trial
+        return replace(seen, attempt=trial.attempt, runner=trial.runner, host=trial.host)
+
+    def _prepare(self) -> Trial:
+        """Make its folder, an earlier attempt's being put aside, and its command."""
+        spec, trial, folder = self.plan.spec, self.trial, self.trial.folder
+        if folder.exists():
+            aside = self.plan.folder / "attempts" / f"{folder.name}-{trial.attempt - 1}"
+            aside.parent.mkdir(exist_ok=True)
+            folder.rename(aside)
+        folder.mkdir(parents=True)
+        given = arguments(spec.parameters, trial.point)
+        json_file = (folder / "parameters.json").absolute()
+        argv = expand_command(spec.command, given, program=spec.program, json_file=json_file)
+        trial = replace(trial, argv=argv)
+        trial.save()
+        return trial
+
+    def _start(self, mark: str) -> TrialProcess:
+        env = environment(
+            self.plan.spec,
+            self.trial,
+            group=self.plan.head.id,
+            mark=mark,
+            jobs=self.plan.jobs,
+            inherited=os.environ,
+        )
+        return TrialProcess(self.trial, env, silence=SILENCE * self.plan.head.lease)
+
+    def _judge(self, trial: Trial, ended: Exit | None) -> Trial:
+        return judge(trial, ended, self.plan.spec.metric, attempts=self.plan.attempts)
+
+    def _judged(self) -> Trial:
+        ended = read_exit(self.trial)
+        if self.fate is None:
+            return self._judge(self.trial, ended)
+        code = ended.code if ended else None
+        by_itself = self._judge(self.trial, Exit(code, ""))
+        if self.fate != "pruned" and by_itself.state == "finished":
+            return by_itself  # it just made it
+        return replace(self.trial, state=self.fate, reason=self._why, exit_code=code)
+
+    def _fail(self, reason: str) -> None:
+        self._conclude(replace(self.trial, state="failed", reason=reason))
+
+    def _conclude(self, trial: Trial) -> None:
+        """Add what was measured: the storage must have it, for machines without this folder."""
+        self.result = replace(
+            trial,
+            ended=datetime.now(UTC),
+            rows=read_history(trial.folder),
+            figures=finite_numbers(read_json(trial.folder / "metrics.json")),
+        )
+
+
+def _planned_steps(recipe: Path) -> int | None:
+    """The steps that a recipe of `gridclip fit` asks for."""
+    try:
+        content: Any = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        steps = content["trainer"]["max_steps"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return steps if isinstance(steps, int) and steps > 0 else None

@@ -1,0 +1,144 @@
+"""`gridclip sweep list | status | stop | table`: sweeps from outside, wherever they run."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gridclip.io.errors import InputError
+from gridclip.sweeps.results.over_seeds import full_name, markdown, put_into
+from gridclip.sweeps.results.progress import duration
+from gridclip.sweeps.running.begin import SWEEP_FILE
+from gridclip.sweeps.running.claims import is_dead
+from gridclip.sweeps.running.command import make_console, report
+from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
+from gridclip.sweeps.storage.opening import find_sweep, known_sweeps
+from gridclip.sweeps.storage.protocol import Board, Runner, Storage, StorageError
+from gridclip.sweeps.storage.trial import write_text
+
+ROOT = Path("runs/sweeps")
+
+
+def list_sweeps(dir: Path = ROOT, storage: str | None = None) -> None:
+    """List the sweeps on this machine or in a database, and how far each is.
+
+    Args:
+        dir: Where their folders are.
+        storage: A database, if the sweeps are kept there.
+    """
+    table = Table()
+    for heading in ("sweep", "trials", "runners"):
+        table.add_column(heading, overflow="fold")
+    for name in known_sweeps(dir, storage):
+        _, _, board = _look(name, dir, storage)
+        table.add_row(*map(Text, (name, _counts(board), str(len(_alive(board.runners))))))
+    make_console().print(table)
+
+
+def sweep_status(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
+    """Show how a sweep stands: its trials, and who runs them.
+
+    Args:
+        id: The sweep's name, its folder, or latest.
+        dir: Where the folders of sweeps are.
+        storage: A database, if the sweep's folder does not name it.
+    """
+    folder, store, board = _look(id, dir, storage)
+    spec, console = _spec(folder, store), make_console()
+    _say(console, f"{folder.name}: {_counts(board)}, in {folder}")
+    report(console, spec, folder, board.trials)
+    for runner in _alive(board.runners):
+        silent = (datetime.now(UTC) - datetime.fromisoformat(runner.seen)).total_seconds()
+        mine = [str(t.number) for t in board.trials if t.runner == runner.id and not t.ended]
+        _say(
+            console,
+            f"runner on {runner.host}, process {runner.pid}, heard of"
+            f" {duration(max(0.0, silent))} ago: trials {', '.join(mine) or 'none'}"
+            + (", asked to stop" if runner.asked else ""),
+        )
+
+
+def stop_sweep(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
+    """Ask all runners of a sweep to stop, on whatever machine they are.
+
+    They end their trials within half a minute and record them as stopped; `gridclip sweep run
+    FILE --resume ID` goes on.
+
+    Args:
+        id: The sweep's name, its folder, or latest.
+        dir: Where the folders of sweeps are.
+        storage: A database, if the sweep's folder does not name it.
+    """
+    folder, store, _ = _look(id, dir, storage)
+    asked = [runner for runner in store.ask_to_stop() if not is_dead(runner)]
+    hosts = ", ".join(sorted({runner.host for runner in asked}))
+    many = f"{len(asked)} runner{'s' * (len(asked) != 1)}"
+    _say(make_console(), f"{folder.name}: asked {many} to stop" + (f" on {hosts}" * bool(hosts)))
+
+
+def sweep_table(
+    id: str,
+    over: str | None = None,
+    output: Path | None = None,
+    dir: Path = ROOT,
+    storage: str | None = None,
+) -> None:
+    """Print the table of a sweep as Markdown, or put it into a page.
+
+    Args:
+        id: The sweep's name, its folder, or latest.
+        over: A parameter, such as seed_everything: trials that differ in nothing else become one
+            row, mean ± standard deviation.
+        output: A page, such as docs/results.md. The table takes the place of the one of an earlier
+            sweep of this file, and the rest of the page stays.
+        dir: Where the folders of sweeps are.
+        storage: A database, if the sweep's folder does not name it.
+    """
+    folder, store, board = _look(id, dir, storage)
+    spec = _spec(folder, store)
+    text = markdown(board.trials, spec, full_name(over, spec) if over else None)
+    if output is None:
+        _say(make_console(), text)
+        return
+    day = time.strftime("%Y-%m-%d")
+    said = f"`gridclip sweep table {folder.name}" + (f" --over {over}" if over else "")
+    put_into(output, spec.name, f"{text}\n\nWritten on {day} by {said} --output {output}`.")
+    _say(make_console(), f"table: {output}")
+
+
+def _look(id: str, root: Path, address: str | None) -> tuple[Path, Storage, Board]:
+    try:
+        folder, store = find_sweep(id, root, address)
+        return folder, store, store.read()
+    except StorageError as error:
+        raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
+
+
+def _spec(folder: Path, store: Storage) -> SweepSpec:
+    """The file of a sweep as it began; fetched if another machine began it."""
+    file = folder / SWEEP_FILE
+    head = store.head()
+    assert head is not None
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, head.text)
+    return read_sweep(file)
+
+
+def _counts(board: Board) -> str:
+    counts = Counter(trial.state for trial in board.trials)
+    return ", ".join(f"{count} {state}" for state, count in counts.items()) or "no trial yet"
+
+
+def _alive(runners: Sequence[Runner]) -> list[Runner]:
+    """Those that may be at work, as far as one look can tell."""
+    return [runner for runner in runners if not runner.left and not is_dead(runner)]
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What a W&B sweep file says."""

@@ -1,0 +1,173 @@
+"""The `parameters` of a sweep file: what is swept, and by which law."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gridclip.io.errors import InputError
+from gridclip.sweeps.spec.distributions import (
+    CURVES,
+    QUANTISED,
+    Choice,
+    Integers,
+    Law,
+    Numbers,
+    settings_of,
+)
+from gridclip.sweeps.spec.yaml_section import Number, Section
+
+# What a point gives each parameter, by its full name. The values are whatever YAML holds.
+Point = Mapping[str, object]
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # W&B's rule: a dot may stand in a name, no slash
+DISTRIBUTIONS = (
+    "constant",
+    "categorical",
+    "categorical_w_probabilities",
+    "int_uniform",
+    *CURVES,
+    *sorted(QUANTISED),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One swept (or constant) setting.
+
+    Args:
+        path: Its name; several keys where the file nests `parameters` in a parameter.
+        law: What its values are drawn from.
+    """
+
+    path: tuple[str, ...]
+    law: Law
+
+    @property
+    def name(self) -> str:
+        """The keys of its path, joined by dots."""
+        return ".".join(self.path)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every trial gets the same value."""
+        return isinstance(self.law, Choice) and len(self.law.values) == 1
+
+
+def read_parameters(section: Section, *, grid: bool) -> tuple[Parameter, ...]:
+    """Read `parameters`, in W&B's order: sorted by name, level by level.
+
+    Args:
+        section: The mapping under the key `parameters`.
+        grid: Whether a grid is to be made of them, which not every law allows.
+
+    Raises:
+        InputError: if a name, a key or a value is none that W&B takes.
+    """
+    parameters = tuple(_walk(section, (), grid))
+    seen: set[str] = set()
+    for parameter in parameters:
+        if parameter.name in seen:
+            raise section.fault(None, f"{parameter.name!r} is named twice", "keep one of them")
+        seen.add(parameter.name)
+    return parameters
+
+
+def arguments(parameters: tuple[Parameter, ...], point: Point) -> dict[str, Any]:
+    """The arguments of a program at a point; nested parameters become a mapping, as W&B has it."""
+    tree: dict[str, Any] = {}
+    for parameter in parameters:
+        branch = tree
+        for key in parameter.path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[parameter.path[-1]] = point[parameter.name]
+    return tree
+
+
+def _walk(section: Section, path: tuple[str, ...], grid: bool) -> Iterator[Parameter]:
+    if not section:
+        raise section.fault(None, "nothing is swept", "name at least one parameter")
+    for name in sorted(section):
+        if not NAME.fullmatch(name):
+            raise section.fault(
+                name, f"{name!r} is no name W&B takes", "use letters, digits, '_', '.' and '-'"
+            )
+        if not isinstance(section.data[name], dict):
+            raise section.fault(
+                name, "is a bare value", f"write {name}: {{value: {section.data[name]!r}}}"
+            )
+        inner = section.section(name)
+        if "parameters" in inner:
+            inner.accept(["parameters"])
+            yield from _walk(inner.section("parameters"), (*path, name), grid)
+            continue
+        law = _read_law(inner)
+        if grid and law.grid() is None:
+            raise inner.fault(
+                None,
+                f"no grid can be made of it ({_distribution(inner)})",
+                "give values, int_uniform or q_uniform, or choose method: random",
+            )
+        yield Parameter(path=(*path, name), law=law)
+
+
+def _distribution(section: Section) -> str:
+    """The name of the law: what the file says, else what W&B infers from the keys."""
+    if "distribution" in section:
+        return section.choice("distribution", DISTRIBUTIONS)
+    if "value" in section:
+        return "constant"
+    if "values" in section:
+        return "categorical_w_probabilities" if "probabilities" in section else "categorical"
+    if "min" in section and "max" in section:
+        kinds = {type(section.number("min")), type(section.number("max"))}
+        if len(kinds) > 1:
+            raise section.fault(
+                None,
+                "min and max are a whole number and one that is not, which `wandb sweep` refuses",
+                "write both with a point, or both without",
+            )
+        return "int_uniform" if kinds == {int} else "uniform"
+    raise section.fault(
+        None, "tells no values", "give value, values, min and max, or a distribution"
+    )
+
+
+def _read_law(section: Section) -> Law:
+    distribution = _distribution(section)
+    keys = _keys(distribution)
+    section.accept(["distribution", *keys])
+    section.require(*(key for key, default in keys.items() if default is None))
+    try:
+        return _make_law(distribution, section, keys)
+    except InputError:
+        raise
+    except ValueError as error:  # what a law says of its own settings
+        raise section.fault(None, str(error), "mend the values") from error
+
+
+def _make_law(distribution: str, section: Section, keys: Mapping[str, Number | None]) -> Law:
+    if distribution == "constant":
+        return Choice(values=(section.data["value"],))
+    if "values" in keys:
+        shares = section.numbers("probabilities") if "probabilities" in keys else None
+        return Choice(values=tuple(section.items("values")), probabilities=shares)
+    if distribution == "int_uniform":
+        return Integers(min=section.whole("min"), max=section.whole("max"))
+    settings = {key: section.number(key, default) for key, default in keys.items()}
+    step = settings.pop("q", None)
+    return Numbers(name=distribution.removeprefix("q_"), settings=settings, q=step)
+
+
+def _keys(distribution: str) -> dict[str, Number | None]:
+    """The keys that a distribution takes, and their defaults; None must be given."""
+    fixed: dict[str, dict[str, Number | None]] = {
+        "constant": {"value": None},
+        "categorical": {"values": None},
+        "categorical_w_probabilities": {"values": None, "probabilities": None},
+        "int_uniform": {"min": None, "max": None},
+    }
+    if distribution in fixed:
+        return fixed[distribution]
+    step: dict[str, Number | None] = {"q": 1.0} if distribution in QUANTISED else {}
+    return settings_of(distribution.removeprefix("q_")) | step

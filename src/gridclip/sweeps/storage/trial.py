@@ -1,0 +1,236 @@
+"""One trial of a sweep: its folder, its record, and what it measured."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gridclip.io.errors import InputError
+from gridclip.sweeps.spec.parameters import Point
+from gridclip.sweeps.spec.yaml_section import Number
+
+State = Literal["running", "finished", "failed", "pruned", "stopped", "interrupted"]
+Row = Mapping[str, Number]  # a validation
+
+WAITING = ("stopped", "interrupted")  # ended, but to be run again by a sweep that goes on
+FINAL = ("finished", "failed", "pruned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is known of a trial; `save` keeps it in trial.json, a storage for all runners.
+
+    Args:
+        number: 1 for the first.
+        folder: Where it writes all it makes: the run folder of its training. A trial of another
+            machine may have it there only.
+        point: The value of every parameter, by full name.
+        argv: The words of its command; none where another runner's trial is looked at.
+        run_id: Its id in W&B.
+        started: When its process began.
+        state: finished means that it exited with 0 and left a readable metrics.json; interrupted
+            and stopped ones are run again when the sweep goes on.
+        reason: Why it did not finish, for people.
+        exit_code: Of its process; negative for a signal, None while running or if it never began.
+        ended: When its process was gone.
+        attempt: How often its number was taken up, this time included.
+        kills: How often a signal from outside killed it, as one for want of memory does.
+        runner: The id of the runner that has it, or had it last.
+        host: The name of that runner's machine.
+        steps: How many steps it will make, if its recipe tells.
+        rows: Its validations as a storage has them; None means that its folder tells.
+        figures: Its final figures as a storage has them; None means that its folder tells.
+    """
+
+    number: int
+    folder: Path
+    point: Point
+    argv: tuple[str, ...]
+    run_id: str
+    started: datetime
+    state: State = "running"
+    reason: str = ""
+    exit_code: int | None = None
+    ended: datetime | None = None
+    attempt: int = 1
+    kills: int = 0
+    runner: str = ""
+    host: str = ""
+    steps: int | None = None
+    rows: tuple[Row, ...] | None = None
+    figures: Row | None = None
+
+    def record(self) -> dict[str, Any]:
+        """All but the folder and what was measured, as JSON has it."""
+        return {
+            "number": self.number,
+            "state": self.state,
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+            "started": self.started.isoformat(timespec="milliseconds"),
+            "ended": self.ended.isoformat(timespec="milliseconds") if self.ended else None,
+            "parameters": dict(self.point),
+            "argv": list(self.argv),
+            "run_id": self.run_id,
+            "attempt": self.attempt,
+            "kills": self.kills,
+            "runner": self.runner,
+            "host": self.host,
+            "steps": self.steps,
+        }
+
+    def save(self) -> None:
+        """Write trial.json, atomically."""
+        write_json(self.folder / "trial.json", self.record())
+
+    def seconds(self, now: datetime) -> float:
+        """How long it has been running, or ran."""
+        return ((self.ended or now) - self.started).total_seconds()
+
+    def metrics(self) -> Row:
+        """Its final figures, those that are finite; none if metrics.json is absent or broken."""
+        if self.figures is not None:
+            return self.figures
+        return finite_numbers(read_json(self.folder / "metrics.json"))
+
+    def history(self) -> Sequence[Row]:
+        """The numbers of every validation so far, oldest first; a line half written is left out."""
+        return self.rows if self.rows is not None else read_history(self.folder)
+
+    def latest(self) -> dict[str, Number]:
+        """The last validation, its names without their `val/`."""
+        rows = self.history()
+        return {_bare(name): value for name, value in rows[-1].items()} if rows else {}
+
+    def value(self, metric: str) -> Number | None:
+        """A metric as a sweep file names it: of metrics.json, else the last in the history."""
+        final = self.metrics()
+        for name in (metric, _bare(metric)):
+            if name in final:
+                return final[name]
+        logged = [row[metric] for row in self.history() if metric in row]
+        return logged[-1] if logged else None
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The last lines of its log."""
+        return log_tail(self.folder / "log.txt", lines)
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial of a sweep writes."""
+    return sweep / "trials" / f"{number:03d}"
+
+
+def read_record(
+    record: Mapping[str, Any], sweep: Path, rows: Sequence[Row], figures: Row | None
+) -> Trial:
+    """The trial that a record tells of.
+
+    Args:
+        record: As `Trial.record` made it, maybe by another version.
+        sweep: The folder of its sweep.
+        rows: Its validations.
+        figures: Its final figures, if it has any.
+
+    Raises:
+        InputError: if it is the record of a newer version.
+    """
+    if record["state"] not in get_args(State):
+        raise InputError(
+            f"{record['state']!r} is no state of a trial",
+            file=sweep,
+            field=f"trial {record['number']}",
+            fix="use the version of gridclip that wrote it",
+        )
+    return Trial(
+        number=record["number"],
+        folder=trial_folder(sweep, record["number"]),
+        point=record["parameters"],
+        argv=tuple(record["argv"]),
+        run_id=record["run_id"],
+        started=datetime.fromisoformat(record["started"]),
+        state=record["state"],
+        reason=record["reason"],
+        exit_code=record["exit_code"],
+        ended=datetime.fromisoformat(record["ended"]) if record["ended"] else None,
+        attempt=record["attempt"],
+        kills=record["kills"],
+        runner=record["runner"],
+        host=record["host"],
+        steps=record["steps"],
+        rows=tuple(rows),
+        figures=figures or {},
+    )
+
+
+def read_history(folder: Path) -> tuple[Row, ...]:
+    """The numbers of every whole line of history.jsonl."""
+    try:
+        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return tuple(row for line in lines if (row := finite_numbers(_parsed(line))))
+
+
+def read_json(file: Path) -> object:
+    """What a JSON file holds; None if it is absent or broken."""
+    try:
+        return _parsed(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def write_json(file: Path, content: Mapping[str, object]) -> None:
+    """Write JSON atomically; what only YAML knows, such as a date, becomes text."""
+    write_text(file, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file under a name of this process beside it, then rename it."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+def finite_numbers(content: object) -> dict[str, Number]:
+    """The finite numbers of a mapping."""
+    if not isinstance(content, dict):
+        return {}
+    return {
+        str(name): value
+        for name, value in content.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _bare(metric: str) -> str:
+    return metric.removeprefix("val/")
+
+
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves
+READ = 200_000  # characters from the end
+
+
+def log_tail(file: Path, lines: int = 12) -> str:
+    """The last lines of a log as a terminal would have left them, without their colours."""
+    try:
+        # Not read as text, for that takes a carriage return for the end of a line.
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    plain = TERMINAL_CODE.sub("", text[-READ:])
+    # A progress bar redraws its line behind a carriage return; only its last state tells.
+    shown = [line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n")]
+    return "\n".join([line for line in shown if line.strip()][-lines:])

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from gridclip.data.category_names import Definitions
+from gridclip.io.errors import InputError
+
+LVIS = [
+    {
+        "name": "alarm_clock",
+        "synonyms": ["alarm_clock", "wake-up clock"],
+        "def": "a clock that rings",
+    },
+    {"name": "bat_(animal)", "synonyms": ["bat_(animal)"], "def": "a flying  mouselike mammal"},
+    {"name": "thing"},
+]
+DATA = """  1 This file is free to use.
+00001 05 n 02 bat 0 chiropteran 0 001 @ 00009 n 0000 | nocturnal mouselike mammal; "it hung"
+00002 06 n 01 bat 1 001 @ 00009 n 0000 | a club used for hitting a ball
+00003 06 n 01 alarm_clock 0 001 @ 00009 n 0000 | a clock that wakes a sleeper
+"""
+INDEX = """  1 This file is free to use.
+bat n 2 1 @ 2 1 00002 00001
+"""
+
+
+def _written(folder, name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_lvis_form_tells_what_names_and_synonyms_mean(tmp_path, wrapped):
+    content = {"categories": LVIS, "images": []} if wrapped else LVIS
+    known = Definitions(_written(tmp_path, "a.json", json.dumps(content)))
+    assert known.of("Alarm_Clock") == known.of("wake-up clock") == "a clock that rings"
+    assert known.of("bat animal") == "a flying mouselike mammal"
+    assert known.of("thing") is None
+
+
+def test_a_json_object_is_from_names_to_definitions(tmp_path):
+    known = Definitions(_written(tmp_path, "a.json", '{"dog": "it barks"}'))
+    assert known.of("dog") == "it barks"
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_a_table_has_a_name_and_a_definition_a_row(tmp_path, name, mark):
+    table = f'dog{mark}"it barks, mostly"\ncat{mark}\nlonely\ndog{mark}a second meaning\n'
+    known = Definitions(_written(tmp_path, name, table))
+    assert known.of("dog") == "it barks, mostly"
+    assert len(known) == 1
+
+
+def test_wordnets_commonest_sense_is_told_where_its_index_is_there(tmp_path):
+    file = _written(tmp_path, "data.noun", DATA)
+    alone = Definitions(file)
+    assert alone.of("bat") == alone.of("chiropteran") == "nocturnal mouselike mammal"
+    _written(tmp_path, "index.noun", INDEX)
+    known = Definitions(file)
+    assert known.of("bat") == "a club used for hitting a ball"
+    assert known.of("alarm clock") == "a clock that wakes a sleeper"
+    assert known.fingerprint() != alone.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "[]"),
+        ("a.json", '{"categories": 5}'),
+        ("a.json", "3"),
+        ("a.csv", "only names\n"),
+        ("a.doc", "x"),
+        ("a.txt", "x"),
+    ],
+)
+def test_a_file_without_definitions_is_refused(tmp_path, name, text):
+    with pytest.raises(InputError, match=rf"{name}: .*(no definition|no kind)"):
+        Definitions(_written(tmp_path, name, text))
+
+
+def test_a_broken_line_of_wordnet_is_told(tmp_path):
+    file = _written(tmp_path, "data.noun", "00001 05 n zz bat 0 | a mammal\n")
+    with pytest.raises(InputError, match=r"data\.noun: cannot be read"):
+        Definitions(file)
+
+
+def test_a_file_that_is_absent_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.csv: cannot be read"):
+        Definitions(tmp_path / "absent.csv")
+
+
+def test_the_definitions_of_lvis_are_all_read(test_data):
+    known = Definitions(test_data / "lvis" / "lvis_v1_categories.json")
+    assert known.of("aerosol_can") == "a dispenser that holds a substance under pressure"
+    assert len(known) >= 1203

@@ -1,0 +1,108 @@
+import itertools
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from gridclip.engine.lightning_module import DetectionSystem
+from gridclip.models.base import Detector
+from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
+
+
+class TwoBranches(Detector):
+    """One weight learns from boxes, the other from images without."""
+
+    def __init__(self):
+        super().__init__()
+        self.boxed, self.unboxed = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+
+    def forward(self, images, vocabulary):
+        raise NotImplementedError
+
+    def losses(self, batch):
+        weight = self.boxed if isinstance(batch, DetectionBatch) else self.unboxed
+        return {"alone": weight.square().sum()}
+
+    def detect(self, images, vocabulary, records):
+        raise NotImplementedError
+
+
+class Gradients(lightning.Callback):
+    """Which weights had a gradient, and whether it was zero, after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_after_backward(self, trainer, pl_module):
+        self.seen.append(
+            {
+                n: None if p.grad is None else p.grad.any().item()
+                for n, p in pl_module.named_parameters()
+            }
+        )
+
+
+class Both(lightning.LightningDataModule):
+    """A batch of either kind in turn; `mixed` says whether it claims to mix them."""
+
+    def __init__(self, mixed):
+        super().__init__()
+        self.mixed = mixed
+
+    def train_dataloader(self):
+        images = Images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]]))
+        names, records = Vocabulary(["cup"]), [Record(1, "", 8, 8)]
+        targets = [Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))]
+        boxed = DetectionBatch(images, targets, names, records)
+        return DataLoader(
+            [boxed, ImageBatch(images, torch.zeros(1, 1), names, records)], batch_size=None
+        )
+
+
+def fit(data, callback, max_epochs=1):
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(DetectionSystem(TwoBranches()), datamodule=data)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_where_kinds_are_mixed_every_weight_has_a_gradient_so_ddp_never_waits(mixed):
+    gradients = Gradients()
+    fit(Both(mixed), gradients)
+    absent = False if mixed else None
+    assert gradients.seen == [
+        {"detector.boxed": True, "detector.unboxed": absent},
+        {"detector.boxed": absent, "detector.unboxed": True},
+    ]
+
+
+class Weights(lightning.Callback):
+    """The mean of each weight, at first and after each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_start(self, trainer, pl_module):
+        self.seen.append({n: p.data.mean().item() for n, p in pl_module.named_parameters()})
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.on_train_start(trainer, pl_module)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_weights_that_a_kind_of_batch_does_not_read_rest_as_if_it_had_not_been(mixed):
+    weights = Weights()
+    fit(Both(mixed), weights, max_epochs=2)
+    moved = [
+        [name for name in before if before[name] != after[name]]
+        for before, after in itertools.pairwise(weights.seen)
+    ]
+    assert moved == [["detector.boxed"], ["detector.unboxed"]] * 2

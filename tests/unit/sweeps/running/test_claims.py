@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gridclip.sweeps.running.claims import (
+    first_attempt,
+    judge,
+    next_attempt,
+    this_runner,
+    to_run_again,
+)
+from gridclip.sweeps.running.process import Exit
+from gridclip.sweeps.spec.sweep_file import Metric
+from gridclip.sweeps.storage.protocol import Board
+from gridclip.sweeps.storage.trial import Trial
+
+METRIC = Metric(name="val/APr", goal="maximize")
+ME, OTHER = (replace(this_runner(), id=name) for name in ("me", "other"))
+
+
+@pytest.fixture
+def trial(tmp_path) -> Trial:
+    (tmp_path / "trials" / "001").mkdir(parents=True)
+    return replace(first_attempt(1, {"x": 1}, ME, tmp_path), started=datetime.now(UTC))
+
+
+def leave(trial: Trial, **figures) -> None:
+    (trial.folder / "metrics.json").write_text(json.dumps(figures))
+
+
+@pytest.mark.parametrize(
+    ("ended", "state", "reason", "kills"),
+    [
+        (Exit(0, ""), "finished", "", 0),
+        (Exit(1, ""), "failed", "exit code 1", 0),
+        (Exit(-6, ""), "failed", "killed by SIGABRT", 0),
+        (Exit(-11, ""), "failed", "killed by SIGSEGV", 0),
+        (Exit(-35, ""), "failed", "killed by signal 35", 0),
+        (Exit(None, "can't start: x"), "failed", "can't start: x", 0),
+        (Exit(-9, ""), "interrupted", "killed by SIGKILL, out of memory?", 1),
+        (Exit(-15, ""), "interrupted", "killed by SIGTERM", 1),
+        (Exit(-9, "the runner is gone"), "interrupted", "the runner is gone", 0),
+        (Exit(143, "asked to end"), "interrupted", "asked to end", 0),
+        (None, "interrupted", "its guard was killed", 1),
+    ],
+)
+def test_an_end_is_judged_by_code_and_cause(trial, ended, state, reason, kills):
+    leave(trial, APr=0.5)
+    seen = judge(trial, ended, METRIC, attempts=3)
+    assert (seen.state, seen.reason, seen.kills) == (state, reason, kills)
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ({"APr": 0.5, "AP": float("nan")}, ""),
+        ({"AP": 0.5, "APr": None}, ""),
+        ({"AP": 0.5}, ""),
+        ({"AP": 0.5, "APr": float("nan")}, "exit code 0, but APr is nan"),
+        ({"AP": 0.5, "val/APr": float("inf")}, "exit code 0, but val/APr is inf"),
+        ({"AP": None}, "exit code 0, but no complete metrics.json"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_a_failure(trial, figures, reason):
+    leave(trial, **figures)
+    seen = judge(trial, Exit(0, ""), METRIC, attempts=3)
+    assert (seen.state, seen.reason) == ("failed" if reason else "finished", reason)
+
+
+def test_a_trial_may_be_killed_so_often_and_no_oftener(trial):
+    states = []
+    for _ in range(3):
+        trial = judge(trial, Exit(-9, ""), METRIC, attempts=3)
+        states.append(trial.state)
+        trial = replace(next_attempt(trial, ME), state="running")
+    assert states == ["interrupted", "interrupted", "failed"]
+    assert judge(trial, Exit(-9, ""), None, attempts=1).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("state", "runner", "again"),
+    [
+        ("running", OTHER, False),
+        ("interrupted", OTHER, True),
+        ("stopped", ME, True),
+        ("finished", OTHER, False),
+        ("failed", OTHER, False),
+        ("pruned", OTHER, False),
+        ("running", replace(OTHER, id="unknown"), True),
+        ("running", ME, False),
+    ],
+)
+def test_only_what_nobody_runs_is_run_again(trial, state, runner, again):
+    board = Board((replace(trial, state=state, runner=runner.id),), (ME, OTHER))
+    found = to_run_again(board, ME, gone=(), busy=(1,))
+    assert (found is not None) is again
+
+
+def test_the_trial_of_a_runner_that_is_gone_is_run_again(trial):
+    board = Board((replace(trial, runner=OTHER.id),), (ME, OTHER))
+    assert to_run_again(board, ME, gone={"other"}, busy=()) == board.trials[0]
+
+
+def test_a_claim_whose_answer_got_lost_is_taken_up(trial):
+    board = Board((trial,), (ME,))  # recorded as mine, but I know of no such trial
+    assert to_run_again(board, ME, gone=(), busy=()) == trial
+
+
+def test_another_attempt_has_the_same_point_and_a_run_of_its_own(trial):
+    again = next_attempt(replace(trial, kills=2, reason="x", exit_code=-9), OTHER)
+    assert (again.number, again.point, again.attempt, again.kills) == (1, {"x": 1}, 2, 2)
+    assert (again.runner, again.state, again.reason, again.exit_code) == (
+        "other",
+        "running",
+        "",
+        None,
+    )
+    assert again.run_id != trial.run_id
+    assert again.folder == trial.folder == Path(trial.folder)
