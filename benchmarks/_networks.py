@@ -99,7 +99,7 @@ def names(count: int) -> Vocabulary:
     return Vocabulary(f"name {number}" for number in range(count))
 
 
-def pictures(size: tuple[int, int], count: int = 1, multiple: int = 32) -> Images:
+def images(size: tuple[int, int], count: int = 1, multiple: int = 32) -> Images:
     """Noise, padded as batches are."""
     height, width = (-(-side // multiple) * multiple for side in size)
     chance = torch.Generator().manual_seed(0)
@@ -114,7 +114,7 @@ def records(size: tuple[int, int], count: int = 1) -> list[Record]:
 
 
 def boxes(size: tuple[int, int], count: int, names: int, seed: int = 0) -> Targets:
-    """Objects of all sizes; LVIS has about 13 in a picture."""
+    """Objects of all sizes; LVIS has about 13 in an image."""
     chance = torch.Generator().manual_seed(seed)
     sides = torch.tensor([size[1], size[0]], dtype=torch.float)
     extent = (0.03 + 0.5 * torch.rand(count, 2, generator=chance) ** 2) * sides
@@ -124,10 +124,10 @@ def boxes(size: tuple[int, int], count: int, names: int, seed: int = 0) -> Targe
 
 
 def batch(size: tuple[int, int], count: int, vocabulary: Vocabulary) -> DetectionBatch:
-    """What a step takes, with stored embeddings of each picture and of 300 regions in it."""
+    """What a step takes, with stored embeddings of each image and of 300 regions in it."""
     chance = torch.Generator().manual_seed(0)
     return DetectionBatch(
-        pictures(size, count),
+        images(size, count),
         [boxes(size, 13, len(vocabulary), seed) for seed in range(count)],
         vocabulary,
         records(size, count),
@@ -143,11 +143,11 @@ def batch(size: tuple[int, int], count: int, vocabulary: Vocabulary) -> Detectio
 
 
 def pairs(size: tuple[int, int], count: int, phrases: int = 4) -> ConceptBatch:
-    """Pictures with a caption of so many phrases each."""
+    """Images with a caption of so many phrases each."""
     nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     return ConceptBatch(
         "pairs",
-        pictures(size, count),
+        images(size, count),
         [nothing] * count,
         names(count * phrases),
         torch.eye(count, dtype=torch.bool).repeat_interleave(phrases, dim=1),
@@ -157,7 +157,7 @@ def pairs(size: tuple[int, int], count: int, phrases: int = 4) -> ConceptBatch:
 
 
 def fcos(size: tuple[int, int] = FULL) -> torch.nn.Module:
-    """FCOS R50 of torchvision, closed set of COCO's 91 classes, for pictures of this size."""
+    """FCOS R50 of torchvision, closed set of COCO's 91 classes, for images of this size."""
     from torchvision.models.detection import fcos_resnet50_fpn
 
     torch.manual_seed(0)

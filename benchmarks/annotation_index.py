@@ -194,7 +194,7 @@ def write_file(file: Path, images: int) -> None:
         stream.write('{"info": {"description": "synthetic, of the size of LVIS v1 train"}')
         for name, rows in (
             ("categories", categories(images)),
-            ("images", pictures(images, random)),
+            ("images", images(images, random)),
             ("annotations", annotations(images, random)),
         ):
             stream.write(f', "{name}": [')
@@ -214,7 +214,7 @@ def categories(images: int) -> Iterator[str]:
         )
 
 
-def pictures(images: int, random: np.random.Generator) -> Iterator[str]:
+def images(images: int, random: np.random.Generator) -> Iterator[str]:
     for number in range(1, images + 1):
         absent = random.integers(1, CATEGORIES + 1, 10)
         yield json.dumps(

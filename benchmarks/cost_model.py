@@ -26,7 +26,7 @@ SIZES = ((480, 800), (640, 1066), (800, 1333))
 COUNTS = (80, 1203, 5000)
 PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
 
-Case = tuple[tuple[int, int], int]  # height and width of the picture, number of names
+Case = tuple[tuple[int, int], int]  # height and width of the image, number of names
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     taken = _timing.seconds(sides(detector, cases, reference), given.rounds)
     flops = {case: flops_of(detector, *case) for case in cases}
     lines = [
-        f"{_timing.machine()}; towers of {given.num_convs}, one picture, single precision,",
+        f"{_timing.machine()}; towers of {given.num_convs}, one image, single precision,",
         f"medians of {given.rounds} turns; a gap is the median of the turns' gaps. The step of"
         f" {sizes[1][0]} × {sizes[1][1]} with {COUNTS[1]} names is what predictions start from.",
         "",
@@ -129,8 +129,8 @@ def flops_of(detector: GridCLIP, size: tuple[int, int], count: int) -> dict[str,
 
 def parts(detector: GridCLIP, size: tuple[int, int], count: int) -> dict[str, Callable[[], object]]:
     """Forward and backward of each part, from detached inputs."""
-    pictures = _networks.pictures(size)
-    maps = [each.detach().requires_grad_() for each in detector.backbone(pictures)]
+    images = _networks.images(size)
+    maps = [each.detach().requires_grad_() for each in detector.backbone(images)]
     levels = [each.detach().requires_grad_() for each in detector.neck(maps)]
     cells = sum(each.shape[-2] * each.shape[-1] for each in levels)
     embeddings = torch.randn(1, cells, _networks.WIDTH)
@@ -145,7 +145,7 @@ def parts(detector: GridCLIP, size: tuple[int, int], count: int) -> dict[str, Ca
         detector.zero_grad()
 
     return {
-        "backbone": lambda: back(detector.backbone(pictures)),
+        "backbone": lambda: back(detector.backbone(images)),
         "pyramid": lambda: back(detector.neck(maps)),
         "head": lambda: back([part for level in detector.head(levels) for part in level]),
         "loss": lambda: torch.autograd.grad(grid_alignment(cosines, owners), embeddings),

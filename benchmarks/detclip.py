@@ -2,9 +2,9 @@
 
 DetCLIPv2-T as published (Swin-T, a CLIP text tower that learns) and on GridCLIP's own backbone,
 with the deformable convolution and without, all in turn, with random weights. Detection: one
-picture of 800 × 1333 and 1203 names, whose vectors are kept. Steps of boxes: 150 names, as in the
+image of 800 × 1333 and 1203 names, whose vectors are kept. Steps of boxes: 150 names, as in the
 paper; GridCLIP has towers of 4 and image-level alignment to stored embeddings. Steps of captions: 8
-pictures of 320 × 320 of 4 phrases each, 100 regions; GridCLIP has the same loss (weights.words).
+images of 320 × 320 of 4 phrases each, 100 regions; GridCLIP has the same loss (weights.words).
 About ten minutes:  python benchmarks/detclip.py
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def inference(given: argparse.Namespace) -> dict[str, Callable[[], object]]:
     size = _networks.SMALL if given.quick else _networks.FULL
-    images = move_data_to_device(_networks.pictures(size), torch.device(given.device))
+    images = move_data_to_device(_networks.images(size), torch.device(given.device))
     vocabulary, records = _networks.names(given.names), _networks.records(size)
 
     def run(network: Detector) -> Callable[[], object]:

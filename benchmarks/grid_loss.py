@@ -1,6 +1,6 @@
 """What does grid-text focal loss cost, fused here and written out with torchvision?
 
-One picture of 22 300 cells and 1203 names, forward and backward, the two in turn; beside them the
+One image of 22 300 cells and 1203 names, forward and backward, the two in turn; beside them the
 two matrix products alone, below which nothing can be. Peak memory of each in a process of its own,
 also with 13 000 names. About two minutes:  python benchmarks/grid_loss.py
 """

@@ -1,6 +1,6 @@
 """How fast does GridCLIP-R50 detect 1203 names, against torchvision's FCOS R50 of 91 classes?
 
-One picture of 800 × 1333, decoding and suppression included, random weights, all in turn: heads of
+One image of 800 × 1333, decoding and suppression included, random weights, all in turn: heads of
 4 convolutions, as FCOS has, and lighter ones. About three minutes: python benchmarks/inference.py
 """
 
@@ -30,11 +30,11 @@ def main() -> None:
 
 
 def sides(size: tuple[int, int], names: int, device: str) -> dict[str, Callable[[], object]]:
-    vocabulary, pictures = _networks.names(names), _networks.pictures(size)
-    pictures = type(pictures)(*(part.to(device) for part in pictures))
+    vocabulary, images = _networks.names(names), _networks.images(size)
+    images = type(images)(*(part.to(device) for part in images))
     records = _networks.records(size)
     fcos = _networks.fcos(size).eval().to(device)
-    image = pictures.pixels[0, :, : size[0], : size[1]].float() / 255
+    image = images.pixels[0, :, : size[0], : size[1]].float() / 255
 
     @torch.no_grad()
     def theirs() -> object:
@@ -44,7 +44,7 @@ def sides(size: tuple[int, int], names: int, device: str) -> dict[str, Callable[
     for num_convs in (4, 2, 1):
         detector = _networks.gridclip(num_convs).eval().to(device)
         runs[f"towers of {num_convs}"] = lambda detector=detector: detector.detect(
-            pictures, vocabulary, records
+            images, vocabulary, records
         )
     return runs
 

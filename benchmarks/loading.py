@@ -1,4 +1,4 @@
-"""How many training pictures a second are loaded, here and by torchvision?
+"""How many training images a second are loaded, here and by torchvision?
 
 Decode, multi-scale resize (640 to 800, longest 1333), flip and padded batches of bytes, from one
 COCO-form folder, with as many workers. `CocoDetection` with transforms v2 and our loader take turns
@@ -62,12 +62,12 @@ def pictures_a_second(batches: Iterator[int], arguments: argparse.Namespace) -> 
     """Time some batches of an endless loader; the workers are at work before and after."""
     next(batches)
     start = time.perf_counter()
-    pictures = sum(islice(batches, arguments.batches))
-    return pictures / (time.perf_counter() - start)
+    images = sum(islice(batches, arguments.batches))
+    return images / (time.perf_counter() - start)
 
 
 def our_batches(arguments: argparse.Namespace) -> Iterator[int]:
-    """Number of pictures of each batch, without end."""
+    """Number of images of each batch, without end."""
     data = DetectionData(
         str(arguments.folder),
         train=arguments.train,
@@ -89,7 +89,7 @@ def their_batches(arguments: argparse.Namespace) -> Iterator[int]:
     from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
     from torchvision.transforms import v2
 
-    pictures = CocoDetection(
+    images = CocoDetection(
         str(arguments.folder / arguments.images),
         str(arguments.folder / arguments.train),
         transforms=v2.Compose(
@@ -101,7 +101,7 @@ def their_batches(arguments: argparse.Namespace) -> Iterator[int]:
         ),
     )
     loader = DataLoader(
-        wrap_dataset_for_transforms_v2(pictures, target_keys=("boxes", "labels")),
+        wrap_dataset_for_transforms_v2(images, target_keys=("boxes", "labels")),
         batch_size=arguments.batch_size,
         shuffle=True,
         num_workers=arguments.workers,
@@ -115,7 +115,7 @@ def their_batches(arguments: argparse.Namespace) -> Iterator[int]:
 
 def their_collate(samples: list[tuple[Any, Any]]) -> tuple[Any, list[Any]]:
     """Pad as we do."""
-    return pad([picture for picture, _ in samples]), [target for _, target in samples]
+    return pad([image for image, _ in samples]), [target for _, target in samples]
 
 
 def print_machine(arguments: argparse.Namespace) -> None:

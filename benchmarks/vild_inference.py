@@ -1,9 +1,9 @@
 """How much faster does GridCLIP-R50 detect than ViLD, RegionCLIP, and CLIP on every proposal?
 
-One picture of 800 × 1333, 1203 names, random weights, the same backbone and machine, all in turn.
+One image of 800 × 1333, 1203 names, random weights, the same backbone and machine, all in turn.
 ViLD has its released form: 1000 proposals, heads of 4 convolutions and 2 layers; the ensemble has
 two of them. RegionCLIP has its own: two backbones, and a CLIP's last stage on each of 1000
-proposals. Crop-and-classify sees 1000 proposals at two scales and takes minutes a picture, so it
+proposals. Crop-and-classify sees 1000 proposals at two scales and takes minutes an image, so it
 has one turn. About ten minutes:  python benchmarks/vild_inference.py
 """
 
@@ -52,8 +52,8 @@ def sides(
     size: tuple[int, int], names: int, crops: int, device: str
 ) -> dict[str, Callable[[], object]]:
     vocabulary, records = _networks.names(names), _networks.records(size)
-    pictures = _networks.pictures(size)
-    pictures = type(pictures)(*(part.to(device) for part in pictures))
+    images = _networks.images(size)
+    images = type(images)(*(part.to(device) for part in images))
     networks = {f"towers of {convs}": _networks.gridclip(convs) for convs in (4, 2, 1)}
     networks |= {variant: _networks.vild(variant) for variant in ("vild-ensemble", "vild-text")}
     networks["regionclip"] = _networks.regionclip()
@@ -66,7 +66,7 @@ def sides(
 
     def run(network: Detector) -> Callable[[], object]:
         network.eval().to(device)
-        return lambda: network.detect(pictures, vocabulary, records)
+        return lambda: network.detect(images, vocabulary, records)
 
     return {name: run(network) for name, network in networks.items()}
 

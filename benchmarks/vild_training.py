@@ -1,8 +1,8 @@
 """What does training GridCLIP-R50 cost against ViLD-R50, schedules counted, and RegionCLIP-R50?
 
-Steps of both take turns on the same batch: 800 × 1333, 1203 names, stored embeddings of pictures
-and of 300 proposals a picture. Embedding these is counted once, at the measured cost of one crop
-and one picture. ViLD's released schedule is 460 epochs, GridCLIP's here is 12:
+Steps of both take turns on the same batch: 800 × 1333, 1203 names, stored embeddings of images
+and of 300 proposals an image. Embedding these is counted once, at the measured cost of one crop
+and one image. ViLD's released schedule is 460 epochs, GridCLIP's here is 12:
 
     ratio = (460 · step of ViLD + 600 crops) / (12 · step of GridCLIP + 1 crop)
 
@@ -36,7 +36,7 @@ def main() -> None:
             rows.append(_timing.row(f"step: {question}", ours, taken[variant], "–", faster=True))
             whole = [EPOCHS * each + crop for each in ours]
             rows.append(
-                _timing.row(f"training a picture: {question}", whole, theirs, "≥ 43", faster=True)
+                _timing.row(f"training an image: {question}", whole, theirs, "≥ 43", faster=True)
             )
     for convs in (4, 2, 1):
         question, ours = f"towers of {convs} against regionclip", taken[f"towers of {convs}"]
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(given: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds a picture of each step, and of one crop seen by the teacher."""
+    """Seconds an image of each step, and of one crop seen by the teacher."""
     size = _networks.SMALL if given.quick else _networks.FULL
     batch = _networks.batch(size, given.batch, _networks.names(given.names))
     networks = {
@@ -60,7 +60,7 @@ def measure(given: argparse.Namespace) -> dict[str, list[float]]:
     teacher = ClipTeacher(_networks.RN50)
     teacher.load()
     crops = 2 if given.quick else 32
-    square = _networks.pictures((teacher.side, teacher.side), crops)
+    square = _networks.images((teacher.side, teacher.side), crops)
     runs["crop"] = lambda: teacher(square)
     taken = _timing.seconds(runs, given.rounds)
     share = {name: crops if name == "crop" else given.batch for name in taken}

@@ -53,8 +53,8 @@ def side(
         _shared[key] = _networks.gridclip(num_convs).eval().to(device)
     detector, vocabulary = _shared[key], _networks.names(count)
     detector.folding.names(vocabulary).prototypes  # noqa: B018 - they are kept from then on
-    pictures = type(_networks.pictures(size))(*(p.to(device) for p in _networks.pictures(size)))
-    return lambda: detector.detect(pictures, vocabulary, _networks.records(size))
+    images = type(_networks.images(size))(*(p.to(device) for p in _networks.images(size)))
+    return lambda: detector.detect(images, vocabulary, _networks.records(size))
 
 
 if __name__ == "__main__":

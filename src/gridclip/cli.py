@@ -44,7 +44,7 @@ HELP = """usage: gridclip COMMAND ...
 
 train, evaluate and use a detector
   gridclip fit | validate | test | predict --config ROW.yaml
-  gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in pictures
+  gridclip detect --run RUN --names "a cup, a cat" IMAGE...     find things in images
   gridclip classify --run RUN --boxes JSON --names "…" IMAGE    name the boxes that you give
   gridclip sweep run SWEEP.yaml                                 run a W&B sweep file here
   gridclip sweep list                                           how far every sweep is
@@ -60,7 +60,7 @@ data with boxes
   gridclip data mini DIR                                        draw the mini data set
   gridclip data check FILE --images DIR                         list every problem of a file
   gridclip data hold-out FILE OUTPUT                            COCO's 48 and 17 names, or yours
-  gridclip data show DIR                                        draw augmented pictures
+  gridclip data show DIR                                        draw augmented images
 
 data without boxes, and teachers
   gridclip data concepts SOURCE... --output NAMES.txt           count what captions speak of
@@ -112,12 +112,12 @@ def _told(error: BaseException | None) -> BaseException | None:
 
 
 def _detect(arguments: list[str]) -> None:
-    """Any number of pictures at the end, as every shell user expects; auto_cli cannot say that."""
+    """Any number of images at the end, as every shell user expects; auto_cli cannot say that."""
     from gridclip.engine.predict_commands import detect_command
 
     parser = ArgumentParser(prog="gridclip detect", exit_on_error=False)
     parser.add_function_arguments(detect_command, skip={"images"}, as_positional=False)
-    parser.add_argument("images", type=Path, nargs="+", help="Picture files.")
+    parser.add_argument("images", type=Path, nargs="+", help="Image files.")
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     detect_command(**settings.as_dict())
 

@@ -57,10 +57,10 @@ class Vocabulary:
 
 
 class Images(NamedTuple):
-    """Pictures of several sizes in one tensor."""
+    """Images of several sizes in one tensor."""
 
-    pixels: UInt8[Tensor, "B 3 H W"]  # RGB 0-255, zeros to the right of and below each picture
-    sizes: Int[Tensor, "B 2"]  # height and width of each picture inside the padding
+    pixels: UInt8[Tensor, "B 3 H W"]  # RGB 0-255, zeros to the right of and below each image
+    sizes: Int[Tensor, "B 2"]  # height and width of each image inside the padding
 
 
 class Targets(NamedTuple):

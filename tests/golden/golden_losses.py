@@ -1,4 +1,4 @@
-"""Twenty steps of a mini row on pictures of 64 x 64, by the command line, and their losses as text.
+"""Twenty steps of a mini row on images of 64 x 64, by the command line, and their losses as text.
 
 Golden losses are no truth, only what this code did when they were written: they tell whether a
 change that was meant to leave learning alone did. Where one is meant to change it: `make golden`.
@@ -66,7 +66,7 @@ def fit(row: str, run: str, *, steps: int = STEPS) -> Losses:
 
 
 def _smaller(settings: dict[str, Any], place: str) -> Iterator[str]:
-    """Options that make the pictures and batches of every kind of training data small."""
+    """Options that make the images and batches of every kind of training data small."""
     for name, value in settings.items():
         if name == "batch_size":
             yield f"--{place}.{name}=2"

@@ -63,7 +63,7 @@ def test_a_mistyped_key_stops_the_command_within_seconds(tmp_path):
 
 
 def _copy_of(mini_root, folder, change):
-    """The mini data set with its training annotations changed; the pictures are linked."""
+    """The mini data set with its training annotations changed; the images are linked."""
     (folder / "images").symlink_to(mini_root / "images")
     content = json.loads((mini_root / "train.json").read_text())
     change(content)

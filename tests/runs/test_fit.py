@@ -47,7 +47,7 @@ def test_checkpoints_hold_tensors_only_and_no_frozen_network(trained):
 
 
 def test_a_loaded_detector_finds_what_validation_found(trained, mini_root, tmp_path):
-    """Through `gridclip.load`, picture by picture, to the same AP as in the training process."""
+    """Through `gridclip.load`, image by image, to the same AP as in the training process."""
     detector = gridclip.load(trained)
     annotations = json.loads((mini_root / "val.json").read_text())
     ids = {each["name"]: each["id"] for each in annotations["categories"]}
@@ -71,8 +71,8 @@ def test_a_loaded_detector_finds_what_validation_found(trained, mini_root, tmp_p
 def test_any_form_of_a_picture_gives_the_same_boxes(trained, mini_root):
     file = next((mini_root / "images").rglob("*.jpg"))
     detector, names = gridclip.load(trained), ["red striped star", "a thing nobody drew"]
-    with Image.open(file) as picture:
-        forms = [file, str(file), picture.copy(), np.asarray(picture)]
+    with Image.open(file) as image:
+        forms = [file, str(file), image.copy(), np.asarray(image)]
     answers = [detector.detect(form, names, threshold=0.0) for form in forms]
     assert answers[0]
     assert all(answer == answers[0] for answer in answers)
@@ -80,15 +80,15 @@ def test_any_form_of_a_picture_gives_the_same_boxes(trained, mini_root):
 
 
 def test_detect_writes_boxes_and_drawn_pictures(trained, mini_root, tmp_path):
-    pictures = sorted((mini_root / "images").rglob("*.jpg"))[:2]
+    images = sorted((mini_root / "images").rglob("*.jpg"))[:2]
     main(
         ["detect", "--run", str(trained), "--names", "red plain circle, blue striped square"]
-        + ["--threshold", "0.0", "--output", str(tmp_path), *map(str, pictures)]
+        + ["--threshold", "0.0", "--output", str(tmp_path), *map(str, images)]
     )
     found = json.loads((tmp_path / "detections.json").read_text())
-    assert set(found) == {str(picture) for picture in pictures}
-    assert {"name", "score", "box"} == set(found[str(pictures[0])][0])
-    drawn = Image.open(tmp_path / f"{pictures[0].stem}-detected.png")
+    assert set(found) == {str(image) for image in images}
+    assert {"name", "score", "box"} == set(found[str(images[0])][0])
+    drawn = Image.open(tmp_path / f"{images[0].stem}-detected.png")
     assert drawn.size == (512, 512)  # enlarged four times, so that the words can be read
 
 

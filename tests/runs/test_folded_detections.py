@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"
 
 
-def pictures(root):
+def images(root):
     content = json.loads((root / "val.json").read_text())
     names = [each["name"] for each in content["categories"]]
     files = [root / "images" / each["file_name"] for each in content["images"]]
@@ -33,7 +33,7 @@ def unfolded(detector):
 
 
 def table(found):
-    """Detections of a picture as arrays: names, scores, boxes."""
+    """Detections of an image as arrays: names, scores, boxes."""
     names = np.array([each.name for each in found])
     return names, np.array([e.score for e in found]), np.array([e.box for e in found])
 
@@ -57,28 +57,28 @@ def assert_same(some, others, score=1e-5):
 
 
 def test_folded_and_unfolded_detections_are_equal(trained, mini_root):
-    files, names = pictures(mini_root)
+    files, names = images(mini_root)
     folded = load(trained)
     assert folded.detector.folding.projection() is not None
     assert_same(folded.detect_many(files, names), unfolded(load(trained)).detect_many(files, names))
 
 
 def test_a_batch_of_mixed_sizes_finds_what_each_picture_alone_does(trained, mini_root):
-    files, names = pictures(mini_root)
+    files, names = images(mini_root)
     detector = load(trained)
     from PIL import Image
 
     mixed = [Image.open(files[0]), Image.open(files[1]).resize((100, 128))]
     together = detector.detect_many(mixed, names)
-    for found, picture in zip(together, mixed, strict=True):
-        alone = detector.detect(picture, names, threshold=0.0, limit=20)
+    for found, image in zip(together, mixed, strict=True):
+        alone = detector.detect(image, names, threshold=0.0, limit=20)
         assert [each.score for each in found[:20]] == pytest.approx(
             [each.score for each in alone], abs=0.05
         )
 
 
 def test_the_options_of_speed_change_nothing_but_rounding(trained, mini_root):
-    files, names = pictures(mini_root)
+    files, names = images(mini_root)
     plain = load(trained, speed=Speed(channels_last=False)).detect_many(files[:2], names)
     assert_same(gridclip.load(trained).detect_many(files[:2], names), plain, score=1e-4)
     rounded = load(trained, speed=Speed(bf16=True)).detect_many(files[:2], names)
@@ -92,7 +92,7 @@ def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
     root = ROOT / "data" / "mini"
     arguments = [f"--config={ROW}", f"--data.init_args.root={root}", "--trainer.logger=false"]
     main(["fit", *arguments, f"--run_dir={tmp_path / 'run'}"])
-    files, names = pictures(root)
+    files, names = images(root)
     plain = load(tmp_path / "run")
     count = len(names)
     assert_same(
@@ -100,7 +100,7 @@ def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
         unfolded(load(tmp_path / "run")).detect_many(files, names),
     )
     full = json.loads((tmp_path / "run" / "metrics.json").read_text())["AP"]
-    # A third of the 341 cells of a picture; fewer prototypes than names, as in a large vocabulary.
+    # A third of the 341 cells of an image; fewer prototypes than names, as in a large vocabulary.
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     main(
         ["validate", *arguments, f"--run_dir={tmp_path / 'filtered'}", f"--ckpt_path={checkpoint}"]
@@ -109,5 +109,5 @@ def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
     )
     metrics = json.loads((tmp_path / "filtered" / "metrics.json").read_text())
     assert metrics["AP"] >= full - 0.002
-    assert DecodeSettings().pairs > 341 * count  # so by default these pictures are not filtered
+    assert DecodeSettings().pairs > 341 * count  # so by default these images are not filtered
     assert torch.isfinite(torch.tensor(full))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_lvis_row_makes_one_step_at_full_size_within_20_gib(tmp_path):
-    """1333 x 800 pixels, 1203 names, two pictures; random weights, since CLIP's are not here."""
+    """1333 x 800 pixels, 1203 names, two images; random weights, since CLIP's are not here."""
     step = ROOT / "experiments" / "shared" / "one_step.yaml"
     row = ROOT / "experiments" / "gridclip" / "r50_lvis.yaml"
     subprocess.run(
@@ -35,7 +35,7 @@ def test_eight_photographs_can_be_learnt_by_heart(test_data, tmp_path):
     boxes: dict[int, list[dict]] = {}
     for each in source["annotations"]:
         boxes.setdefault(each["image_id"], []).append(each)
-    # Pictures of a few large objects: small ones are a matter of resolution, not of learning.
+    # Images of a few large objects: small ones are a matter of resolution, not of learning.
     large = [
         image
         for image in source["images"]

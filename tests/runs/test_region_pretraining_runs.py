@@ -68,7 +68,7 @@ def test_gridclip_starts_from_a_run_of_it_and_does_without_it_later(
 
 @pytest.mark.slow
 def test_the_full_size_row_makes_one_step_within_12_gib(tmp_path):
-    """1333 x 800 pixels and 100 regions of each picture; random weights."""
+    """1333 x 800 pixels and 100 regions of each image; random weights."""
     row = ROOT / "experiments" / "regionclip" / "r50_cc3m.yaml"
     step = ROOT / "experiments" / "shared" / "one_step_regionclip.yaml"
     subprocess.run(

@@ -38,7 +38,7 @@ def trained(mini_root, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def picture(mini_root):
+def image(mini_root):
     listed = json.loads((mini_root / "val.json").read_text())
     image = listed["images"][0]
     boxes = [each["bbox"] for each in listed["annotations"] if each["image_id"] == image["id"]]
@@ -46,8 +46,8 @@ def picture(mini_root):
     return mini_root / "images" / image["file_name"], corners
 
 
-def test_given_boxes_are_named_by_a_command_and_by_a_plain_call(trained, picture, tmp_path, capsys):
-    file, corners = picture
+def test_given_boxes_are_named_by_a_command_and_by_a_plain_call(trained, image, tmp_path, capsys):
+    file, corners = image
     boxes, output = tmp_path / "boxes.json", tmp_path / "named.json"
     boxes.write_text(json.dumps(corners))
     names = "red striped star, green ring, blue moon"

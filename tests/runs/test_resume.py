@@ -15,11 +15,11 @@ import torch
 
 from gridclip.cli import main
 from gridclip.data.datasets.image_level import ImageLevelSource, ImageSample
-from gridclip.data.sampling import Draw
+from gridclip.data.sampling import SampleIndex
 from gridclip.structures import Record, Vocabulary
 
 ROW = Path(__file__).parents[2] / "experiments" / "mini" / "gridclip.yaml"
-STEPS = 9  # of an epoch: 6 of 8 pictures with boxes, 3 of 4 without
+STEPS = 9  # of an epoch: 6 of 8 images with boxes, 3 of 4 without
 EPOCHS = 4
 KILLED = 16  # after so many steps
 
@@ -34,7 +34,7 @@ class Noise(ImageLevelSource):
     def check(self) -> None:
         pass
 
-    def __getitem__(self, draw: Draw | int) -> ImageSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ImageSample:
         height, width = self.sizes[draw.row].tolist()
         chance = np.random.default_rng((draw.epoch, draw.row))
         return ImageSample(

@@ -75,9 +75,9 @@ def left_over(folder: Path) -> list[psutil.Process]:
 
 def background(*options: str, machine: str | None = None) -> subprocess.Popen[str]:
     """A runner as a process of its own; it may be made to think that it is on another machine."""
-    faked = f"leases.this_machine = lambda: {machine!r};" if machine else ""
+    faked = f"claims.this_machine = lambda: {machine!r};" if machine else ""
     code = (
-        f"import sys; from gridclip.sweeps.running import leases; {faked}"
+        f"import sys; from gridclip.sweeps.running import claims; {faked}"
         "from gridclip.cli import main; main(sys.argv[1:])"
     )
     words = [sys.executable, "-c", code, "sweep", "run", "small.yaml", *options]

@@ -68,12 +68,12 @@ def test_a_mini_row_trains_on_stored_regions_and_finds_what_it_is_asked_for(
     run = fit(f"{row}.yaml", tmp_path / "run", mini_root, stored)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["num_images"] == 12
-    picture = (
+    image = (
         mini_root
         / "images"
         / json.loads((mini_root / "val.json").read_text())["images"][0]["file_name"]
     )
-    found = gridclip.load(run).detect(picture, ["red striped star", "a cup"], threshold=0.0)
+    found = gridclip.load(run).detect(image, ["red striped star", "a cup"], threshold=0.0)
     assert 0 < len(found) <= 100
     assert {each.name for each in found} <= {"red striped star", "a cup"}
 

@@ -1,4 +1,4 @@
-"""A few pictures of which some words are said, for tests of what captions teach."""
+"""A few images of which some words are said, for tests of what captions teach."""
 
 import torch
 import torch.nn.functional as F
@@ -10,19 +10,19 @@ PAIRS, CELLS, WIDTH, WORDS = 5, 7, 6, 9
 
 
 def world():
-    """Cells, words, which word is said of which picture, and the boxes of cells."""
+    """Cells, words, which word is said of which image, and the boxes of cells."""
     chance = torch.Generator().manual_seed(0)
     cells = F.normalize(torch.randn(PAIRS, CELLS, WIDTH, generator=chance).double(), dim=-1)
     words = F.normalize(torch.randn(WORDS, WIDTH, generator=chance).double(), dim=-1)
     present = torch.rand(PAIRS, WORDS, generator=chance) < 0.4
     present[:, 0] = False  # nobody says this
-    present[2] = False  # of this picture nothing is said
+    present[2] = False  # of this image nothing is said
     corners = 40 * torch.rand(PAIRS, CELLS, 2, generator=chance).double()
     return cells, words, present, torch.cat([corners, corners + 10], dim=-1)
 
 
 def batch(present):
-    """Pictures of which words are said, without anything on them."""
+    """Images of which words are said, without anything on them."""
     count = len(present)
     images = Images(torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.full((count, 2), 32))
     nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))

@@ -1,1 +1,1 @@
-"""Annotations, pictures and vocabularies, from files to batches."""
+"""Annotations, images and vocabularies, from files to batches."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import Records, is_text, read_json
+from gridclip.io.json_table import JsonTable, is_text, read_json
 from gridclip.structures import Vocabulary
 
 _CSV = "give it a head with the columns name and, if you have them, definition and count"
@@ -54,7 +54,7 @@ def read_concepts(file: Path) -> list[Concept]:
     rows = rows.get("categories") if isinstance(rows, dict) else rows
     if isinstance(rows, list) and all(map(is_text, rows)):
         return [Concept(name) for name in rows]
-    categories = Records(file, "categories", rows)
+    categories = JsonTable(file, "categories", rows)
     names = categories.column("name", is_text, "a name")
     order = [*range(len(names))]
     if any("id" in row for row in categories.rows):

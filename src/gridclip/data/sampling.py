@@ -18,7 +18,7 @@ Kind = Literal["detection", "image_level", "grounding", "pairs"]
 _CHANCE: dict[Kind, int] = {"detection": 0, "image_level": 1, "grounding": 2, "pairs": 3}
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """One turn of one image. The epoch travels with it, because workers live through epochs."""
 
     row: int
@@ -34,17 +34,17 @@ class Position(NamedTuple):
     step: int  # batches of this epoch that are done
 
 
-class Share(NamedTuple):
+class RankShard(NamedTuple):
     """Which part of every batch this process has."""
 
     processes: int
     rank: int
 
 
-ALONE = Share(processes=1, rank=0)
+ALONE = RankShard(processes=1, rank=0)
 
 
-class Pool(NamedTuple):
+class SamplingPool(NamedTuple):
     """Images to draw from."""
 
     sizes: Int[np.ndarray, "I 2"]  # height and width; only which is longer counts
@@ -60,10 +60,10 @@ class Order(NamedTuple):
     turns: Int[np.ndarray, "T"]
 
 
-def draw_order(pool: Pool, share: Share, generator: np.random.Generator) -> Order:
-    """Shuffle an epoch so that each batch has pictures of one orientation, and so little padding.
+def draw_order(pool: SamplingPool, share: RankShard, generator: np.random.Generator) -> Order:
+    """Shuffle an epoch so that each batch has images of one orientation, and so little padding.
 
-    Every image has its turn. Landscape and portrait pictures are batched apart; what does not fill
+    Every image has its turn. Landscape and portrait images are batched apart; what does not fill
     a batch of its own orientation fills batches of both. Only the last batch may be short. Where
     the draws do not divide by the processes, the first ones fill up.
 
@@ -84,7 +84,7 @@ def draw_order(pool: Pool, share: Share, generator: np.random.Generator) -> Orde
     return Order(rows[order], turns[order])
 
 
-def count_batches(pool: Pool, share: Share) -> int:
+def count_batches(pool: SamplingPool, share: RankShard) -> int:
     """Batches of an epoch of each process; the same in every epoch, as a trainer expects."""
     draws = len(pool.sizes) if pool.repeats is None else _largest_count(pool.repeats)
     return -(-draws // (pool.batch_size * share.processes))
@@ -107,7 +107,7 @@ def batches_before(step: int, counts: Sequence[int]) -> list[int]:
     return before
 
 
-class MixedSampler(DistributedSampler[list[Draw]]):
+class MixedSampler(DistributedSampler[list[SampleIndex]]):
     """Draws whole batches of one kind of image, of several kinds in turn.
 
     An epoch is one pass over the images of the first kind. Batches of the others go through their
@@ -127,10 +127,10 @@ class MixedSampler(DistributedSampler[list[Draw]]):
 
     def __init__(
         self,
-        pools: Mapping[Kind, Pool],
+        pools: Mapping[Kind, SamplingPool],
         *,
         seed: int = 0,
-        share: Share = ALONE,
+        share: RankShard = ALONE,
         position: Callable[[], Position] | None = None,
     ) -> None:
         first, *others = pools.values()
@@ -146,7 +146,7 @@ class MixedSampler(DistributedSampler[list[Draw]]):
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         epoch, first = self.position() if self.position else Position(self.epoch, 0)
         orders: dict[Kind, tuple[int, Order]] = {}  # of each kind: which pass, and its order
         before = batches_before(first, self.counts)
@@ -165,14 +165,14 @@ class MixedSampler(DistributedSampler[list[Draw]]):
         chance = np.random.default_rng((self.seed, number, _CHANCE[kind]))
         return draw_order(self.pools[kind], self.share, chance)
 
-    def _batch(self, order: Order, number: int, kind: Kind, epoch: int) -> list[Draw]:
+    def _batch(self, order: Order, number: int, kind: Kind, epoch: int) -> list[SampleIndex]:
         size = self.pools[kind].batch_size * self.share.processes
         mine = slice(number * size + self.share.rank, (number + 1) * size, self.share.processes)
         pairs = zip(order.rows[mine].tolist(), order.turns[mine].tolist(), strict=True)
-        return [Draw(row, epoch, turn, kind) for row, turn in pairs]
+        return [SampleIndex(row, epoch, turn, kind) for row, turn in pairs]
 
 
-def _turns(pool: Pool, generator: np.random.Generator) -> Order:
+def _turns(pool: SamplingPool, generator: np.random.Generator) -> Order:
     """How often each image is drawn in this epoch, spelt out.
 
     An image of repeat factor r (LVIS, 1908.03195, appendix) has floor(r) turns and one more with

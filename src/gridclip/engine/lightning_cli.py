@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from gridclip.engine.callbacks.loggers import Throughput, default_loggers
-from gridclip.engine.callbacks.validation_images import ValidationPictures
+from gridclip.engine.callbacks.validation_images import ValidationImages
 from gridclip.engine.lightning_module import DetectionSystem
 from gridclip.engine.run_folder import (
     RUN_DIR_VARIABLE,
@@ -93,7 +93,7 @@ class GridClipCLI(LightningCLI):
             refuse_finished(folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
-        """Add what every run has: loggers, checkpoints, history, pictures."""
+        """Add what every run has: loggers, checkpoints, history, images."""
         folder = Path(self._get(self.config, "run_dir"))
         kwargs.setdefault("default_root_dir", str(folder))
         every_steps = self._get(self.config, "checkpoint_every_steps")
@@ -103,7 +103,7 @@ class GridClipCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [
             LastCheckpoint(folder / "checkpoints", every_steps),
             RunFiles(folder),
-            ValidationPictures(folder / "pictures"),
+            ValidationImages(folder / "pictures"),
         ]
         if self._get(self.config, "trainer.enable_progress_bar") is not False:
             bar = TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else 50)

@@ -39,7 +39,7 @@ class DetectionSystem(LightningModule):
         channels_last: Keep feature maps channels last in memory, which convolutions on CPUs and on
             tensor cores like best.
         compile: Compile the networks when they first run: minutes once, then faster steps, on
-            pictures of few sizes.
+            images of few sizes.
         init_from: A checkpoint whose weights start the training ("warm start"): of this very model,
             or of RegionPretraining, whose encoder then starts the backbone. To go on with an
             interrupted run use --ckpt_path, which brings back everything, the settings too.

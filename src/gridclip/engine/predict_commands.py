@@ -1,4 +1,4 @@
-"""The command that names given boxes of a picture."""
+"""The command that names given boxes of an image."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from gridclip.data.images.decode import read_picture
+from gridclip.data.images.decode import read_image
 from gridclip.data.images.draw_boxes import Label, draw
 from gridclip.engine.predictor import (
     _SPEED,
@@ -30,12 +30,12 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
     best: int = 3,
     device: str = "cpu",
 ) -> None:
-    """Name boxes of a picture that you give.
+    """Name boxes of an image that you give.
 
     Args:
-        image: Picture file.
+        image: Image file.
         run: Folder of a training of RegionCLIP.
-        boxes: Json file: a list of [x1, y1, x2, y2] in pixels of the picture.
+        boxes: Json file: a list of [x1, y1, x2, y2] in pixels of the image.
         names: What they may show, separated by commas: "red striped star, green ring".
         output: Where to write every probability as json; nowhere by default.
         best: So many names of each box are shown, the likeliest.
@@ -76,15 +76,15 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
     device: str = "cpu",
     speed: Speed = _SPEED,
 ) -> None:
-    """Find objects in pictures: writes detections.json and a copy of each picture with boxes drawn.
+    """Find objects in images: writes detections.json and a copy of each image with boxes drawn.
 
     Args:
-        images: Picture files.
+        images: Image files.
         run: Folder of a finished training.
         names: What to look for, separated by commas: "red striped star, green ring".
         output: Folder for the results.
         threshold: Least score, in [0, 1].
-        limit: At most so many boxes in a picture.
+        limit: At most so many boxes in an image.
         device: Where to run it: cpu, cuda, mps.
         speed: How to run it.
     """
@@ -97,16 +97,16 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         found = detector.detect(file, wanted, threshold=threshold, limit=limit)
         results[str(file)] = [each._asdict() for each in found]
         drawn = output / f"{file.stem}-detected.png"
-        _draw(Image.fromarray(read_picture(file)), found).save(drawn)
+        _draw(Image.fromarray(read_image(file)), found).save(drawn)
         console.print(f"{file}: {len(found)} found, drawn in {drawn}")
     (output / "detections.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
     console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
 
 
-def _draw(picture: Image.Image, found: list[Found], side: int = 512) -> Image.Image:
-    """Draw boxes; a small picture is enlarged a whole number of times, so that words fit in."""
-    zoom = max(1, side // max(picture.size))
-    large = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+def _draw(image: Image.Image, found: list[Found], side: int = 512) -> Image.Image:
+    """Draw boxes; a small image is enlarged a whole number of times, so that words fit in."""
+    zoom = max(1, side // max(image.size))
+    large = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
     labels = []
     for name, score, (x1, y1, x2, y2) in found:
         box = (x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom)

@@ -1,4 +1,4 @@
-"""A trained detector, rebuilt from its run folder, and the command that uses it on pictures."""
+"""A trained detector, rebuilt from its run folder, and the command that uses it on images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from lightning.pytorch.cli import LightningArgumentParser
 from PIL import Image
 
-from gridclip.data.images.decode import read_picture
+from gridclip.data.images.decode import read_image
 from gridclip.data.transforms.augment import Resize, prepare
 from gridclip.engine.lightning_module import DetectionSystem, compile_networks, load_weights
 from gridclip.io.errors import InputError
@@ -21,22 +21,22 @@ from gridclip.models.two_stage.detector import RegionReader
 from gridclip.ops.images import pad
 from gridclip.structures import Detections, Images, Record, Vocabulary
 
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
+ImageLike = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
 
 
 Boxes = Sequence[Sequence[float | int]] | Float[np.ndarray, "R 4"]
 """xyxy, pixels of the original image."""
 
 
-def pixels_of(image: Picture) -> UInt8[np.ndarray, "height width 3"]:
+def pixels_of(image: ImageLike) -> UInt8[np.ndarray, "height width 3"]:
     """Give RGB pixels of whatever it is; a file is read."""
     if isinstance(image, str | Path):
-        return read_picture(Path(image))
+        return read_image(Path(image))
     return np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
 
 
 def corners_of(boxes: Boxes, width: int, height: int) -> Float[np.ndarray, "R 4"]:
-    """Give boxes clipped to a picture of this size.
+    """Give boxes clipped to an image of this size.
 
     Raises:
         InputError: naming the first that is no box, or outside.
@@ -52,9 +52,9 @@ def corners_of(boxes: Boxes, width: int, height: int) -> Float[np.ndarray, "R 4"
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise InputError(
-            f"{corners[row].tolist()} is no box of a picture of {width} x {height}",
+            f"{corners[row].tolist()} is no box of an image of {width} x {height}",
             field=f"boxes[{row}]",
-            fix="give [x1, y1, x2, y2] in pixels of the picture, x1 < x2 and y1 < y2",
+            fix="give [x1, y1, x2, y2] in pixels of the image, x1 < x2 and y1 < y2",
         )
     return inside
 
@@ -74,7 +74,7 @@ class Speed:
     Args:
         bf16: Networks in bf16: faster where the processor knows it. Scores are made in fp32.
         channels_last: Feature maps channels last in memory, as convolutions like best.
-        compile: Compile the networks when they first run, for many pictures of few sizes.
+        compile: Compile the networks when they first run, for many images of few sizes.
     """
 
     bf16: bool = False
@@ -94,7 +94,7 @@ class TrainedDetector:
 
     Args:
         detector: The network, with its weights.
-        resize: The size its pictures are evaluated at.
+        resize: The size its images are evaluated at.
         speed: How it is run.
     """
 
@@ -106,29 +106,29 @@ class TrainedDetector:
             compile_networks(detector)
 
     def detect(
-        self, image: Picture, names: Sequence[str], *, threshold: float = 0.3, limit: int = 100
+        self, image: ImageLike, names: Sequence[str], *, threshold: float = 0.3, limit: int = 100
     ) -> list[Found]:
-        """Find objects of these names in one picture, best first.
+        """Find objects of these names in one image, best first.
 
         Args:
-            image: A file, a PIL picture, or RGB pixels.
+            image: A file, a PIL image, or RGB pixels.
             names: What to look for: any words, whether trained on or not.
             threshold: Least score, in [0, 1].
             limit: At most so many.
 
         Raises:
-            InputError: for a picture that cannot be read, or names that are empty or double.
+            InputError: for an image that cannot be read, or names that are empty or double.
         """
         found = self.detect_many([image], names)[0]
         return [each for each in found if each.score >= threshold][:limit]
 
-    def detect_many(self, images: Sequence[Picture], names: Sequence[str]) -> list[list[Found]]:
-        """Find objects of these names in pictures of any sizes at once: each one's, best first.
+    def detect_many(self, images: Sequence[ImageLike], names: Sequence[str]) -> list[list[Found]]:
+        """Find objects of these names in images of any sizes at once: each one's, best first.
 
-        They are padded to the largest, so pictures of like size make the quickest batch.
+        They are padded to the largest, so images of like size make the quickest batch.
 
         Args:
-            images: Files, PIL pictures, or RGB pixels.
+            images: Files, PIL images, or RGB pixels.
             names: What to look for.
 
         Raises:
@@ -143,17 +143,17 @@ class TrainedDetector:
 
     @torch.no_grad()
     def classify(
-        self, image: Picture, boxes: Boxes, names: Sequence[str]
+        self, image: ImageLike, boxes: Boxes, names: Sequence[str]
     ) -> list[dict[str, float]]:
         """Name boxes that are given: the probability of each name in each box, likeliest first.
 
         Args:
-            image: A file, a PIL picture, or RGB pixels.
-            boxes: xyxy, pixels of the picture.
+            image: A file, a PIL image, or RGB pixels.
+            boxes: xyxy, pixels of the image.
             names: What they may show; a box's probabilities add up to 1.
 
         Raises:
-            InputError: if the detector cannot, or for a picture, boxes or names that are wrong.
+            InputError: if the detector cannot, or for an image, boxes or names that are wrong.
         """
         reader, vocabulary = self._reader(), Vocabulary(names)
         batch, placed = self._placed(image, boxes)
@@ -166,12 +166,12 @@ class TrainedDetector:
         ]
 
     @torch.no_grad()
-    def region_features(self, image: Picture, boxes: Boxes) -> Float[np.ndarray, "R D"]:
+    def region_features(self, image: ImageLike, boxes: Boxes) -> Float[np.ndarray, "R D"]:
         """Unit vector of each box, in the space of the text vectors.
 
         Args:
-            image: A file, a PIL picture, or RGB pixels.
-            boxes: xyxy, pixels of the picture.
+            image: A file, a PIL image, or RGB pixels.
+            boxes: xyxy, pixels of the image.
 
         Raises:
             InputError: as `classify`.
@@ -192,8 +192,8 @@ class TrainedDetector:
             )
         return self.detector
 
-    def _placed(self, image: Picture, boxes: Boxes) -> tuple[Images, Float[torch.Tensor, "R 4"]]:
-        """The picture as the network sees it, and the boxes in its pixels there."""
+    def _placed(self, image: ImageLike, boxes: Boxes) -> tuple[Images, Float[torch.Tensor, "R 4"]]:
+        """The image as the network sees it, and the boxes in its pixels there."""
         pixels = pixels_of(image)
         corners = corners_of(boxes, pixels.shape[1], len(pixels))
         batch = self._batch([pixels])

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gridclip.evaluation.ground_truth import GroundTruth
-from gridclip.io.json_table import FaultError, Records, parse_json, parse_strictly, read_content
+from gridclip.io.json_table import FaultError, JsonTable, parse_json, parse_strictly, read_content
 
 _PIECE = 100_000  # detections read at a time: a results file may have millions
 
@@ -56,14 +56,14 @@ def read_detections(source: str | Path | list[dict[str, Any]]) -> DetectionTable
         InputError: if it is no such list, or a value is missing or not what it should be.
     """
     if isinstance(source, list):
-        return _table(Records(None, "detections", source))
+        return _table(JsonTable(None, "detections", source))
     file = Path(source)
     content = read_content(file)
     try:
-        tables = [_table(Records(file, "detections", rows)) for rows in _pieces(content)]
+        tables = [_table(JsonTable(file, "detections", rows)) for rows in _pieces(content)]
     except (ValueError, RecursionError, FaultError):
         # What is wrong with it, and where in the whole list?
-        return _table(Records(file, "detections", parse_json(file, content)))
+        return _table(JsonTable(file, "detections", parse_json(file, content)))
     return DetectionTable(*(np.concatenate(columns) for columns in zip(*tables, strict=True)))
 
 
@@ -75,7 +75,7 @@ def _pieces(content: bytes) -> Iterator[list[_Detection]]:
         yield [decode(row) for row in rows[start : start + _PIECE]]
 
 
-def _table(records: Records) -> DetectionTable:
+def _table(records: JsonTable) -> DetectionTable:
     return DetectionTable(
         image_ids=records.whole_numbers("image_id"),
         category_ids=records.whole_numbers("category_id"),
@@ -121,7 +121,7 @@ def check(found: DetectionTable, truth: GroundTruth, file: Path | None) -> None:
         ),
     ):
         if bad.any():
-            Records(file, "detections", found.to_json()).refuse(bad, key, problem, fix=fix)
+            JsonTable(file, "detections", found.to_json()).refuse(bad, key, problem, fix=fix)
 
 
 Protocol = Literal["standard", "fixed"]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from gridclip.data.annotations.coco_json import read_lists
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import Records, is_frequency, is_text, is_whole_list
+from gridclip.io.json_table import JsonTable, is_frequency, is_text, is_whole_list
 
 # LVIS's two lists per image: looked for and absent; present, but not every one of them boxed.
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
@@ -145,13 +145,13 @@ def read_annotations(path: str | Path) -> GroundTruth:
     return truth._of_boxes(truth.areas > 0)  # lvis does not see a box whose area is 0
 
 
-def _ids(records: Records) -> Int[np.ndarray, "R"]:
+def _ids(records: JsonTable) -> Int[np.ndarray, "R"]:
     ids = records.whole_numbers("id")
     records.refuse_repeats("id", ids)
     return ids
 
 
-def _boxes(annotations: Records) -> Float[np.ndarray, "T 4"]:
+def _boxes(annotations: JsonTable) -> Float[np.ndarray, "T 4"]:
     boxes = annotations.boxes()
     problem, fix = (
         "with a negative width or height",
@@ -161,7 +161,7 @@ def _boxes(annotations: Records) -> Float[np.ndarray, "T 4"]:
     return boxes
 
 
-def _areas(annotations: Records, boxes: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T"]:
+def _areas(annotations: JsonTable, boxes: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T"]:
     """The areas that decide on the size bins; those of boxes to ignore lie beyond every bin."""
     if any("area" in annotation for annotation in annotations.rows):
         areas = annotations.numbers("area")
@@ -171,7 +171,7 @@ def _areas(annotations: Records, boxes: Float[np.ndarray, "T 4"]) -> Float[np.nd
     return np.where(ignored & (areas > 0), IGNORED_AREA, areas)
 
 
-def _exhaustive(truth: GroundTruth, annotations: Records) -> GroundTruth:
+def _exhaustive(truth: GroundTruth, annotations: JsonTable) -> GroundTruth:
     """Fill in the lists of a COCO file, and take its crowd boxes out."""
     crowd = np.array([bool(item.get("iscrowd")) for item in annotations.rows], dtype=bool)
     crowded: dict[int, set[int]] = defaultdict(set)

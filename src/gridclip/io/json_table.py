@@ -46,7 +46,7 @@ class FaultError(InputError):
         self.fault = fault
 
 
-class Records:
+class JsonTable:
     """The objects of one json list, read column by column.
 
     Args:

@@ -14,7 +14,7 @@ def grid_cells(
 ) -> Cells:
     """Cells of a pyramid, row by row, finest level first.
 
-    A cell's centre lies half a stride inside, so that the grid is symmetric in the picture
+    A cell's centre lies half a stride inside, so that the grid is symmetric in the image
     (FCOS, section 3.1).
 
     Args:

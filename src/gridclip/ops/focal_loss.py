@@ -1,6 +1,6 @@
 """Focal loss of grid cells with names, without the matrix of cells by names.
 
-At full size (22 300 cells, 1203 names) the matrix is 107 MB a picture, and the formula written out
+At full size (22 300 cells, 1203 names) the matrix is 107 MB an image, and the formula written out
 keeps a dozen of them. Here a block of cells is multiplied out, turned into values and slopes while
 it lies in the cache, multiplied back, and forgotten.
 """
@@ -21,11 +21,11 @@ class Cosines(NamedTuple):
     bias: Float[Tensor, ""]
 
     def logits(self) -> Float[Tensor, "*B N K"]:
-        """Multiply them out: at full size 100 MB a picture."""
+        """Multiply them out: at full size 100 MB an image."""
         return self.scale * (self.embeddings @ self.text.mT) + self.bias
 
 
-class Counted(NamedTuple):
+class NegativeMask(NamedTuple):
     """Where a name counts as a negative; a positive cell learns its own name in any case."""
 
     background: Bool[Tensor, "B K"]  # in the cells that belong to no object
@@ -57,7 +57,7 @@ BLOCKS = {"cpu": Blocks(2**21, 256, 2**16), "cuda": Blocks(2**25, 256, 2**25)}
 def focal_sum(
     cosines: Cosines,
     owners: Int[Tensor, "B N"],
-    counted: Counted | None = None,
+    counted: NegativeMask | None = None,
     focus: Focus = FOCUS,
 ) -> Float[Tensor, ""]:
     """Sum of the sigmoid focal loss over all cells and names.
@@ -92,7 +92,7 @@ class _FocalSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # noqa: ANN401 - torch's signature
         scale, *slopes = ctx.saved_tensors
         factors = (grad * scale, grad * scale, grad, grad)
-        # In place unless this graph is walked again: at full size the slopes are 90 MB a picture.
+        # In place unless this graph is walked again: at full size the slopes are 90 MB an image.
         multiply = torch.mul if _kept() else Tensor.mul_
         wanted = zip(slopes, factors, ctx.needs_input_grad, strict=False)
         return *(multiply(slope, by) if asked else None for slope, by, asked in wanted), *[None] * 3
@@ -114,7 +114,7 @@ class _Truth(NamedTuple):
 
     @classmethod
     def of(
-        cls, owners: Int[Tensor, "B N"], bias: Float[Tensor, ""], counted: Counted | None
+        cls, owners: Int[Tensor, "B N"], bias: Float[Tensor, ""], counted: NegativeMask | None
     ) -> "_Truth":
         owned = owners >= 0
         column, names = owned.flatten()[:, None], owners.clamp(min=0).flatten()[:, None]

@@ -29,43 +29,43 @@ class PixelNorm(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
     def forward(self, pixels: Num[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Normalise a batch of pictures."""
+        """Normalise a batch of images."""
         return (pixels - self.mean) / self.std
 
 
-def pad(pictures: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int = 32) -> Images:
-    """Put pictures into one tensor, zeros to the right and below.
+def pad(images: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int = 32) -> Images:
+    """Put images into one tensor, zeros to the right and below.
 
     Args:
-        pictures: RGB, any sizes.
+        images: RGB, any sizes.
         multiple: Height and width of the batch become multiples of this, so that each pyramid level
             is half of the one before.
     """
-    sizes = torch.tensor([picture.shape[1:] for picture in pictures])
+    sizes = torch.tensor([image.shape[1:] for image in images])
     height, width = (-(-sizes.amax(0) // multiple) * multiple).tolist()
-    pixels = torch.empty(len(pictures), 3, height, width, dtype=torch.uint8)
-    for canvas, picture in zip(pixels, pictures, strict=True):
-        _, bottom, right = picture.shape
-        _copy(picture, canvas[:, :bottom, :right])
+    pixels = torch.empty(len(images), 3, height, width, dtype=torch.uint8)
+    for canvas, image in zip(pixels, images, strict=True):
+        _, bottom, right = image.shape
+        _copy(image, canvas[:, :bottom, :right])
         canvas[:, bottom:] = 0
         canvas[:, :bottom, right:] = 0
     return Images(pixels, sizes)
 
 
-def _copy(picture: UInt8[Tensor, "3 h w"], canvas: UInt8[Tensor, "3 h w"]) -> None:
-    """Copy a picture; OpenCV takes colours apart (channels last in memory) in half torch's time."""
+def _copy(image: UInt8[Tensor, "3 h w"], canvas: UInt8[Tensor, "3 h w"]) -> None:
+    """Copy an image; OpenCV takes colours apart (channels last in memory) in half torch's time."""
     import cv2
 
-    rows = picture.permute(1, 2, 0)
+    rows = image.permute(1, 2, 0)
     if not rows.is_contiguous():
-        canvas.copy_(picture)
+        canvas.copy_(image)
         return
     for channel, plane in enumerate(canvas.numpy()):
         cv2.extractChannel(rows.numpy(), channel, plane)
 
 
 def squeeze(images: Images, side: int) -> Float[Tensor, "B 3 side side"]:
-    """Resize each picture, without its padding, to a square, whatever its ratio; RGB 0-255."""
+    """Resize each image, without its padding, to a square, whatever its ratio; RGB 0-255."""
     squares = [
         F.interpolate(
             pixels[None, :, :height, :width].float(),

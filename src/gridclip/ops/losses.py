@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_area
 
-from gridclip.ops.focal_loss import FOCUS, Cosines, Counted, Focus, focal_sum
+from gridclip.ops.focal_loss import FOCUS, Cosines, Focus, NegativeMask, focal_sum
 
 ImageDistance = Literal["l1", "l2", "cosine"]
 
@@ -18,7 +18,7 @@ def grid_alignment(
     cosines: Cosines,
     owners: Int[Tensor, "B N"],
     *,
-    counted: Counted | None = None,
+    counted: NegativeMask | None = None,
     focus: Focus = FOCUS,
 ) -> Float[Tensor, ""]:
     """Align grid cells with category text: sigmoid focal loss, a sum over the positives' count.
@@ -41,8 +41,8 @@ def grid_alignment(
 
 
 def _without_idle_names(
-    cosines: Cosines, owners: Int[Tensor, "B N"], counted: Counted
-) -> tuple[Cosines, Int[Tensor, "B N"], Counted]:
+    cosines: Cosines, owners: Int[Tensor, "B N"], counted: NegativeMask
+) -> tuple[Cosines, Int[Tensor, "B N"], NegativeMask]:
     """Leave out the names that are neither a negative nor a positive anywhere."""
     shown = (owners.flatten() + 1).bincount(minlength=counted.background.shape[1] + 1)[1:] > 0
     used = shown | (counted.background | counted.foreground).any(0)
@@ -50,7 +50,7 @@ def _without_idle_names(
     return (
         cosines._replace(text=cosines.text[used]),
         torch.where(owners >= 0, (used.cumsum(0) - 1)[owners.clamp(min=0)], -1),
-        Counted(counted.background[:, used], counted.foreground[:, used]),
+        NegativeMask(counted.background[:, used], counted.foreground[:, used]),
     )
 
 
@@ -112,7 +112,7 @@ def centreness_agreement(
 
 
 def pool_top(logits: Float[Tensor, "n K"], *, top_k: int) -> Float[Tensor, "K"]:
-    """Mean of each name's best cells: a picture shows a name if some of its cells do."""
+    """Mean of each name's best cells: an image shows a name if some of its cells do."""
     return logits.topk(min(top_k, len(logits)), dim=0).values.mean(0)
 
 
@@ -127,14 +127,14 @@ def pool_log_sum_exp(logits: Float[Tensor, "n K"], *, sharpness: float) -> Float
 def pseudo_label_agreement(
     logits: Float[Tensor, "B K"], scores: Float[Tensor, "B K"], *, absent: float
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy of pictures with the names that a frozen CLIP kept for them.
+    """Binary cross-entropy of images with the names that a frozen CLIP kept for them.
 
     Our reading: a kept name's score is its soft target. A name that was not kept is absent more
     often than not, but nobody looked; it is a negative with a small weight. Without negatives every
     name would rise everywhere. The sum is divided by the number of kept names.
 
     Args:
-        logits: Of each picture with each name, pooled over its cells.
+        logits: Of each image with each name, pooled over its cells.
         scores: Pseudo-label in [0, 1]; 0 where the name was not kept.
         absent: Weight of names that were not kept.
     """

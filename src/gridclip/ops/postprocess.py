@@ -28,7 +28,7 @@ class DecodeSettings:
         limit: Detections that leave, per image.
         pairs: (cell, name) pairs of an image that are scored. Where cells × names are more, only
             the most promising cells are scored (`candidates.promising`), so that the cost of a
-            large vocabulary is bounded; the default scores a picture of 800 × 1333 exactly with
+            large vocabulary is bounded; the default scores an image of 800 × 1333 exactly with
             up to 3000 names.
         suppression: `hard` drops what overlaps a better box of the same name by more than
             `nms_iou`; `soft` lowers its score instead, by the overlap (Gaussian soft-NMS).

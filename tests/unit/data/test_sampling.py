@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gridclip.data.sampling import MixedSampler, Pool, Position, Share, batches_before
+from gridclip.data.sampling import MixedSampler, Position, RankShard, SamplingPool, batches_before
 
 SHAPES = {"wide": (30, 40), "tall": (40, 30), "square": (30, 30)}
 
@@ -16,7 +16,9 @@ SHAPES = {"wide": (30, 40), "tall": (40, 30), "square": (30, 30)}
 def pool(count, batch_size=2, repeats=None, seed=0):
     drawn = np.random.default_rng(seed).choice(list(SHAPES), count)
     sizes = np.array([SHAPES[shape] for shape in drawn]).reshape(-1, 2)
-    return Pool(sizes, batch_size, None if repeats is None else np.asarray(repeats, dtype=float))
+    return SamplingPool(
+        sizes, batch_size, None if repeats is None else np.asarray(repeats, dtype=float)
+    )
 
 
 def mixed(*pools, ratio=1.0):
@@ -31,7 +33,7 @@ def epoch(number, *pools, processes=1, first=0, ratio=1.0, **settings):
         list(
             MixedSampler(
                 mixed(*pools, ratio=ratio),
-                share=Share(processes, rank),
+                share=RankShard(processes, rank),
                 position=lambda: Position(number, first),
                 **settings,
             )
@@ -55,7 +57,7 @@ def test_every_image_has_its_turn_and_every_process_as_many_batches(
     count, batch_size, processes, number
 ):
     shares = epoch(number, pool(count, batch_size), processes=processes)
-    sampler = MixedSampler(mixed(pool(count, batch_size)), share=Share(processes, 0))
+    sampler = MixedSampler(mixed(pool(count, batch_size)), share=RankShard(processes, 0))
     assert {len(batches) for batches in shares} == {len(sampler)}
     assert {tuple(map(len, batches)) for batches in shares} == {tuple(map(len, shares[0]))}
     drawn = Counter(row for batches in shares for row in rows(batches))

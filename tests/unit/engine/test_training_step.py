@@ -55,7 +55,7 @@ def total(detector, batch):
 
 
 def test_no_step_waits_for_a_value(detector, batch):
-    """With stored embeddings, as a teacher that runs asks for the size of each picture.
+    """With stored embeddings, as a teacher that runs asks for the size of each image.
 
     The optimizer's counters of steps lie on the host in any case.
     """

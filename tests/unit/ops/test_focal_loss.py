@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 from torchvision.ops import sigmoid_focal_loss
 
 from gridclip.ops import focal_loss
-from gridclip.ops.focal_loss import Blocks, Cosines, Counted, Focus
+from gridclip.ops.focal_loss import Blocks, Cosines, Focus, NegativeMask
 from gridclip.ops.losses import grid_alignment
 
 IMAGES, CELLS, NAMES, WIDTH = 2, 5, 4, 3
@@ -27,7 +27,7 @@ def grid(seed=0):
 def counts(share, seed=1):
     """Any half of the names, and others in the cells of objects."""
     chance = torch.Generator().manual_seed(seed)
-    return Counted(*(torch.rand(2, IMAGES, NAMES, generator=chance) < share))
+    return NegativeMask(*(torch.rand(2, IMAGES, NAMES, generator=chance) < share))
 
 
 def naive(parts, counted):
@@ -104,7 +104,7 @@ def test_the_gradient_of_the_loss_is_its_slope(share):
 @pytest.mark.parametrize(("names", "owned"), [(50, 0.1), (50, 0.0), (50, 1.0), (1, 0.3)])
 def test_the_loss_is_torchvisions(dtype, limit, share, names, owned):
     cosines, owners = full(names=names, share=owned, dtype=dtype)
-    counted = None if share is None else Counted(*(torch.rand(2, 2, names) < share))
+    counted = None if share is None else NegativeMask(*(torch.rand(2, 2, names) < share))
     ours = with_slopes(grid_alignment(cosines, owners, counted=counted), cosines)
     truth = with_slopes(dense(cosines, owners, counted), cosines)
     assert ours[0].dtype == dtype

@@ -39,7 +39,7 @@ def test_pseudo_labels_are_soft_targets_and_other_names_weak_negatives():
             total -= weight * (y * math.log(p) + (1 - y) * math.log(1 - p))
     ours = pseudo_label_agreement(logits, scores, absent=0.1)
     assert ours.item() == pytest.approx(total / 3)
-    # Pictures for which nothing was kept divide by one, not by zero.
+    # Images for which nothing was kept divide by one, not by zero.
     assert pseudo_label_agreement(logits, scores * 0, absent=0.0) == 0
 
 

@@ -6,7 +6,7 @@ from gridclip.ops.postprocess import DecodeSettings, decode
 from gridclip.structures import Record
 
 RECORD = Record(image_id=1, path="", height=100, width=300)
-SIZE = torch.tensor([50, 100])  # the picture was shrunk by 2 in height and by 3 in width
+SIZE = torch.tensor([50, 100])  # the image was shrunk by 2 in height and by 3 in width
 
 
 def _decode(scores, boxes, **settings):

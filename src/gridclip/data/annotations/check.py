@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from gridclip.data.annotations.coco_json import Lists, parse_lists
+from gridclip.data.annotations.coco_json import CocoLists, parse_lists
 from gridclip.data.annotations.repair import Edits, Finding, Survey, edited, survey, write_edited
-from gridclip.data.annotations.schema import picture_path
-from gridclip.data.images.decode import read_picture
+from gridclip.data.annotations.schema import image_path
+from gridclip.data.images.decode import read_image
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import Fault, Records, read_content
+from gridclip.io.json_table import Fault, JsonTable, read_content
 
 
 def check_annotations(file: Path, *, images: Path | None = None, fix: Path | None = None) -> None:
@@ -24,7 +24,7 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
 
     Args:
         file: Json file in LVIS or COCO form. It is never changed.
-        images: Folder of the pictures. With it, every picture is decoded: absent, broken and
+        images: Folder of the images. With it, every image is decoded: absent, broken and
             truncated ones are problems, and those of another size than the file says.
         fix: Where to write a repaired copy: a new file. Images and boxes at fault are left out;
             doubled ids of boxes, category ids from 0 and unknown ids in lists are mended.
@@ -52,24 +52,24 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
         raise SystemExit(1)
 
 
-def find_problems(file: Path, lists: Lists, images: Path | None = None) -> Survey:
+def find_problems(file: Path, lists: CocoLists, images: Path | None = None) -> Survey:
     """Find all that breaks a rule of reading, and what makes training or evaluation fail later.
 
     Args:
         file: Where the lists were read.
         lists: They are left as they are.
-        images: Folder of the pictures; None leaves them unread.
+        images: Folder of the images; None leaves them unread.
 
     Raises:
         InputError: if a list is none or empty, or the folder does not exist.
     """
     if images is not None and not images.is_dir():
-        raise InputError("is no folder", fix="give that of the pictures", file=images)
+        raise InputError("is no folder", fix="give that of the images", file=images)
 
-    def pictures(sound: Lists, edits: Edits) -> list[Fault]:
-        return [] if images is None else _find_pictures(file, sound, edits, images)
+    def undecodable(sound: CocoLists, edits: Edits) -> list[Fault]:
+        return [] if images is None else _find_images(file, sound, edits, images)
 
-    found = survey(file, lists, pictures)
+    found = survey(file, lists, undecodable)
     unverified = _find_unverified(file, found)
     if unverified is None:
         return found
@@ -77,33 +77,33 @@ def find_problems(file: Path, lists: Lists, images: Path | None = None) -> Surve
 
 
 _ABSENT, _BROKEN, _RESIZED = (
-    "whose picture does not exist",
-    "whose picture cannot be read whole",
-    "whose picture has another size than listed",
+    "whose image does not exist",
+    "whose image cannot be read whole",
+    "whose image has another size than listed",
 )
-_PICTURE_FIXES = {
-    _ABSENT: "put it into the folder of the pictures, or mend its path",
+_IMAGE_FIXES = {
+    _ABSENT: "put it into the folder of the images, or mend its path",
     _BROKEN: "fetch or write it again, or take it out",
-    _RESIZED: "give the picture that was annotated, or mend width, height and boxes",
+    _RESIZED: "give the image that was annotated, or mend width, height and boxes",
 }
 
 
-def _find_pictures(file: Path, lists: Lists, edits: Edits, folder: Path) -> list[Fault]:
-    """Decode every picture but those of rows that go anyway."""
+def _find_images(file: Path, lists: CocoLists, edits: Edits, folder: Path) -> list[Fault]:
+    """Decode every image but those of rows that go anyway."""
 
     def judge(row: int) -> tuple[str, str]:
         image = lists.images[row]
         if edits["images"].get(row, {}) is None:
             return "", ""
-        path = folder / picture_path(image.get("file_name"), image.get("coco_url"))
+        path = folder / image_path(image.get("file_name"), image.get("coco_url"))
         return _judge(path, (image["height"], image["width"]))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = range(len(lists.images))
         judged = pool.map(judge, rows)
         console = Console(stderr=True)
-        verdicts = [*track(judged, "decoding pictures", len(rows), console=console, transient=True)]
-    records = Records(file, "images", lists.images)
+        verdicts = [*track(judged, "decoding images", len(rows), console=console, transient=True)]
+    records = JsonTable(file, "images", lists.images)
     faults = (
         records.find(
             [verdict == rule for verdict, _ in verdicts],
@@ -112,20 +112,20 @@ def _find_pictures(file: Path, lists: Lists, edits: Edits, folder: Path) -> list
             fix=fix,
             note=lambda row: verdicts[row][1],
         )
-        for rule, fix in _PICTURE_FIXES.items()
+        for rule, fix in _IMAGE_FIXES.items()
     )
     return [fault for fault in faults if fault is not None]
 
 
 def _judge(file: Path, listed: tuple[int, int]) -> tuple[str, str]:
-    """Say which rule a picture breaks, if any, and how."""
+    """Say which rule an image breaks, if any, and how."""
     try:
         if not file.is_file():
             return _ABSENT, f" at {str(file)!r}"
     except (OSError, ValueError):  # a name that no file can have
         return _ABSENT, ""
     try:
-        height, width, _ = read_picture(file).shape
+        height, width, _ = read_image(file).shape
     except InputError as error:
         return _BROKEN, f" ({error.__cause__ or 'more than 8 bits a channel'})"
     if (height, width) == listed:
@@ -145,7 +145,7 @@ def _find_unverified(file: Path, found: Survey) -> Finding | None:
     for image in found.sound.images:
         seen.update(image.get("neg_category_ids", ()))
     categories = found.sound.categories
-    fault = Records(file, "categories", categories).find(
+    fault = JsonTable(file, "categories", categories).find(
         [category["id"] not in seen for category in categories],
         "name",
         "that no image verifies: never boxed, never listed as absent, so AP is undefined",
@@ -162,7 +162,7 @@ def _require_new(output: Path, file: Path) -> None:
         raise InputError(problem, fix="give the name of a new file", file=output, field="fix")
 
 
-def _print(console: Console, file: Path, found: Survey, lists: Lists) -> None:
+def _print(console: Console, file: Path, found: Survey, lists: CocoLists) -> None:
     if not found.findings:
         sizes = ", ".join(f"{len(rows)} {name}" for name, rows in lists._asdict().items())
         console.print(f"{escape(str(file))}: no problem in {sizes}", soft_wrap=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import Records, parse_json, parse_strictly, read_content
+from gridclip.io.json_table import JsonTable, parse_json, parse_strictly, read_content
 
 _FORM = "give an annotation file of LVIS or COCO form: images, annotations and categories"
 
@@ -41,14 +41,16 @@ class _Document(TypedDict, total=False):
     annotations: list[_Annotation]
 
 
-class Lists(NamedTuple):
+class CocoLists(NamedTuple):
     """The three lists of a file of LVIS or COCO form, each an object a row."""
 
     categories: Any
     images: Any
     annotations: Any
 
-    def records(self, file: Path, shown: "Lists | None" = None) -> tuple[Records, Records, Records]:
+    def records(
+        self, file: Path, shown: "CocoLists | None" = None
+    ) -> tuple[JsonTable, JsonTable, JsonTable]:
         """Give them for reading by column.
 
         Args:
@@ -59,13 +61,13 @@ class Lists(NamedTuple):
             InputError: if one is no list of objects.
         """
         categories, images, annotations = (
-            Records(file, name, rows, getattr(shown, name, None))
+            JsonTable(file, name, rows, getattr(shown, name, None))
             for name, rows in self._asdict().items()
         )
         return categories, images, annotations
 
 
-def parse_lists(file: Path, content: bytes) -> Lists:
+def parse_lists(file: Path, content: bytes) -> CocoLists:
     """Parse what a file of LVIS or COCO form says; only the keys that are read.
 
     Raises:
@@ -79,13 +81,13 @@ def parse_lists(file: Path, content: bytes) -> Lists:
         problem = f"holds a json {type(document).__name__}, not an object"
         fix = f"{_FORM} (a bare list is the form of detections)"
         raise InputError(problem, fix=fix, file=file)
-    for key in Lists._fields:
+    for key in CocoLists._fields:
         if key not in document:
             raise InputError("the key is absent", fix=_FORM, file=file, field=key)
-    return Lists(*(document[key] for key in Lists._fields))
+    return CocoLists(*(document[key] for key in CocoLists._fields))
 
 
-def read_lists(file: Path) -> tuple[Records, Records, Records]:
+def read_lists(file: Path) -> tuple[JsonTable, JsonTable, JsonTable]:
     """Read the categories, images and annotations of a file of LVIS or COCO form.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gridclip.data.annotations.coco_json import Lists
+from gridclip.data.annotations.coco_json import CocoLists
 from gridclip.data.annotations.schema import LOW_ID, UNKNOWN_IN_LIST, to_columns
 from gridclip.io.errors import InputError
 from gridclip.io.files import written_whole
@@ -57,11 +57,11 @@ class Survey(NamedTuple):
     findings: list[Finding]
     edits: Edits  # all that would mend the file, but for what is left
     follow: int  # annotations that go because their image does
-    sound: Lists  # each value that breaks a rule replaced by a harmless one
+    sound: CocoLists  # each value that breaks a rule replaced by a harmless one
 
 
 def survey(
-    file: Path, lists: Lists, more: Callable[[Lists, Edits], list[Fault]] | None = None
+    file: Path, lists: CocoLists, more: Callable[[CocoLists, Edits], list[Fault]] | None = None
 ) -> Survey:
     """Find every fault.
 
@@ -90,7 +90,7 @@ def survey(
     return Survey(findings, _merged([edits, {"annotations": follow}]), len(follow), lists)
 
 
-def drop_faults(file: Path, lists: Lists) -> tuple[Lists, list[str]]:
+def drop_faults(file: Path, lists: CocoLists) -> tuple[CocoLists, list[str]]:
     """Leave out the images and annotations at fault; tell what was done, a line a kind.
 
     Raises:
@@ -113,17 +113,17 @@ def drop_faults(file: Path, lists: Lists) -> tuple[Lists, list[str]]:
     return kept, lines
 
 
-def edited(lists: Lists, edits: Edits) -> Lists:
+def edited(lists: CocoLists, edits: Edits) -> CocoLists:
     """Give copies of the lists with rows changed and left out."""
     changed = _applied(lists, edits)
     kept = (
         [record for row, record in enumerate(records) if edits[name].get(row, {}) is not None]
         for name, records in changed._asdict().items()
     )
-    return Lists(*kept)
+    return CocoLists(*kept)
 
 
-def _first_fault(file: Path, lists: Lists, shown: Lists) -> Fault | None:
+def _first_fault(file: Path, lists: CocoLists, shown: CocoLists) -> Fault | None:
     try:
         to_columns(file, lists, shown)
     except FaultError as error:
@@ -131,7 +131,7 @@ def _first_fault(file: Path, lists: Lists, shown: Lists) -> Fault | None:
     return None
 
 
-def _applied(lists: Lists, edits: Edits) -> Lists:
+def _applied(lists: CocoLists, edits: Edits) -> CocoLists:
     """Give copies of the lists with rows changed; those to be left out stay."""
     copies = lists._asdict()
     for name, rows in edits.items():
@@ -140,12 +140,12 @@ def _applied(lists: Lists, edits: Edits) -> Lists:
             if changes is not None:
                 record = copies[name][row]
                 copies[name][row] = {**(record if isinstance(record, dict) else {}), **changes}
-    return Lists(**copies)
+    return CocoLists(**copies)
 
 
 def _merged(parts: Any) -> Edits:  # noqa: ANN401
     """Add edits up; a row that is left out stays out."""
-    edits: Edits = {name: {} for name in Lists._fields}
+    edits: Edits = {name: {} for name in CocoLists._fields}
     for part in parts:
         for name, rows in part.items():
             for row, changes in rows.items():
@@ -155,7 +155,7 @@ def _merged(parts: Any) -> Edits:  # noqa: ANN401
     return edits
 
 
-def _neutral(fault: Fault, lists: Lists) -> Edits:
+def _neutral(fault: Fault, lists: CocoLists) -> Edits:
     """Replace the values at fault by such as break no rule, here or elsewhere."""
     if fault.rule == LOW_ID or fault.rule.startswith(UNKNOWN_IN_LIST):
         return _repair(fault, lists)
@@ -180,7 +180,7 @@ def _neutral(fault: Fault, lists: Lists) -> Edits:
     return {fault.name: {row: {key: values[key](row) for key in keys} for row in fault.rows}}
 
 
-def _repair(fault: Fault, lists: Lists) -> Edits:
+def _repair(fault: Fault, lists: CocoLists) -> Edits:
     """Say what would mend a fault; nothing, if it takes a person."""
     if fault.rule == LOW_ID:
         return _ids_from_one(lists)
@@ -200,7 +200,7 @@ def _repair(fault: Fault, lists: Lists) -> Edits:
     return {fault.name: dict.fromkeys(fault.rows)}
 
 
-def _repair_repeats(fault: Fault, lists: Lists) -> Edits:
+def _repair_repeats(fault: Fault, lists: CocoLists) -> Edits:
     """Leave out what is listed twice over; else a box gets an id of its own.
 
     Images that share an id but are not the same all go: whose boxes are whose?
@@ -228,7 +228,7 @@ def _repair_repeats(fault: Fault, lists: Lists) -> Edits:
     return {fault.name: edits}
 
 
-def _ids_from_one(lists: Lists) -> Edits:
+def _ids_from_one(lists: CocoLists) -> Edits:
     """Count category ids from 1, wherever they stand; what is no id stays for its own rule."""
     shift = 1 - min(category["id"] for category in lists.categories)
 
@@ -251,7 +251,7 @@ def _ids_from_one(lists: Lists) -> Edits:
     }
 
 
-def _followers(lists: Lists, edits: Edits) -> dict[int, None]:
+def _followers(lists: CocoLists, edits: Edits) -> dict[int, None]:
     """Find the annotations of images that go, which do not go already."""
     gone = {lists.images[row]["id"] for row, change in edits["images"].items() if change is None}
     return {

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from gridclip.data.annotations.coco_json import Lists
+from gridclip.data.annotations.coco_json import CocoLists
 from gridclip.data.annotations.table import Annotations, Category, Ragged
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import Records, is_frequency, is_text, is_whole_list
+from gridclip.io.json_table import JsonTable, is_frequency, is_text, is_whole_list
 
 # LVIS v1 boxes come from polygons and overshoot their image by fractions of a pixel. Up to this
 # many pixels are clipped silently; more is taken for an error.
@@ -21,7 +21,7 @@ LOW_ID = "with an id below 1 (ids of LVIS and COCO start at 1)"
 UNKNOWN_IN_LIST = "that name a category the file does not list"
 
 
-def to_columns(file: Path, lists: Lists, shown: Lists | None = None) -> Annotations:
+def to_columns(file: Path, lists: CocoLists, shown: CocoLists | None = None) -> Annotations:
     """Turn the lists into columns if they keep every rule.
 
     Args:
@@ -47,7 +47,7 @@ def to_columns(file: Path, lists: Lists, shown: Lists | None = None) -> Annotati
     )
 
 
-def _read_categories(listed: Records) -> tuple[Category, ...]:
+def _read_categories(listed: JsonTable) -> tuple[Category, ...]:
     ids = _read_ids(listed)
     listed.refuse(
         ids < 1,
@@ -85,7 +85,7 @@ def _counts(record: dict[str, Any]) -> tuple[int | None, int | None]:
     return images if type(images) is int else None, instances if type(instances) is int else None
 
 
-def _read_ids(records: Records) -> Int64[np.ndarray, "R"]:
+def _read_ids(records: JsonTable) -> Int64[np.ndarray, "R"]:
     if not len(records):
         fix = f"list the {records.name}"
         raise InputError("the list is empty", fix=fix, file=records.file, field=records.name)
@@ -94,23 +94,21 @@ def _read_ids(records: Records) -> Int64[np.ndarray, "R"]:
     return ids
 
 
-def _read_sizes(images: Records) -> Int64[np.ndarray, "I 2"]:
+def _read_sizes(images: JsonTable) -> Int64[np.ndarray, "I 2"]:
     sides = {key: images.integers(key) for key in ("height", "width")}
     for key, side in sides.items():
-        images.refuse(
-            side < 1, key, f"with no {key}", fix="write the size of the picture in pixels"
-        )
+        images.refuse(side < 1, key, f"with no {key}", fix="write the size of the image in pixels")
     return np.stack([*sides.values()], axis=1)
 
 
-def _read_paths(images: Records) -> list[str]:
+def _read_paths(images: JsonTable) -> list[str]:
     sort = "a path relative to the folder of the images"
     names = images.column("file_name", lambda value: value is None or is_text(value), sort, None)
     # An empty coco_url is common in own data, and harmless beside a file_name.
     urls = images.column(
         "coco_url", lambda value: value in (None, "") or is_text(value), "a URL", None
     )
-    paths = [picture_path(*pair) for pair in zip(names, urls, strict=True)]
+    paths = [image_path(*pair) for pair in zip(names, urls, strict=True)]
     images.refuse(
         [not path for path in paths],
         "file_name",
@@ -120,13 +118,13 @@ def _read_paths(images: Records) -> list[str]:
     return paths
 
 
-def picture_path(file_name: str | None, coco_url: str | None) -> str:
+def image_path(file_name: str | None, coco_url: str | None) -> str:
     """Give `file_name`; LVIS v1 has none, and the end of `coco_url` says it: train2017/9.jpg."""
     return file_name or "/".join((coco_url or "").split("/")[-2:])
 
 
 def _read_boxes(
-    records: Records,
+    records: JsonTable,
     category_ids: Int64[np.ndarray, "C"],
     image_ids: Int64[np.ndarray, "I"],
     sizes: Int64[np.ndarray, "I 2"],
@@ -161,7 +159,7 @@ def _read_boxes(
 
 
 def _read_corners(
-    records: Records, sizes: Int64[np.ndarray, "T 2"], checked: Bool[np.ndarray, "T"]
+    records: JsonTable, sizes: Int64[np.ndarray, "T 2"], checked: Bool[np.ndarray, "T"]
 ) -> Float32[np.ndarray, "T 4"]:
     """Turn xywh into xyxy inside the image; what is not checked need not be a good box."""
     boxes = records.boxes()
@@ -185,7 +183,7 @@ def _read_corners(
     return clipped
 
 
-def _read_rows(images: Records, key: str, category_ids: Int64[np.ndarray, "C"]) -> Ragged:
+def _read_rows(images: JsonTable, key: str, category_ids: Int64[np.ndarray, "C"]) -> Ragged:
     """Read a list of category ids for each image; COCO form has none."""
     lists = images.column(key, is_whole_list, "a list of category ids", default=[])
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)

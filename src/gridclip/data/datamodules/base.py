@@ -21,7 +21,7 @@ class Evaluated(NamedTuple):
     """What is evaluated on."""
 
     annotations: Path
-    images: Path  # folder of the pictures
+    images: Path  # folder of the images
     folder: str | None  # only the images of this folder, if it is given
     batch_size: int  # of a process and step
     resize: Resize

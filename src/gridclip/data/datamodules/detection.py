@@ -12,14 +12,14 @@ from gridclip.data.datamodules.base import Evaluated, EvaluatedData
 from gridclip.data.datamodules.loaders import Batches, TrainingLoader, position
 from gridclip.data.datasets.detection import (
     HEADERS_READ,
-    Beside,
     DetectionDataset,
-    check_pictures,
+    ImageExtras,
+    check_images,
     fingerprint,
 )
 from gridclip.data.datasets.image_level import ImageLevelSource
 from gridclip.data.precomputed.stored import StoredEmbeddings, StoredRegions
-from gridclip.data.sampling import ALONE, Kind, MixedSampler, Pool, Share
+from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SamplingPool
 from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
 from gridclip.data.vocabulary import RareSplit, label_map, verified_names
 from gridclip.io.errors import InputError, require_at_least
@@ -39,7 +39,7 @@ class DetectionData(EvaluatedData):
         root: Folder of the data set.
         train: Annotation file to train on, relative to root.
         val: Annotation file to evaluate on, relative to root.
-        images: Folder of the pictures, relative to root.
+        images: Folder of the images, relative to root.
         val_folder: Evaluate on the images of this folder only; of LVIS v1's val file, val2017 is
             the set known as minival.
         rare_split: base_only leaves rare names and their boxes out of training; all keeps them.
@@ -60,9 +60,9 @@ class DetectionData(EvaluatedData):
         image_level: Images without boxes to train on too, in batches of their own.
         image_level_ratio: Image-level batches for each detection batch; 0 leaves them out.
         image_level_batch_size: Image-level images a process and step.
-        resize: Size of training pictures; one of the shortest sides is drawn for each.
-        augmentation: What chance does to training pictures.
-        val_resize: Size of evaluation pictures.
+        resize: Size of training images; one of the shortest sides is drawn for each.
+        augmentation: What chance does to training images.
+        val_resize: Size of evaluation images.
         pad_to: Height and width of a batch are multiples of this, in pixels.
         seed: Of order and augmentation.
     """
@@ -96,10 +96,10 @@ class DetectionData(EvaluatedData):
         require_at_least(1, batch_size=batch_size, image_level_batch_size=image_level_batch_size)
         require_at_least(0, seed=seed)
         require_at_least(0, image_level_ratio=image_level_ratio, repeat_threshold=repeat_threshold)
-        folder, pictures = Path(root), Path(root) / images
-        evaluated = Evaluated(folder / val, pictures, val_folder, val_batch_size, val_resize)
+        folder, image_folder = Path(root), Path(root) / images
+        evaluated = Evaluated(folder / val, image_folder, val_folder, val_batch_size, val_resize)
         super().__init__(evaluated, num_workers, pad_to)
-        self.train_annotations, self.images = folder / train, pictures
+        self.train_annotations, self.images = folder / train, image_folder
         self.rare_split: RareSplit = rare_split
         self.keep_empty, self.faults = keep_empty, faults
         self.batch_size, self.seed = batch_size, seed
@@ -119,14 +119,14 @@ class DetectionData(EvaluatedData):
         """Read and check what the stage needs.
 
         Raises:
-            InputError: if a file or a picture is absent or wrong.
+            InputError: if a file or an image is absent or wrong.
         """
         if stage in (None, "fit"):
-            check_pictures(self.train_set.annotations, self.images)
+            check_images(self.train_set.annotations, self.images)
             self._check_stored()
             if self.image_level is not None:
                 self.image_level.check()
-        check_pictures(self.val_set.annotations, self.images)
+        check_images(self.val_set.annotations, self.images)
 
     @cached_property
     def train_set(self) -> DetectionDataset:
@@ -141,7 +141,7 @@ class DetectionData(EvaluatedData):
             seed=self.seed,
             keep_empty=self.keep_empty,
             mosaic=self.augmentation.joined,
-            beside=Beside(
+            beside=ImageExtras(
                 verified=verified_names(annotations, labels) if self.verified else None,
                 embeddings=self.embeddings,
                 regions=self.regions,
@@ -178,7 +178,7 @@ class DetectionData(EvaluatedData):
         sampler = MixedSampler(
             self._pools(),
             seed=self.seed,
-            share=Share(trainer.world_size, trainer.global_rank) if trainer else ALONE,
+            share=RankShard(trainer.world_size, trainer.global_rank) if trainer else ALONE,
             position=(lambda: position(trainer)) if trainer else None,
         )
         batches = Batches(self.train_set, self.image_level, self.pad_to)
@@ -203,13 +203,13 @@ class DetectionData(EvaluatedData):
                 # Asking for the length of every file takes minutes on a network disk.
                 stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
 
-    def _pools(self) -> dict[Kind, Pool]:
-        pools: dict[Kind, Pool] = {
+    def _pools(self) -> dict[Kind, SamplingPool]:
+        pools: dict[Kind, SamplingPool] = {
             "detection": self.train_set.pool(self.batch_size, self.repeat_threshold)
         }
         if self.image_level is not None:
             sizes, ratio = self.image_level.sizes, self.image_level_ratio
-            pools["image_level"] = Pool(sizes, self.image_level_batch_size, ratio=ratio)
+            pools["image_level"] = SamplingPool(sizes, self.image_level_batch_size, ratio=ratio)
         return pools
 
 
@@ -227,7 +227,7 @@ def _stored(file: str, augmentation: Augmentation) -> StoredEmbeddings:
 
 def _uncacheable(changed: list[str], field: str) -> InputError:
     return InputError(
-        f"stored embeddings are of whole pictures in their own colours, but "
+        f"stored embeddings are of whole images in their own colours, but "
         f"{' and '.join(f'augmentation.{name}' for name in changed)} would change them",
         field=field,
         fix=f"turn that off, or leave {field} out, and the teacher sees each view itself",

@@ -18,9 +18,9 @@ from gridclip.data.datamodules.loaders import (
 from gridclip.data.datasets.captions import PairConcepts, PairSource
 from gridclip.data.datasets.category_concepts import DetectionConcepts, DetectionSource
 from gridclip.data.datasets.concepts import ConceptSource, Joined, Stream, require_alike
-from gridclip.data.datasets.detection import check_pictures
+from gridclip.data.datasets.detection import check_images
 from gridclip.data.datasets.grounding import GroundingConcepts, GroundingSource
-from gridclip.data.sampling import ALONE, Kind, MixedSampler, Position, Share
+from gridclip.data.sampling import ALONE, Kind, MixedSampler, Position, RankShard
 from gridclip.data.transforms.augment import Resize
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.structures import Vocabulary
@@ -43,10 +43,10 @@ class HybridData(EvaluatedData):
         pairs: Images with captions.
         root: Folder of the data set to evaluate on; without it nothing is evaluated.
         val: Annotation file to evaluate on, relative to root.
-        images: Folder of its pictures, relative to root.
+        images: Folder of its images, relative to root.
         val_folder: Evaluate on the images of this folder only.
         val_batch_size: Evaluation images a process and step.
-        val_resize: Size of evaluation pictures.
+        val_resize: Size of evaluation images.
         num_workers: Loading processes beside each training process; 0 loads in it.
         pad_to: Height and width of a batch are multiples of this, in pixels.
         seed: Of order, augmentation, captions and negatives.
@@ -70,8 +70,8 @@ class HybridData(EvaluatedData):
         require_at_least(0, seed=seed)
         evaluated = None
         if root is not None:
-            place, pictures = Path(root) / val, Path(root) / images
-            evaluated = Evaluated(place, pictures, val_folder, val_batch_size, val_resize)
+            place, image_folder = Path(root) / val, Path(root) / images
+            evaluated = Evaluated(place, image_folder, val_folder, val_batch_size, val_resize)
         super().__init__(evaluated, num_workers, pad_to)
         self.seed = seed
         self.detection = _listed("detection", detection)
@@ -113,13 +113,13 @@ class HybridData(EvaluatedData):
         """Read and check what the stage needs.
 
         Raises:
-            InputError: if a file or a picture is absent or wrong.
+            InputError: if a file or an image is absent or wrong.
         """
         if stage in (None, "fit"):
             for source in self.sources.values():
                 source.check()
         if self.evaluated is not None:
-            check_pictures(self.val_set.annotations, self.evaluated.images)
+            check_images(self.val_set.annotations, self.evaluated.images)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches drawn by (seed, epoch, step), in every process its share."""
@@ -129,7 +129,7 @@ class HybridData(EvaluatedData):
         sampler = MixedSampler(
             {kind: source.pool for kind, source in self.sources.items()},
             seed=self.seed,
-            share=Share(trainer.world_size, trainer.global_rank) if trainer else ALONE,
+            share=RankShard(trainer.world_size, trainer.global_rank) if trainer else ALONE,
             position=_position(trainer, few=few),
         )
         if few:

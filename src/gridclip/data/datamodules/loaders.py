@@ -13,7 +13,7 @@ from gridclip.data.datasets.concepts import ConceptSample, ConceptSource
 from gridclip.data.datasets.detection import DetectionDataset, Sample
 from gridclip.data.datasets.image_level import ImageLevelSource, ImageSample
 from gridclip.data.datasets.noun_phrases import word_set
-from gridclip.data.sampling import Draw, Kind, MixedSampler, Position
+from gridclip.data.sampling import Kind, MixedSampler, Position, SampleIndex
 from gridclip.io.errors import InputError
 from gridclip.ops.images import pad
 from gridclip.structures import (
@@ -47,7 +47,7 @@ class Collate:
     def __call__(self, samples: list[Sample]) -> DetectionBatch:
         """Pad and gather."""
         return DetectionBatch(
-            images=pad([sample.picture for sample in samples], self.multiple),
+            images=pad([sample.image for sample in samples], self.multiple),
             targets=[sample.targets for sample in samples],
             vocabulary=self.vocabulary,
             records=[sample.record for sample in samples],
@@ -64,7 +64,7 @@ class CollateImages(Collate):
     def __call__(self, samples: list[ImageSample]) -> ImageBatch:  # type: ignore[override]
         """Pad and gather."""
         return ImageBatch(
-            images=pad([sample.picture for sample in samples], self.multiple),
+            images=pad([sample.image for sample in samples], self.multiple),
             scores=torch.stack([sample.scores for sample in samples]),
             vocabulary=self.vocabulary,
             records=[sample.record for sample in samples],
@@ -106,7 +106,7 @@ class Batches(Dataset[Batch]):
         if image_level is not None:
             self.collate_images = CollateImages(image_level.vocabulary, multiple)
 
-    def __getitem__(self, draws: list[Draw]) -> Batch:
+    def __getitem__(self, draws: list[SampleIndex]) -> Batch:
         """Read, transform and pad the images of one batch, all of one kind."""
         if draws[0].source == "detection":
             return self.collate([self.detection[draw] for draw in draws])
@@ -173,7 +173,7 @@ class ConceptBatches(Dataset[ConceptBatch]):
     def __init__(self, sources: Mapping[Kind, ConceptSource], multiple: int = 32) -> None:
         self.sources, self.multiple = dict(sources), multiple
 
-    def __getitem__(self, draws: list[Draw]) -> ConceptBatch:
+    def __getitem__(self, draws: list[SampleIndex]) -> ConceptBatch:
         """Read, transform and pad the images of one batch."""
         kind = draws[0].source
         samples = [self.sources[kind][draw] for draw in draws]
@@ -188,7 +188,7 @@ class InOrder(Dataset[ConceptBatch]):
         draws: Of each batch.
     """
 
-    def __init__(self, batches: ConceptBatches, draws: list[list[Draw]]) -> None:
+    def __init__(self, batches: ConceptBatches, draws: list[list[SampleIndex]]) -> None:
         self.batches, self.draws = batches, draws
 
     def __len__(self) -> int:
@@ -200,7 +200,7 @@ class InOrder(Dataset[ConceptBatch]):
 
 
 def gather(kind: Kind, samples: Sequence[ConceptSample], multiple: int = 32) -> ConceptBatch:
-    """Pad the pictures, and bring all concepts into one list.
+    """Pad the images, and bring all concepts into one list.
 
     What is said of any image comes first, in the order of the images; then what none of them
     shows. A label moves to the row that its name has there.
@@ -219,7 +219,7 @@ def gather(kind: Kind, samples: Sequence[ConceptSample], multiple: int = 32) -> 
         present[image, [rows[name] for name in sample.names]] = True
     return ConceptBatch(
         kind=kind,  # type: ignore[arg-type] # no hybrid source is of the image-level kind
-        images=pad([sample.picture for sample in samples], multiple),
+        images=pad([sample.image for sample in samples], multiple),
         targets=[_relabelled(sample, rows) for sample in samples],
         vocabulary=Vocabulary(rows),
         present=present,

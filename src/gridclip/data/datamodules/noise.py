@@ -1,4 +1,4 @@
-"""Random pictures and boxes of any size and vocabulary: for timing, and for trying shapes."""
+"""Random images and boxes of any size and vocabulary: for timing, and for trying shapes."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ class SyntheticData(lightning.LightningDataModule):
 
     Args:
         names: How many names to make up, or a file of names as `read_names` takes them.
-        height: Of every picture, in pixels.
-        width: Of every picture, in pixels.
-        boxes: Boxes on every picture.
-        length: Pictures in an epoch.
-        batch_size: Pictures a process and step.
+        height: Of every image, in pixels.
+        width: Of every image, in pixels.
+        boxes: Boxes on every image.
+        length: Images in an epoch.
+        batch_size: Images a process and step.
         num_workers: Loading processes beside each training process.
-        seed: Of pictures and boxes.
+        seed: Of images and boxes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SyntheticData(lightning.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The same pictures every epoch, in order."""
+        """The same images every epoch, in order."""
         return DataLoader(
             self.dataset,
             batch_size=self.batch_size,
@@ -66,10 +66,10 @@ class SyntheticData(lightning.LightningDataModule):
 
 
 class SyntheticPairs(SyntheticData):
-    """Batches like those of HybridData's pairs: noise, each picture with a caption of its own."""
+    """Batches like those of HybridData's pairs: noise, each image with a caption of its own."""
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The same pictures every epoch, in order."""
+        """The same images every epoch, in order."""
         return DataLoader(
             self.dataset,
             batch_size=self.batch_size,
@@ -79,13 +79,13 @@ class SyntheticPairs(SyntheticData):
         )
 
     def _pair(self, samples: list[Sample]) -> ConceptBatch:
-        """Say of each picture, in place of boxes, which of the names it shows."""
+        """Say of each image, in place of boxes, which of the names it shows."""
         names = self.vocabulary.names
         return gather(
             "pairs",
             [
                 ConceptSample(
-                    picture=sample.picture,
+                    image=sample.image,
                     names=tuple({names[label]: None for label in sample.targets.labels.tolist()}),
                     targets=Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
                     negatives=(),
@@ -98,14 +98,14 @@ class SyntheticPairs(SyntheticData):
 
 
 class NoiseDataset(Dataset[Sample]):
-    """Pictures of noise with random boxes and labels, each a function of the seed and its row.
+    """Images of noise with random boxes and labels, each a function of the seed and its row.
 
     Args:
         names: Size of the vocabulary.
-        height: Of every picture, in pixels.
-        width: Of every picture, in pixels.
-        boxes: Boxes on every picture.
-        length: How many pictures.
+        height: Of every image, in pixels.
+        width: Of every image, in pixels.
+        boxes: Boxes on every image.
+        length: How many images.
         seed: Of all chance.
     """
 
@@ -119,12 +119,12 @@ class NoiseDataset(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, row: int) -> Sample:
-        """Draw one picture."""
+        """Draw one image."""
         generator = np.random.default_rng((self.seed, row))
-        picture = generator.integers(0, 256, (3, self.height, self.width), dtype=np.uint8)
+        image = generator.integers(0, 256, (3, self.height, self.width), dtype=np.uint8)
         labels = generator.integers(0, self.names, self.boxes)
         return Sample(
-            picture=torch.from_numpy(picture),
+            image=torch.from_numpy(image),
             targets=Targets(self._draw_boxes(generator), torch.from_numpy(labels)),
             record=Record(row + 1, f"noise {row}", self.height, self.width),
         )

@@ -18,11 +18,11 @@ from gridclip.data.datasets.concepts import (
     seen_part,
 )
 from gridclip.data.datasets.noun_phrases import Phrases, check_parser
-from gridclip.data.images.decode import decode_picture
+from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.stored import StoredProposals
-from gridclip.data.sampling import Draw, Pool
+from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import Resize, TrainingTransform
 from gridclip.data.transforms.example import Example, to_tensor
 from gridclip.io.errors import InputError, require_at_least
@@ -94,13 +94,13 @@ class PairConcepts(ConceptSource):
 
     @cached_property
     def transform(self) -> TrainingTransform:
-        """From the stored picture to what the network sees."""
+        """From the stored image to what the network sees."""
         return TrainingTransform(self.source.resize, self.source.augmentation)
 
     @cached_property
-    def pool(self) -> Pool:
+    def pool(self) -> SamplingPool:
         """What a sampler draws from."""
-        return Pool(self.listed.sizes, self.source.batch_size, ratio=self.source.ratio)
+        return SamplingPool(self.listed.sizes, self.source.batch_size, ratio=self.source.ratio)
 
     def captions(self, row: int) -> tuple[str, ...]:
         """All that is said of an image, as it stands in the source."""
@@ -136,15 +136,15 @@ class PairConcepts(ConceptSource):
             "proposals": None if self.proposals is None else self.proposals.fingerprint,
         }
 
-    def __getitem__(self, draw: Draw | int) -> ConceptSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
         """Read and transform one image, and draw one of its captions.
 
         Raises:
-            InputError: if the picture cannot be read, or has no caption.
+            InputError: if the image cannot be read, or has no caption.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         row, path = draw.row, self.listed.image(draw.row).path
-        stored = decode_picture(self.listed.read(row), self.listed.place_of(row))
+        stored = decode_image(self.listed.read(row), self.listed.place_of(row))
         chance, choice = chances(self.seed, draw, row)
         regions = None
         if self.proposals is not None:
@@ -157,7 +157,7 @@ class PairConcepts(ConceptSource):
         caption = said[int(choice.integers(len(said)))]
         height, width, _ = stored.shape
         return ConceptSample(
-            picture=to_tensor(view.picture),
+            image=to_tensor(view.image),
             names=self._concepts(caption),
             targets=Targets(torch.tensor(no_boxes), torch.tensor(no_labels)),
             negatives=(),
@@ -185,4 +185,4 @@ class PairConcepts(ConceptSource):
 def _seen(view: Example) -> Float[Tensor, "R 4"] | None:
     if view.regions is None:
         return None
-    return torch.tensor(seen_part(view.regions, (view.picture.shape[0], view.picture.shape[1])))
+    return torch.tensor(seen_part(view.regions, (view.image.shape[0], view.image.shape[1])))

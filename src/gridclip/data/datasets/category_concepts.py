@@ -11,8 +11,13 @@ from gridclip.data.annotations.reader import read_folder
 from gridclip.data.annotations.repair import Faults
 from gridclip.data.annotations.table import Annotations
 from gridclip.data.datasets.concepts import ConceptSample, ConceptSource, Stream, chances
-from gridclip.data.datasets.detection import Beside, DetectionDataset, check_pictures, fingerprint
-from gridclip.data.sampling import Draw, Pool
+from gridclip.data.datasets.detection import (
+    DetectionDataset,
+    ImageExtras,
+    check_images,
+    fingerprint,
+)
+from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import TrainingTransform
 from gridclip.data.vocabulary import RareSplit, label_map, verified_names
 from gridclip.io.errors import InputError, require_at_least
@@ -26,7 +31,7 @@ class DetectionSource(Stream):
     Args:
         root: Folder of the data set.
         train: Annotation file of LVIS, COCO or Objects365 form, relative to root.
-        images: Folder of the pictures, relative to root.
+        images: Folder of the images, relative to root.
         concepts: Names an image is trained with: its own, and others drawn by chance that it does
             not show, up to this number. Images of a batch share their names.
         rare_split: base_only leaves rare names and their boxes out; all keeps them.
@@ -83,7 +88,7 @@ class DetectionConcepts(ConceptSource):
             seed=self.seed,
             keep_empty=self.source.keep_empty,
             mosaic=self.source.augmentation.joined,
-            beside=Beside(verified=known),
+            beside=ImageExtras(verified=known),
         )
         if not len(dataset.labels.values):
             raise InputError(
@@ -95,14 +100,14 @@ class DetectionConcepts(ConceptSource):
         return dataset
 
     @cached_property
-    def pool(self) -> Pool:
+    def pool(self) -> SamplingPool:
         """What a sampler draws from."""
         source = self.source
         return self.dataset.pool(source.batch_size, source.repeat_threshold, source.ratio)
 
     def check(self) -> None:
         """Refuse what cannot be read."""
-        check_pictures(self.dataset.annotations, self.folder)
+        check_images(self.dataset.annotations, self.folder)
 
     def names(self) -> list[str]:
         """The names that are trained on."""
@@ -116,13 +121,13 @@ class DetectionConcepts(ConceptSource):
             "images": fingerprint(self.dataset),
         }
 
-    def __getitem__(self, draw: Draw | int) -> ConceptSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
         """Read one image, and draw names that it does not show.
 
         Which of its names are positive is up to the view: one whose boxes a crop has left out is
         not, and is not drawn as a negative either, since a part may still be seen.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         seen, image = self.dataset[draw], int(self.dataset.images[draw.row])
         names = self.dataset.vocabulary.names
         positive, labels = torch.unique(seen.targets.labels, return_inverse=True)
@@ -140,7 +145,7 @@ class DetectionConcepts(ConceptSource):
         count = min(len(others), max(0, self.source.concepts - len(positive)))
         drawn = chance.choice(others, count, replace=False)
         return ConceptSample(
-            picture=seen.picture,
+            image=seen.image,
             names=tuple(names[row] for row in positive.tolist()),
             targets=Targets(seen.targets.boxes, labels),
             negatives=tuple(names[row] for row in drawn.tolist()),

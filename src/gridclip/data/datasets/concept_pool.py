@@ -53,7 +53,7 @@ def concepts_command(
     """
     if output.suffix not in _ENDINGS:
         raise InputError("is neither .txt nor .csv", file=output, field="output", fix="name it so")
-    pool = Pool()
+    pool = ConceptCounts()
     phrases = Phrases(parser)
     for source in sources:
         listed, found = concepts_of(source, phrases)
@@ -70,7 +70,7 @@ def concepts_command(
     Console().print(f"{output}: {len(kept)} concepts of {len(pool)}")
 
 
-class Pool:
+class ConceptCounts:
     """Concepts of several sources, each once."""
 
     def __init__(self) -> None:

@@ -11,16 +11,16 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.data.sampling import Draw, Pool
+from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.structures import Record, Targets
 
 BOXED = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
-"""Size of pictures with boxes, in the paper and here."""
+"""Size of images with boxes, in the paper and here."""
 
 PAIRED = Resize(shortest=(320,), longest=480)
-"""Size of pictures with captions; the paper's are squares of 320."""
+"""Size of images with captions; the paper's are squares of 320."""
 
 _AUGMENTATION = Augmentation()
 
@@ -28,7 +28,7 @@ _AUGMENTATION = Augmentation()
 class ConceptSample(NamedTuple):
     """One image with what is said of it, ready for the network."""
 
-    picture: UInt8[Tensor, "3 h w"]
+    image: UInt8[Tensor, "3 h w"]
     names: tuple[str, ...]  # concepts said of it, each once
     targets: Targets  # labels are rows of `names`; empty where there are no boxes
     negatives: tuple[str, ...]  # concepts that it does not show, drawn by chance
@@ -46,8 +46,8 @@ class Stream:
     Args:
         batch_size: Images a process and step.
         ratio: Batches of this kind in proportion to the ratios of the others; 0 leaves it out.
-        resize: Size of the pictures; one of the shortest sides is drawn for each.
-        augmentation: What chance does to a picture.
+        resize: Size of the images; one of the shortest sides is drawn for each.
+        augmentation: What chance does to an image.
     """
 
     batch_size: int = 2
@@ -65,7 +65,7 @@ class ConceptSource(Dataset[ConceptSample], ABC):
 
     @property
     @abstractmethod
-    def pool(self) -> Pool:
+    def pool(self) -> SamplingPool:
         """What a sampler draws from."""
 
     @abstractmethod
@@ -85,11 +85,13 @@ class ConceptSource(Dataset[ConceptSample], ABC):
         """What decides which images and concepts a step sees, by its name."""
 
     @abstractmethod
-    def __getitem__(self, draw: Draw | int) -> ConceptSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
         """Read and transform one image; chance is a function of seed and draw alone."""
 
 
-def chances(seed: int, draw: Draw, image: int) -> tuple[np.random.Generator, np.random.Generator]:
+def chances(
+    seed: int, draw: SampleIndex, image: int
+) -> tuple[np.random.Generator, np.random.Generator]:
     """Two streams of chance, for the view of an image and for its concepts.
 
     The first is that of DetectionDataset, so the same seed shows the same views.
@@ -124,13 +126,13 @@ class Joined(ConceptSource):
         self.parts = [*parts]
 
     @cached_property
-    def pool(self) -> Pool:
+    def pool(self) -> SamplingPool:
         """What a sampler draws from."""
         pools = [part.pool for part in self.parts]
         repeats = [
             np.ones(len(pool.sizes)) if pool.repeats is None else pool.repeats for pool in pools
         ]
-        return Pool(
+        return SamplingPool(
             np.concatenate([pool.sizes for pool in pools]),
             pools[0].batch_size,
             None if all(pool.repeats is None for pool in pools) else np.concatenate(repeats),
@@ -159,9 +161,9 @@ class Joined(ConceptSource):
             for name, value in part.state().items()
         }
 
-    def __getitem__(self, draw: Draw | int) -> ConceptSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
         """Read and transform one image of the part that has it."""
-        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         part = int(np.searchsorted(self._ends, draw.row, side="right"))
         before = self._ends[part - 1] if part else 0
         return self.parts[part][draw._replace(row=draw.row - before)]

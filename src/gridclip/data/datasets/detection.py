@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 
 from gridclip.data.annotations.table import Annotations, Ragged
 from gridclip.data.datasets.image_level import ImageLevelSource
-from gridclip.data.images.decode import read_picture, reading_faults, require_size
+from gridclip.data.images.decode import read_image, reading_faults, require_size
 from gridclip.data.precomputed.stored import StoredEmbeddings, StoredRegions
-from gridclip.data.sampling import Draw, Pool
+from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import Transform
-from gridclip.data.transforms.example import PICTURES, Example, Mosaic, to_tensor, wholly_inside
+from gridclip.data.transforms.example import IMAGES, Example, Mosaic, to_tensor, wholly_inside
 from gridclip.data.vocabulary import LabelMap, image_counts, repeat_factors
 from gridclip.io.errors import InputError
 from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
@@ -29,7 +29,7 @@ from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
 class Sample(NamedTuple):
     """One image of a data set, ready for the network."""
 
-    picture: UInt8[Tensor, "3 h w"]
+    image: UInt8[Tensor, "3 h w"]
     targets: Targets
     record: Record
     verified: Bool[Tensor, "K"] | None = None  # names whose presence or absence the boxes tell
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     regions: RegionTargets | None = None  # proposals in it, with stored embeddings
 
 
-class Beside(NamedTuple):
+class ImageExtras(NamedTuple):
     """What else is known of each image of an annotation file."""
 
     verified: Ragged | None = None  # rows of the vocabulary; None: every name, in every image
@@ -45,7 +45,7 @@ class Beside(NamedTuple):
     regions: StoredRegions | None = None  # proposals, embedded by the teacher
 
 
-NOTHING = Beside()
+NOTHING = ImageExtras()
 ALONE = Mosaic()
 
 # What sets this chance apart from that of a view and of its concepts (hybrid/source.py: 1).
@@ -62,7 +62,7 @@ class DetectionDataset(Dataset[Sample]):
         annotations: The file, read.
         folder: What its paths are relative to.
         labels: The vocabulary; boxes of names outside it are left out.
-        transform: From the stored picture to what the network sees.
+        transform: From the stored image to what the network sees.
         seed: Of the augmentation.
         keep_empty: Whether images without (remaining) boxes count, as pure negatives.
         mosaic: How often a draw shows parts of three other images too.
@@ -83,11 +83,11 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         keep_empty: bool = True,
         mosaic: Mosaic = ALONE,
-        beside: Beside = NOTHING,
+        beside: ImageExtras = NOTHING,
     ) -> None:
         if mosaic.chance and (beside.embeddings is not None or beside.regions is not None):
             raise InputError(
-                "what a teacher saw in one picture does not hold for parts of four",
+                "what a teacher saw in one image does not hold for parts of four",
                 field="augmentation.mosaic",
                 fix="set it to 0, or leave out stored embeddings and regions",
             )
@@ -111,31 +111,33 @@ class DetectionDataset(Dataset[Sample]):
         counts = image_counts(self.labels, len(self.vocabulary))
         return torch.tensor(counts / len(self.annotations.image_ids), dtype=torch.float32)
 
-    def pool(self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0) -> Pool:
+    def pool(
+        self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0
+    ) -> SamplingPool:
         """What a sampler draws from, images with seldom names more often if the threshold asks."""
         repeats = None
         if repeat_threshold:
             names = len(self.vocabulary)
             repeats = repeat_factors(self.labels, names, repeat_threshold)[self.images]
-        return Pool(self.sizes, batch_size, repeats, ratio)
+        return SamplingPool(self.sizes, batch_size, repeats, ratio)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def shown(self, draw: Draw) -> list[int]:
+    def shown(self, draw: SampleIndex) -> list[int]:
         """Images that a draw shows: its own, and three others where it makes a mosaic."""
         return self._mosaic(draw)[0]
 
-    def __getitem__(self, draw: Draw | int) -> Sample:
+    def __getitem__(self, draw: SampleIndex | int) -> Sample:
         """Read and transform one image, or four for a mosaic.
 
         Args:
             draw: Which image and in which epoch; a bare row is of epoch 0.
 
         Raises:
-            InputError: if a picture cannot be read or has another size than listed.
+            InputError: if an image cannot be read or has another size than listed.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         (image, *others), chance = self._mosaic(draw)
         view = self._view(image, np.random.default_rng(self._said(draw)))
         if others:
@@ -144,7 +146,7 @@ class DetectionDataset(Dataset[Sample]):
         path = str(self.annotations.paths[image])
         height, width = self.annotations.sizes[image].tolist()
         return Sample(
-            picture=to_tensor(view.picture),
+            image=to_tensor(view.image),
             targets=Targets(torch.tensor(view.boxes), torch.tensor(view.labels)),
             record=Record(int(self.annotations.image_ids[image]), path, height, width),
             verified=None if view.verified is None else self._column(view.verified),
@@ -152,29 +154,29 @@ class DetectionDataset(Dataset[Sample]):
             regions=self._regions(path, view),
         )
 
-    def _said(self, draw: Draw) -> tuple[int, ...]:
+    def _said(self, draw: SampleIndex) -> tuple[int, ...]:
         """What all chance of a draw comes from."""
         return (self.seed, draw.epoch, int(self.images[draw.row]), draw.turn)
 
-    def _mosaic(self, draw: Draw) -> tuple[list[int], np.random.Generator]:
-        """Images that a draw shows, and the chance that makes one picture of several."""
+    def _mosaic(self, draw: SampleIndex) -> tuple[list[int], np.random.Generator]:
+        """Images that a draw shows, and the chance that makes one image of several."""
         image = int(self.images[draw.row])
         chance = np.random.default_rng((*self._said(draw), _MOSAIC))
         if chance.random() >= self.mosaic.chance:
             return [image], chance
-        return [image, *chance.choice(self.images, PICTURES - 1).tolist()], chance
+        return [image, *chance.choice(self.images, IMAGES - 1).tolist()], chance
 
     def _view(self, image: int, generator: np.random.Generator) -> Example:
         """Read an image and transform it."""
         path = str(self.annotations.paths[image])
         file = self.folder / path
         height, width = self.annotations.sizes[image].tolist()
-        picture = read_picture(file)
-        require_size(file, picture.shape[:2], (height, width), self.annotations.file)
+        pixels = read_image(file)
+        require_size(file, pixels.shape[:2], (height, width), self.annotations.file)
         known, stored = self.beside.verified, self.beside.regions
         return self.transform(
             Example(
-                picture,
+                pixels,
                 self.boxes.of(image),
                 self.labels.of(image),
                 verified=None if known is None else known.of(image),
@@ -192,7 +194,7 @@ class DetectionDataset(Dataset[Sample]):
         stored = self.beside.regions
         if stored is None or view.regions is None:
             return None
-        shown = wholly_inside(view.regions, view.picture.shape[:2])
+        shown = wholly_inside(view.regions, view.image.shape[:2])
         embeddings = stored.of(path, view.mirrored).embeddings
         return RegionTargets(torch.tensor(view.regions[shown]), torch.tensor(embeddings[shown]))
 
@@ -204,14 +206,14 @@ class DetectionDataset(Dataset[Sample]):
 
 
 # Opening every file of a large data set takes minutes on a network disk, so only sets up to this
-# many pictures have each header read before training; others are checked as they are read.
+# many images have each header read before training; others are checked as they are read.
 HEADERS_READ = 5_000
 
 
-def check_pictures(annotations: Annotations, folder: Path) -> None:
-    """Check, before training, that every picture is there and as large as the file says.
+def check_images(annotations: Annotations, folder: Path) -> None:
+    """Check, before training, that every image is there and as large as the file says.
 
-    Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ pictures.
+    Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ images.
 
     Args:
         annotations: The images to look for.
@@ -224,7 +226,7 @@ def check_pictures(annotations: Annotations, folder: Path) -> None:
     if missing:
         names = ", ".join(str(path) for path in missing[:3])
         raise InputError(
-            f"{len(missing)} of {len(annotations.paths)} pictures do not exist: {names!r}"
+            f"{len(missing)} of {len(annotations.paths)} images do not exist: {names!r}"
             + (", ..." if len(missing) > 3 else ""),
             fix=f"put them there, or mend `images` (now {str(folder)!r}) or the file_name entries",
             file=annotations.file,
@@ -234,8 +236,8 @@ def check_pictures(annotations: Annotations, folder: Path) -> None:
         return
     for path, size in zip(annotations.paths.tolist(), annotations.sizes.tolist(), strict=True):
         file = folder / path
-        with reading_faults(file), Image.open(file) as picture:
-            width, height = picture.size
+        with reading_faults(file), Image.open(file) as image:
+            width, height = image.size
         require_size(file, (height, width), tuple(size), annotations.file)
 
 

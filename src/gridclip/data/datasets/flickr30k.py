@@ -32,7 +32,7 @@ class Mention(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What is annotated in one picture."""
+    """What is annotated in one image."""
 
     height: int
     width: int
@@ -43,7 +43,7 @@ def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> 
     """Write Flickr30k Entities as one grounding file, which training reads.
 
     Args:
-        folder: With Sentences and Annotations in it; pictures are not looked at.
+        folder: With Sentences and Annotations in it; images are not looked at.
         output: The .json to write; its paths are ID.jpg.
         ids: Text with an image on each line, such as train.txt; all that have sentences by default.
 
@@ -86,7 +86,7 @@ def read_caption(line: str) -> tuple[str, list[Mention]]:
 
 
 def read_sight(file: Path) -> Sight:
-    """Read the size and the boxes of a picture; entities without a box have none.
+    """Read the size and the boxes of an image; entities without a box have none.
 
     Raises:
         InputError: if the file is absent or of another form.

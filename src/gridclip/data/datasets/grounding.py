@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 from gridclip.data.annotations.cache import Columns, indexed
-from gridclip.data.annotations.coco_json import Lists, parse_lists
+from gridclip.data.annotations.coco_json import CocoLists, parse_lists
 from gridclip.data.annotations.schema import to_columns
 from gridclip.data.annotations.table import Annotations, Category, Ragged
 from gridclip.data.category_names import read_names
 from gridclip.data.datasets.concepts import ConceptSample, ConceptSource, Stream, chances
-from gridclip.data.datasets.detection import DetectionDataset, check_pictures, digest, fingerprint
+from gridclip.data.datasets.detection import DetectionDataset, check_images, digest, fingerprint
 from gridclip.data.datasets.noun_phrases import clean, word_set
-from gridclip.data.sampling import Draw, Pool
+from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import TrainingTransform
 from gridclip.data.vocabulary import LabelMap
 from gridclip.io.column_store import Texts, text_columns
 from gridclip.io.errors import InputError, require_at_least
-from gridclip.io.json_table import Records, is_text
+from gridclip.io.json_table import JsonTable, is_text
 from gridclip.structures import Targets, Vocabulary
 
 _SPANS = "a list of spans of the caption: [[first character, end], ...]"
@@ -46,7 +46,7 @@ def read_grounding(file: Path) -> Grounding:
     The phrase of a box is what its spans say, cleaned as noun phrases are (`phrases.clean`). Spans
     with nothing but blanks between them are one; of several the first is the phrase, as the others
     mention the same thing again. Boxes whose phrase names nothing, and crowds, are left out. A
-    picture with several captions is listed several times, with an id each.
+    image with several captions is listed several times, with an id each.
 
     Raises:
         InputError: if anything in it cannot be trusted, with count, examples and fix.
@@ -79,7 +79,7 @@ def _columns(file: Path, content: bytes) -> Columns:
         fix = "give boxes whose tokens_positive are spans of the caption that name something"
         raise InputError("no box has a phrase", fix=fix, file=file, field="annotations")
     categories = [{"id": row + 1, "name": phrase} for row, phrase in enumerate(phrases)]
-    found = to_columns(file, Lists(categories, lists.images, named), shown=lists)
+    found = to_columns(file, CocoLists(categories, lists.images, named), shown=lists)
     arrays = {
         **{name: getattr(found, name) for name in ("image_ids", "paths", "sizes")},
         "boxes": found.boxes.values,
@@ -91,13 +91,13 @@ def _columns(file: Path, content: bytes) -> Columns:
     return Columns(arrays, {})
 
 
-def _ids(images: Records) -> list[int]:
+def _ids(images: JsonTable) -> list[int]:
     ids = images.integers("id")
     images.refuse_repeats("id", ids)
     return ids.tolist()
 
 
-def _name(annotations: Records, captions: dict[int, str]) -> tuple[list[Any], list[str]]:
+def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], list[str]]:
     """Give the annotations with the number of their phrase as category, and all phrases.
 
     Those without a phrase become crowds, which are left out.
@@ -167,7 +167,7 @@ class GroundingSource(Stream):
 
     Args:
         file: Grounding file in MDETR's form.
-        images: Folder of the pictures.
+        images: Folder of the images.
         concepts: Concepts an image is trained with: its own phrases, and others drawn by chance
             that its caption does not speak of, up to this number.
         dictionary: File of names to draw the others from, such as `gridclip data concepts` writes.
@@ -224,13 +224,13 @@ class GroundingConcepts(ConceptSource):
         return tuple(dict.fromkeys([*self.dataset.vocabulary.names, *self.others]))
 
     @cached_property
-    def pool(self) -> Pool:
+    def pool(self) -> SamplingPool:
         """What a sampler draws from."""
         return self.dataset.pool(self.source.batch_size, ratio=self.source.ratio)
 
     def check(self) -> None:
         """Refuse what cannot be read."""
-        check_pictures(self.dataset.annotations, self.dataset.folder)
+        check_images(self.dataset.annotations, self.dataset.folder)
         _ = self.dictionary
 
     def names(self) -> list[str]:
@@ -246,16 +246,16 @@ class GroundingConcepts(ConceptSource):
             "captions and dictionary": said,
         }
 
-    def __getitem__(self, draw: Draw | int) -> ConceptSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
         """Read one image, and draw concepts of which its caption does not speak."""
-        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         seen, image = self.dataset[draw], int(self.dataset.images[draw.row])
         caption = self.grounding.captions.of(image)
         positive, labels = torch.unique(seen.targets.labels, return_inverse=True)
         phrases = tuple(self.dataset.vocabulary.names[row] for row in positive.tolist())
         _, chance = chances(self.seed, draw, image)
         return ConceptSample(
-            picture=seen.picture,
+            image=seen.image,
             names=phrases,
             targets=Targets(seen.targets.boxes, labels),
             negatives=self._negatives(phrases, caption, chance),

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gridclip.data.category_names import prompt_name, read_names
-from gridclip.data.images.decode import decode_picture
+from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.pseudo_labels import Keep, PseudoLabels
-from gridclip.data.sampling import Draw
+from gridclip.data.sampling import SampleIndex
 from gridclip.data.transforms.augment import (
     Augmentation,
     Example,
@@ -31,7 +31,7 @@ from gridclip.structures import Record, Vocabulary
 class ImageSample(NamedTuple):
     """One image without boxes, ready for the network."""
 
-    picture: UInt8[Tensor, "3 h w"]
+    image: UInt8[Tensor, "3 h w"]
     scores: Float[Tensor, "K"]  # pseudo-label of each name in [0, 1]; 0 where it was not kept
     record: Record
     teacher: Float[Tensor, "E"] | None = None  # the stored embedding of this very view
@@ -60,7 +60,7 @@ class ImageLevelSource(Dataset[ImageSample], ABC):
         """
 
     @abstractmethod
-    def __getitem__(self, draw: Draw | int) -> ImageSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ImageSample:
         """Read and transform one image; augmentation is a function of (seed, epoch, row) alone."""
 
 
@@ -72,8 +72,8 @@ class PseudoLabelled(ImageLevelSource):
     """Images with stored pseudo-labels and stored embeddings.
 
     Making one is cheap: files are opened when they are first asked for, by `check` at the latest.
-    A view carries the teacher's embedding, of the picture or of its mirror image, unless the
-    augmentation makes a teacher see another picture (`Augmentation.uncacheable`); then none does.
+    A view carries the teacher's embedding, of the image or of its mirror image, unless the
+    augmentation makes a teacher see another image (`Augmentation.uncacheable`); then none does.
 
     Args:
         source: Images, in any form that `gridclip data pack` takes; best what it writes.
@@ -88,8 +88,8 @@ class PseudoLabelled(ImageLevelSource):
         trust_classes: Whether a class that the source gives to an image (its subfolder, say) has
             score 1 if it is a name of the vocabulary, whatever the teacher says.
         keep_unlabelled: Whether images without a name left take part, for alignment alone.
-        resize: Size of the pictures; one of the shortest sides is drawn for each.
-        augmentation: What chance does to a picture.
+        resize: Size of the images; one of the shortest sides is drawn for each.
+        augmentation: What chance does to an image.
         seed: Of the augmentation.
     """
 
@@ -132,7 +132,7 @@ class PseudoLabelled(ImageLevelSource):
 
     @cached_property
     def transform(self) -> TrainingTransform:
-        """From the stored picture to what the network sees."""
+        """From the stored image to what the network sees."""
         return TrainingTransform(self.resize, self.augmentation)
 
     @cached_property
@@ -192,22 +192,22 @@ class PseudoLabelled(ImageLevelSource):
                 field="threshold",
             )
 
-    def __getitem__(self, draw: Draw | int) -> ImageSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ImageSample:
         """Read and transform one image; augmentation is a function of seed and draw alone.
 
         Raises:
-            InputError: if the picture cannot be read.
+            InputError: if the image cannot be read.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         row = int(self.rows[draw.row])
-        stored = decode_picture(self.listed.read(row), self.listed.place_of(row))
+        stored = decode_image(self.listed.read(row), self.listed.place_of(row))
         view = self.transform(
             Example(stored, np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)),
             np.random.default_rng((self.seed, draw.epoch, row, draw.turn)),
         )
         height, width, _ = stored.shape
         return ImageSample(
-            picture=to_tensor(view.picture),
+            image=to_tensor(view.image),
             scores=torch.from_numpy(self._scores(row)),
             record=Record(row, self.listed.image(row).path, height, width),
             teacher=self._embedding(row, view.mirrored) if self.has_embeddings else None,

@@ -1,4 +1,4 @@
-"""Noun phrases of captions: what a sentence says stands in its picture."""
+"""Noun phrases of captions: what a sentence says stands in its image."""
 
 import re
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ _PRONOUNS = frozenset(
         "here others"
     )
 )
-# Words for the picture, not for what is in it.
+# Words for the image, not for what is in it.
 _MEDIA = frozenset(_WORD.findall("photo photograph picture image drawing painting view shot scene"))
 
 _COLOURS = frozenset(
@@ -102,7 +102,7 @@ def clean(phrase: str) -> str:
 
     In lower case, words apart by one space, punctuation left out but for hyphens and apostrophes
     within words; determiners, possessives and small numbers at its beginning are dropped.
-    Pronouns, words for the picture itself ("photo", "view"), and phrases without a letter name
+    Pronouns, words for the image itself ("photo", "view"), and phrases without a letter name
     nothing.
     """
     said = list(words(phrase))

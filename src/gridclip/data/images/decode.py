@@ -1,4 +1,4 @@
-"""Picture files: read as RGB, and checked against the annotation file before training."""
+"""Image files: read as RGB, and checked against the annotation file before training."""
 
 import io
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ _END_OF_JPEG = b"\xff\xd9"
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_picture(file: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Read a picture as RGB: grey and palette are spread, CMYK converted, transparency dropped.
+def read_image(file: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Read an image as RGB: grey and palette are spread, CMYK converted, transparency dropped.
 
     The pixels are taken as stored: an EXIF orientation is not applied, because the boxes of COCO
     and LVIS refer to the stored pixels (as in torchvision's CocoDetection and pycocotools).
@@ -29,11 +29,11 @@ def read_picture(file: Path) -> UInt8[np.ndarray, "h w 3"]:
     """
     with reading_faults(file):
         content = file.read_bytes()
-    return decode_picture(content, file)
+    return decode_image(content, file)
 
 
-def decode_picture(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode the bytes of a picture file, as `read_picture` does.
+def decode_image(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode the bytes of an image file, as `read_image` does.
 
     Args:
         content: The bytes.
@@ -42,15 +42,15 @@ def decode_picture(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         InputError: if they are cut short, corrupt, or of more than 8 bits a channel.
     """
-    with reading_faults(place), Image.open(io.BytesIO(content)) as picture:
-        mode = picture.mode
-        if picture.format == "JPEG" and mode == "RGB" and content.endswith(_END_OF_JPEG):
+    with reading_faults(place), Image.open(io.BytesIO(content)) as image:
+        mode = image.mode
+        if image.format == "JPEG" and mode == "RGB" and content.endswith(_END_OF_JPEG):
             pixels = _decode_jpeg(content)
         else:
-            pixels = np.array(picture if mode == "RGB" else picture.convert("RGB"))
+            pixels = np.array(image if mode == "RGB" else image.convert("RGB"))
     if mode in _DEEP_MODES:
         raise InputError(
-            f"the picture has more than 8 bits a channel (mode {mode})",
+            f"the image has more than 8 bits a channel (mode {mode})",
             fix="write it again with 8 bits a channel",
             file=place,
         )
@@ -75,7 +75,7 @@ def _decode_jpeg(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
 def require_size(
     file: Path, found: tuple[int, ...], listed: tuple[int, ...], annotation_file: Path
 ) -> None:
-    """Refuse a picture of another size than listed; both are height, width.
+    """Refuse an image of another size than listed; both are height, width.
 
     Raises:
         InputError: naming both.
@@ -86,19 +86,19 @@ def require_size(
     hint = turned if found == listed[::-1] else ""
     raise InputError(
         f"is {found[1]} x {found[0]}, but {annotation_file} says {listed[1]} x {listed[0]}{hint}",
-        fix="give the picture that was annotated, or mend width, height and boxes",
+        fix="give the image that was annotated, or mend width, height and boxes",
         file=file,
     )
 
 
 @contextmanager
 def reading_faults(file: Path) -> Iterator[None]:
-    """Raise whatever a picture's reader raises as an InputError that names the file."""
+    """Raise whatever an image's reader raises as an InputError that names the file."""
     try:
         yield
     except Exception as error:  # PIL's readers raise whatever their format's parser does
         raise InputError(
-            f"the picture cannot be read ({type(error).__name__}: {error})",
+            f"the image cannot be read ({type(error).__name__}: {error})",
             fix="fetch or write it again, or take it out of the annotation file",
             file=file,
         ) from error

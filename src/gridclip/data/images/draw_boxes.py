@@ -1,4 +1,4 @@
-"""Pictures with boxes drawn, and sheets of them."""
+"""Images with boxes drawn, and sheets of them."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9
 class Label(NamedTuple):
     """One box to draw."""
 
-    box: tuple[float, float, float, float]  # xyxy, pixels of the picture
+    box: tuple[float, float, float, float]  # xyxy, pixels of the image
     text: str
 
 
-def draw(picture: Image.Image, labels: Sequence[Label]) -> Image.Image:
-    """A copy of the picture with boxes and their texts; a text always has the same colour."""
-    canvas = picture.convert("RGB")
+def draw(image: Image.Image, labels: Sequence[Label]) -> Image.Image:
+    """A copy of the image with boxes and their texts; a text always has the same colour."""
+    canvas = image.convert("RGB")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(9, canvas.height // 40))
     for box, text in labels:
         colour = PALETTE[zlib.crc32(text.rsplit(" ", 1)[0].encode()) % len(PALETTE)]
@@ -32,14 +32,14 @@ def draw(picture: Image.Image, labels: Sequence[Label]) -> Image.Image:
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.Image:
-    """Rows of pictures on one white sheet."""
-    width = max(sum(picture.width + gap for picture in row) for row in rows)
-    height = sum(max(picture.height for picture in row) + gap for row in rows)
+    """Rows of images on one white sheet."""
+    width = max(sum(image.width + gap for image in row) for row in rows)
+    height = sum(max(image.height for image in row) + gap for row in rows)
     sheet, y = Image.new("RGB", (width, height), "white"), 0
     for row in rows:
         x = 0
-        for picture in row:
-            sheet.paste(picture, (x, y))
-            x += picture.width + gap
-        y += max(picture.height for picture in row) + gap
+        for image in row:
+            sheet.paste(image, (x, y))
+            x += image.width + gap
+        y += max(image.height for image in row) + gap
     return sheet

@@ -17,10 +17,10 @@ from PIL import Image
 
 from gridclip.io.column_store import encode_text
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import Records, is_text, read_json
+from gridclip.io.json_table import JsonTable, is_text, read_json
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif")
-"""Endings of picture files, the one to take first where a sample of a shard has several."""
+"""Endings of image files, the one to take first where a sample of a shard has several."""
 
 _SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
@@ -45,7 +45,7 @@ class ImageList(ABC):
     @property
     @abstractmethod
     def byte_counts(self) -> Int64[np.ndarray, "I"]:
-        """Length of each picture file."""
+        """Length of each image file."""
 
     @property
     @abstractmethod
@@ -58,7 +58,7 @@ class ImageList(ABC):
 
     @abstractmethod
     def read(self, row: int) -> bytes:
-        """Read the bytes of one picture file.
+        """Read the bytes of one image file.
 
         Raises:
             InputError: if it is gone or cut short.
@@ -89,40 +89,40 @@ def fingerprint_of(images: Iterable[tuple[str, int]]) -> str:
     return found.hexdigest()[:32]
 
 
-class PictureHeader(NamedTuple):
-    """What the first bytes of a picture file tell."""
+class ImageHeader(NamedTuple):
+    """What the first bytes of an image file tell."""
 
     height: int
     width: int
     suffix: str  # the ending that its format, whatever its name, should have
 
 
-def read_header(opened: io.BufferedIOBase | Path, place: Path) -> PictureHeader:
-    """Read size and format of a picture, without its pixels.
+def read_header(opened: io.BufferedIOBase | Path, place: Path) -> ImageHeader:
+    """Read size and format of an image, without its pixels.
 
     Raises:
-        InputError: if it is no picture.
+        InputError: if it is no image.
     """
     try:
-        with Image.open(opened) as picture:  # type: ignore[arg-type]
-            width, height = picture.size
-            format = str(picture.format)
+        with Image.open(opened) as image:  # type: ignore[arg-type]
+            width, height = image.size
+            format = str(image.format)
     except Exception as error:
         raise unreadable(place, error) from error
-    return PictureHeader(height, width, _SUFFIX_OF.get(format, format.lower()))
+    return ImageHeader(height, width, _SUFFIX_OF.get(format, format.lower()))
 
 
 def unreadable(place: Path, error: Exception) -> InputError:
-    """Say that a picture cannot be read."""
+    """Say that an image cannot be read."""
     return InputError(
-        f"the picture cannot be read ({type(error).__name__}: {error})",
+        f"the image cannot be read ({type(error).__name__}: {error})",
         fix="fetch or write it again, or take it out of the source",
         file=place,
     )
 
 
-def is_picture(name: str) -> bool:
-    """Tell a picture by the ending of its name; hidden files are none."""
+def is_image(name: str) -> bool:
+    """Tell an image by the ending of its name; hidden files are none."""
     base = name.rsplit("/", 1)[-1]
     return not base.startswith(".") and base.rsplit(".", 1)[-1].lower() in SUFFIXES
 
@@ -136,7 +136,7 @@ _IMAGE_KEYS = ("image", "file_name")
 
 
 class ImageFiles(ImageList):
-    """Picture files under one folder.
+    """Image files under one folder.
 
     Args:
         place: What listed them.
@@ -150,14 +150,14 @@ class ImageFiles(ImageList):
     def __init__(self, place: Path, folder: Path, listed: Sequence[ListedImage]) -> None:
         self.place, self.folder, self.listed = place, folder, listed
         if not listed:
-            endings = "give .jpg, .png or other pictures"
+            endings = "give .jpg, .png or other images"
             raise InputError("there is no image", fix=endings, file=place)
         counts = [_byte_count(folder / image.path) for image in listed]
         missing = [image.path for image, count in zip(listed, counts, strict=True) if count < 0]
         if missing:
             examples = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
             raise InputError(
-                f"{len(missing)} of {len(listed)} pictures do not exist: {examples}",
+                f"{len(missing)} of {len(listed)} images do not exist: {examples}",
                 fix=f"put them into {folder}, or give the folder of the images",
                 file=place,
                 field="image",
@@ -194,17 +194,17 @@ class ImageFiles(ImageList):
 
 
 def class_folder(folder: Path) -> ImageFiles:
-    """List all pictures under a folder; the subfolder they lie in is their class.
+    """List all images under a folder; the subfolder they lie in is their class.
 
-    A picture right in the folder has no class. The order is that of the paths.
+    An image right in the folder has no class. The order is that of the paths.
 
     Raises:
-        InputError: if there is no picture.
+        InputError: if there is no image.
     """
     paths = sorted(
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
-        if is_picture(file.name) and file.is_file()
+        if is_image(file.name) and file.is_file()
     )
     return ImageFiles(
         folder, folder, [ListedImage(path, tuple(path.split("/")[:-1][:1]), ()) for path in paths]
@@ -212,15 +212,15 @@ def class_folder(folder: Path) -> ImageFiles:
 
 
 def captioned(file: Path, folder: Path) -> ImageFiles:
-    """List the pictures of a captions file, in the order in which it first names them.
+    """List the images of a captions file, in the order in which it first names them.
 
     Args:
-        file: Either .jsonl, or comma-separated with the head image,caption; a picture may come in
+        file: Either .jsonl, or comma-separated with the head image,caption; an image may come in
             several lines.
         folder: What its paths are relative to.
 
     Raises:
-        InputError: if it has another form, or names a picture that is missing.
+        InputError: if it has another form, or names an image that is missing.
     """
     captions: dict[str, list[str]] = {}
     for path, caption in (_jsonl if file.suffix == ".jsonl" else _csv)(file):
@@ -231,7 +231,7 @@ def captioned(file: Path, folder: Path) -> ImageFiles:
 
 
 def annotated(file: Path, folder: Path) -> ImageFiles:
-    """List the pictures of a file of LVIS or COCO form; boxes need not be in it, nor be right.
+    """List the images of a file of LVIS or COCO form; boxes need not be in it, nor be right.
 
     Args:
         file: The json file; paths are its file_name entries, or the ends of its coco_url entries.
@@ -242,7 +242,7 @@ def annotated(file: Path, folder: Path) -> ImageFiles:
     """
     document = read_json(file)
     rows = document.get("images") if isinstance(document, dict) else document
-    images = Records(file, "images", rows)
+    images = JsonTable(file, "images", rows)
     paths = [
         row.get("file_name") or "/".join(str(row.get("coco_url") or "").split("/")[-2:])
         for row in images.rows

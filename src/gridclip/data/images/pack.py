@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from rich.console import Console
 from rich.progress import track
 
-from gridclip.data.images.decode import decode_picture
+from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import SUFFIXES, ImageList, read_header
 from gridclip.data.images.shards import INDEX, Shards, open_shards, write_index
 from gridclip.data.images.sources import open_images
@@ -20,7 +20,7 @@ from gridclip.io.errors import InputError
 from gridclip.io.files import written_whole
 
 RECORD = "pack.json"
-_BESIDE_PICTURE = 2048  # bytes of tar headers, padding and json that go with each, about
+_BESIDE_IMAGE = 2048  # bytes of tar headers, padding and json that go with each, about
 
 
 def pack_command(
@@ -32,7 +32,7 @@ def pack_command(
 ) -> None:
     """Pack images without boxes into tar shards (WebDataset's layout) with an index.
 
-    The same source gives the same bytes. Picture files go in as they are. If it is interrupted,
+    The same source gives the same bytes. Image files go in as they are. If it is interrupted,
     call it again: finished shards are kept.
 
     Args:
@@ -42,8 +42,8 @@ def pack_command(
         output_dir: Where to; the folder appears when all is written.
         images: What the paths in a captions or annotation file are relative to; by default the
             folder images beside it, or else its own.
-        shard_size: Most megabytes of a shard, unless a single picture is larger.
-        check_pixels: Decode every picture, to find those that are cut short.
+        shard_size: Most megabytes of a shard, unless a single image is larger.
+        check_pixels: Decode every image, to find those that are cut short.
     """
     packed = pack(
         open_images(source, images),
@@ -64,10 +64,10 @@ def pack(
         images: What to pack, in this order.
         output_dir: Where to; new, empty, or already holding these images.
         shard_bytes: About the most that a shard holds.
-        check_pixels: Whether to decode every picture.
+        check_pixels: Whether to decode every image.
 
     Raises:
-        InputError: if the folder holds something else, or a picture cannot be read.
+        InputError: if the folder holds something else, or an image cannot be read.
     """
     if shard_bytes < 1:
         raise InputError(f"{shard_bytes} bytes", fix="give megabytes above 0", field="shard_size")
@@ -137,7 +137,7 @@ def _shard_ends(byte_counts: Int64[np.ndarray, "I"], shard_bytes: int) -> list[i
     ends: list[int] = []
     room = shard_bytes
     for row, count in enumerate(byte_counts.tolist()):
-        needed = count + _BESIDE_PICTURE
+        needed = count + _BESIDE_IMAGE
         if needed > room and row not in (0, *ends[-1:]):
             ends.append(row)
             room = shard_bytes
@@ -154,7 +154,7 @@ def _write_shard(images: ImageList, rows: range, file: Path, check_pixels: bool)
                 fix = "write it again as jpg or png"
                 raise InputError(f"has the format {header.suffix}", fix=fix, file=place)
             if check_pixels:
-                decode_picture(data, place)
+                decode_image(data, place)
             facts = {**listed._asdict(), "height": header.height, "width": header.width}
             _add(shard, f"{row:09d}.{header.suffix}", data)
             _add(shard, f"{row:09d}.json", json.dumps(facts, sort_keys=True).encode())

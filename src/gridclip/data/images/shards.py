@@ -1,7 +1,7 @@
 """Tar shards in WebDataset's layout, read by index: one pread an image, in any order.
 
 A shard is a plain tar file; files of one name but for their ending make a sample: 000.jpg with
-000.json, 000.txt (a caption) or 000.cls (a class). The index says where in which shard each picture
+000.json, 000.txt (a caption) or 000.cls (a class). The index says where in which shard each image
 lies. `gridclip data pack` writes it beside its shards; for shards of other tools it is made at the
 first opening, by reading their tar headers, and kept in the cache.
 """
@@ -23,7 +23,7 @@ from gridclip.data.images.image_list import (
     ImageList,
     ListedImage,
     fingerprint_of,
-    is_picture,
+    is_image,
     read_header,
 )
 from gridclip.io.column_store import ColumnarFile, digest, text_columns, write_columnar
@@ -38,7 +38,7 @@ _WORDS = ("json", "txt", "cls")
 
 
 class Member(NamedTuple):
-    """One picture of a shard."""
+    """One image of a shard."""
 
     path: str  # as its json says, else shard/member
     offset: int  # of its bytes in the shard
@@ -56,16 +56,16 @@ class _Sample(NamedTuple):
 
 
 def scan_shard(file: Path) -> list[Member]:
-    """List the pictures of a shard, in its order.
+    """List the images of a shard, in its order.
 
-    Of a sample with several pictures (an image and its mask, say) the first in the order of
+    Of a sample with several images (an image and its mask, say) the first in the order of
     `image_list.SUFFIXES` counts.
 
     Args:
         file: A tar file, not compressed, in WebDataset's layout.
 
     Raises:
-        InputError: if it is cut short, a key comes twice, a sample has no picture, or a picture has
+        InputError: if it is cut short, a key comes twice, a sample has no image, or an image has
             no readable header.
     """
     try:
@@ -101,17 +101,17 @@ def _samples(file: Path, shard: tarfile.TarFile) -> Iterator[_Sample]:
 
 
 def _member(file: Path, shard: tarfile.TarFile, sample: _Sample) -> Member:
-    pictures = [ending for ending in SUFFIXES if ending in sample.files]
-    if not pictures:
+    images = [ending for ending in SUFFIXES if ending in sample.files]
+    if not images:
         endings = ", ".join(sample.files)
         raise InputError(
-            f"a sample has no picture, only {endings}",
-            fix=f"give it a picture ({', '.join(SUFFIXES[:3])}, ...), or take it out",
+            f"a sample has no image, only {endings}",
+            fix=f"give it an image ({', '.join(SUFFIXES[:3])}, ...), or take it out",
             file=file,
             field=sample.key,
         )
-    info = sample.files[pictures[0]]
-    if info.sparse is not None or not is_picture(info.name):
+    info = sample.files[images[0]]
+    if info.sparse is not None or not is_image(info.name):
         raise InputError("is stored sparsely", fix=_AGAIN, file=file, field=info.name)
     header = read_header(_opened(shard, info), file / info.name)
     said = _Words(
@@ -135,7 +135,7 @@ def _member(file: Path, shard: tarfile.TarFile, sample: _Sample) -> Member:
 
 
 class _Words(NamedTuple):
-    """What stands beside a picture."""
+    """What stands beside an image."""
 
     json: bytes = b"{}"
     txt: bytes = b""
@@ -200,12 +200,12 @@ _RANGE = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
 
 
 class Shards(ImageList):
-    """The pictures of tar shards.
+    """The images of tar shards.
 
     Args:
         place: What it was opened as.
         folder: Where the shards lie.
-        index: Where the pictures lie in them.
+        index: Where the images lie in them.
 
     Raises:
         InputError: if a shard is missing, or has another length than the index says.
@@ -245,12 +245,12 @@ class Shards(ImageList):
 
     @property
     def byte_counts(self) -> Int64[np.ndarray, "I"]:
-        """Length of each picture."""
+        """Length of each image."""
         return self.index.column("byte_counts")
 
     @property
     def sizes(self) -> Int64[np.ndarray, "I 2"]:
-        """Height and width of each picture."""
+        """Height and width of each image."""
         return self.index.column("sizes")
 
     def image(self, row: int) -> ListedImage:
@@ -259,7 +259,7 @@ class Shards(ImageList):
         return ListedImage(path, tuple(json.loads(names)), tuple(json.loads(captions)))
 
     def read(self, row: int) -> bytes:
-        """Read the bytes of one picture."""
+        """Read the bytes of one image."""
         shard, count = int(self._shards[row]), int(self.byte_counts[row])
         data = os.pread(self._descriptor(shard), count, int(self._offsets[row]))
         if len(data) != count:
@@ -331,7 +331,7 @@ def shard_files(place: Path) -> list[Path]:
 
 
 def write_index(files: Sequence[Path], index: Path) -> None:
-    """Scan shards of one folder, and write where their pictures lie.
+    """Scan shards of one folder, and write where their images lie.
 
     Args:
         files: The shards, in order.
@@ -344,7 +344,7 @@ def write_index(files: Sequence[Path], index: Path) -> None:
     members = [member for found in scanned for member in found]
     if not members:
         fix = "give shards in WebDataset's layout: 000.jpg, 000.json, 001.jpg, ..."
-        raise InputError("there is no picture in the shards", fix=fix, file=files[0])
+        raise InputError("there is no image in the shards", fix=fix, file=files[0])
     shards = np.repeat(np.arange(len(files), dtype=np.int32), [len(found) for found in scanned])
     columns = {
         "shards": shards,

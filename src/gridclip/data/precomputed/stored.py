@@ -13,7 +13,7 @@ from gridclip.io.errors import InputError
 
 
 class StoredByPath:
-    """A teacher's unit vectors of stored pictures, as they are and mirrored, by path.
+    """A teacher's unit vectors of stored images, as they are and mirrored, by path.
 
     They are kept in float16, which costs a cosine less than 1e-3. Memory-mapped, and it pickles as
     its name.
@@ -24,7 +24,7 @@ class StoredByPath:
     Attributes:
         columns: What the file holds.
         width: Width E of the embeddings.
-        fingerprint: Names the teacher, its weights and what it does to a picture before.
+        fingerprint: Names the teacher, its weights and what it does to an image before.
 
     Raises:
         InputError: if it is absent, cut short, or another kind of file.
@@ -91,7 +91,7 @@ class StoredByPath:
 class StoredEmbeddings(StoredByPath):
     """A teacher's embeddings of whole images and of their mirror images, by path.
 
-    They are of the stored picture, so they hold for a view that shows all of it, resized and
+    They are of the stored image, so they hold for a view that shows all of it, resized and
     perhaps mirrored; not for one that was cropped or recoloured.
     """
 
@@ -129,7 +129,7 @@ class RegionsOfImage(NamedTuple):
 class StoredRegions(StoredByPath):
     """A teacher's embeddings of proposals, as they are and mirrored, by the path of their image.
 
-    They are of crops of the stored picture, so they hold for a proposal that a view shows whole,
+    They are of crops of the stored image, so they hold for a proposal that a view shows whole,
     resized and perhaps mirrored; not for one that a crop cuts, nor under other colours.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Pictures of the mini world for hybrid training: captions, and phrases with boxes."""
+"""Images of the mini world for hybrid training: captions, and phrases with boxes."""
 
 import json
 import re
@@ -33,29 +33,29 @@ from gridclip.data.synthetic.mini_world import (
 from gridclip.data.synthetic.painter import COLOURS, SHAPES, TEXTURES, Kind, Scene, draw_scene
 
 _VALUES = (tuple(COLOURS), TEXTURES, tuple(SHAPES))
-_CLOSE_UPS = 0.3  # share among pictures of a single object
+_CLOSE_UPS = 0.3  # share among images of a single object
 
 
 class PairBatch(NamedTuple):
-    """Pictures and what they show."""
+    """Images and what they show."""
 
     pixels: UInt8[Tensor, "B 3 S S"]
     captions: list[str]
 
 
 class MiniPairs(Dataset[PairBatch]):
-    """Batches of captioned pictures; batch i depends on the seed and i alone.
+    """Batches of captioned images; batch i depends on the seed and i alone.
 
     Half of a batch shows one object each, all of different kinds. The other half shows several, in
     pairs of near misses, so that a caption must say what belongs to what. Rare kinds are as
     frequent as any, as the captions of the real CLIP knew rare words.
 
     Args:
-        seed: Decides every picture.
+        seed: Decides every image.
         batches: How many batches there are.
-        batch_size: Pictures of a batch, a multiple of 4, at most twice the number of kinds.
-        side: Side of the pictures in pixels; objects measure 20 to 56 at any side.
-        most: Most objects of a picture.
+        batch_size: Images of a batch, a multiple of 4, at most twice the number of kinds.
+        side: Side of the images in pixels; objects measure 20 to 56 at any side.
+        most: Most objects of an image.
     """
 
     def __init__(self, *, seed: int, batches: int, batch_size: int, side: int, most: int) -> None:
@@ -89,17 +89,17 @@ class MiniPairs(Dataset[PairBatch]):
         return draw_scene(rng, [kind], size=self.side)
 
     def _several(self, rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
-        largest = min(56, round(0.56 * self.side))  # two find room even in a picture of 64 pixels
+        largest = min(56, round(0.56 * self.side))  # two find room even in an image of 64 pixels
         return draw_scene(rng, kinds, size=self.side, object_sizes=(20, largest))
 
 
 def draw_close_up(rng: np.random.Generator, kind: Kind, side: int) -> Scene:
-    """One object that fills the picture, enlarged twice, as a detector would crop it.
+    """One object that fills the image, enlarged twice, as a detector would crop it.
 
     Args:
         rng: Decides the rest.
         kind: What to show.
-        side: Side of the picture in pixels; box and area are those before enlarging.
+        side: Side of the image in pixels; box and area are those before enlarging.
     """
     half = side // 2
     sizes = (round(0.6 * half), round(0.95 * half))

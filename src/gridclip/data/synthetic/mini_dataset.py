@@ -80,11 +80,11 @@ def make_mini(
 
     The 288 categories are a colour, a texture and a shape each, in a long tail. Of the 96 rare ones
     72 have a shape that no box shows, and 24 are new combinations, of which 1 to 9 training images
-    show boxes; all stand in training pictures without a box as well. Frequencies follow LVIS's rule
+    show boxes; all stand in training images without a box as well. Frequencies follow LVIS's rule
     (r up to 10 training images, c up to 100), scaled down in proportion below 4000 training images.
     In validation every category is about equally frequent and every image is verified for all.
 
-    The folder hybrid has other pictures of the same world: pairs.jsonl, as many with captions as
+    The folder hybrid has other images of the same world: pairs.jsonl, as many with captions as
     there are training images, all names equally often; and grounding.json, half as many, whose
     captions' phrases have boxes where they name a base category.
 
@@ -120,7 +120,7 @@ def _write(folder: Path, recipe: _Recipe) -> None:
 def _write_images(
     folder: Path, split: Split, recipe: _Recipe
 ) -> tuple[dict[str, list[Json]], list[Json]]:
-    """Write a split's pictures; give its json without categories, and a caption of each picture."""
+    """Write a split's images; give its json without categories, and a caption of each image."""
     (folder / "images" / split).mkdir(parents=True)
     images: list[Json] = []
     annotations: list[Json] = []

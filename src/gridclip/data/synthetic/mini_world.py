@@ -34,7 +34,7 @@ _LINKS = (" and ", " next to ", " with ", ", ")
 
 
 def caption(rng: np.random.Generator, count: int, phrase: Callable[[int], str]) -> str:
-    """Name every object of a picture, in any order and in a varied sentence.
+    """Name every object of an image, in any order and in a varied sentence.
 
     Args:
         rng: Decides the order and the sentence.
@@ -57,7 +57,7 @@ KINDS = tuple(
 )
 NAMES = tuple(" ".join(kind) for kind in KINDS)  # "red striped star"
 
-_RARE_SHARE = 0.12  # of the objects in training pictures
+_RARE_SHARE = 0.12  # of the objects in training images
 _ZIPF_OFFSET = 12  # flattens the head of the long tail
 
 RARE_SHAPES = ("heart", "arrow", "moon")
@@ -96,7 +96,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 def is_base(kind: Kind) -> bool:
-    """Whether training pictures box every object of this kind."""
+    """Whether training images box every object of this kind."""
     return kind.shape not in RARE_SHAPES and kind not in RARE_COMBINATIONS
 
 
@@ -136,7 +136,7 @@ def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: f
 
     Args:
         rng: Decides the order, the template and the words.
-        kinds: The objects of the picture; none gives the caption of an empty scene.
+        kinds: The objects of the image; none gives the caption of an empty scene.
         synonym_rate: How often a word that has a synonym gives way to it.
     """
     return caption(rng, len(kinds), lambda row: in_words(rng, kinds[row], synonym_rate))

@@ -1,4 +1,4 @@
-"""Paints the mini world: coloured, textured shapes on noisy ground, as numpy pictures.
+"""Paints the mini world: coloured, textured shapes on noisy ground, as numpy images.
 
 One scene costs well under a millisecond, because shapes, textures and noise are made once and cut
 from a cache after that. The same painter serves the mini data set and the training of the mini
@@ -113,7 +113,7 @@ class Kind(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A picture and all that stands in it, whether a data set tells of it or not."""
+    """An image and all that stands in it, whether a data set tells of it or not."""
 
     pixels: UInt8[np.ndarray, "S S 3"]  # RGB
     boxes: Int64[np.ndarray, "T 4"]  # xyxy, pixels, tight around the shape
@@ -139,7 +139,7 @@ def draw_scene(
     Args:
         rng: Decides everything that ``kinds`` leaves open.
         kinds: What to paint; an object that finds no room is left out.
-        size: Side of the picture in pixels.
+        size: Side of the image in pixels.
         object_sizes: Smallest and largest side of an object's square in pixels, both included.
     """
     canvas = noisy_ground(rng, size)

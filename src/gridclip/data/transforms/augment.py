@@ -1,4 +1,4 @@
-"""From a picture and its boxes to what the network sees: resize, flip, crop, colour."""
+"""From an image and its boxes to what the network sees: resize, flip, crop, colour."""
 
 import math
 import os
@@ -23,10 +23,10 @@ Transform = Callable[[Example, np.random.Generator], Example]
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """Keep-ratio size of a picture, in pixels.
+    """Keep-ratio size of an image, in pixels.
 
     Args:
-        shortest: Shortest side; of several, training draws one for each picture.
+        shortest: Shortest side; of several, training draws one for each image.
         longest: The longest side never exceeds this, whatever the shortest becomes.
     """
 
@@ -46,7 +46,7 @@ class Resize:
             )
 
     def size(self, height: int, width: int, shortest: float | None = None) -> tuple[int, int]:
-        """Give the height and width that a picture gets, at the largest shortest side or another.
+        """Give the height and width that an image gets, at the largest shortest side or another.
 
         The ratio is kept but for the rounding of both to whole pixels.
         """
@@ -57,7 +57,7 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What chance does to a training picture. The default changes nothing but the side it faces.
+    """What chance does to a training image. The default changes nothing but the side it faces.
 
     Args:
         flip: Probability of mirroring left and right.
@@ -66,12 +66,12 @@ class Augmentation:
         crop: Probability of a crop around the boxes before the resize, so objects grow.
         erosion: How far a crop may cut into the boxes at its border, as a fraction; 0 keeps each
             box whole.
-        scale: Range of a factor on the picture's size.
+        scale: Range of a factor on the image's size.
         canvas: Side of the square of large-scale jitter, in pixels; 0 does without. With it a
-            picture gets the size that fits the square, times a factor from `scale`, in place of
+            image gets the size that fits the square, times a factor from `scale`, in place of
             `resize`; what then exceeds the square is cropped at random. Of LSJ (2012.07177): 1024,
             with a scale from 0.1 to 2.
-        mosaic: Probability that a picture with boxes is joined from parts of four (2004.10934).
+        mosaic: Probability that an image with boxes is joined from parts of four (2004.10934).
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
     """
 
@@ -98,9 +98,9 @@ class Augmentation:
             raise InputError(f"{self.canvas} is no side", fix="give pixels", field="canvas")
 
     def uncacheable(self) -> list[str]:
-        """Settings that make a teacher see another picture, beyond its size and its mirror image.
+        """Settings that make a teacher see another image, beyond its size and its mirror image.
 
-        A stored embedding of the whole picture, and one of its mirror image, hold for every view
+        A stored embedding of the whole image, and one of its mirror image, hold for every view
         if this is empty.
         """
         jittered = self.canvas > 0 and self.scale[1] > 1
@@ -110,11 +110,11 @@ class Augmentation:
 
     @property
     def joined(self) -> Mosaic:
-        """How pictures are joined."""
+        """How images are joined."""
         return Mosaic(chance=self.mosaic, min_visibility=self.min_visibility)
 
     def require_single(self, what: str) -> None:
-        """Refuse to join pictures of which something is known as a whole.
+        """Refuse to join images of which something is known as a whole.
 
         Args:
             what: Is known of them.
@@ -124,22 +124,20 @@ class Augmentation:
         """
         if self.mosaic:
             raise InputError(
-                f"{what} of a whole picture, and a mosaic shows parts of four",
+                f"{what} of a whole image, and a mosaic shows parts of four",
                 fix="set mosaic to 0 here",
                 field="augmentation.mosaic",
             )
 
 
-def prepare(
-    picture: UInt8[np.ndarray, "height width 3"], settings: Resize
-) -> UInt8[Tensor, "3 h w"]:
-    """Resize one RGB picture as evaluation does, to the largest of the shortest sides.
+def prepare(image: UInt8[np.ndarray, "height width 3"], settings: Resize) -> UInt8[Tensor, "3 h w"]:
+    """Resize one RGB image as evaluation does, to the largest of the shortest sides.
 
     Returns:
-        The resized picture without padding; unchanged pixels where the size already fits.
+        The resized image without padding; unchanged pixels where the size already fits.
     """
-    height, width, _ = picture.shape
-    return to_tensor(resample(picture, settings.size(height, width)))
+    height, width, _ = image.shape
+    return to_tensor(resample(image, settings.size(height, width)))
 
 
 class EvaluationTransform:
@@ -163,18 +161,18 @@ class EvaluationTransform:
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
         """Resize; the generator is not asked."""
-        height, width, _ = example.picture.shape
+        height, width, _ = example.image.shape
         return resize(example, self.settings.size(height, width))
 
 
 class TrainingTransform:
-    """Crop, resize, flip and colour, in this order: one resampling, colours on the small picture.
+    """Crop, resize, flip and colour, in this order: one resampling, colours on the small image.
 
     Crop window and colours are albumentations'; the rest is done here, because a stored embedding
-    has to know whether its picture was mirrored, and so that no pixel is resampled to be cropped.
+    has to know whether its image was mirrored, and so that no pixel is resampled to be cropped.
 
     Args:
-        settings: A shortest side is drawn from its list for each picture.
+        settings: A shortest side is drawn from its list for each image.
         augmentation: What chance does.
     """
 
@@ -199,20 +197,20 @@ class TrainingTransform:
             example = self._jitter(example, factor, generator)
         else:
             shortest = float(generator.choice(self.settings.shortest) * factor)
-            height, width, _ = example.picture.shape
+            height, width, _ = example.image.shape
             example = resize(example, self.settings.size(height, width, shortest))
         if generator.random() < chance.flip:
             example = mirror(example)
         if chance.colour:
             self._colour.set_random_seed(int(generator.integers(2**32)))
-            example = example._replace(picture=self._colour(image=example.picture)["image"])
+            example = example._replace(image=self._colour(image=example.image)["image"])
         return example
 
     def _safe_window(
         self, example: Example, generator: np.random.Generator
     ) -> tuple[int, int, int, int]:
         """A window around all boxes, or cutting into them as far as the erosion lets it."""
-        height, width, _ = example.picture.shape
+        height, width, _ = example.image.shape
         self._safe.set_random_seed(int(generator.integers(2**32)))
         asked = self._safe.get_params_dependent_on_data(
             {"shape": (height, width)}, {"bboxes": example.boxes / ([width, height] * 2)}
@@ -224,9 +222,9 @@ class TrainingTransform:
     def _jitter(self, example: Example, factor: float, generator: np.random.Generator) -> Example:
         """Large-scale jitter (2012.07177): what exceeds the square is left out before resampling.
 
-        Smaller pictures are not padded to the square here: a batch is padded to its largest one.
+        Smaller images are not padded to the square here: a batch is padded to its largest one.
         """
-        canvas, sides = self.augmentation.canvas, example.picture.shape[:2]
+        canvas, sides = self.augmentation.canvas, example.image.shape[:2]
         zoom = factor * canvas / max(sides)
         height, width = (min(side, max(1, round(canvas / zoom))) for side in sides)
         top = int(generator.integers(sides[0] - height + 1))

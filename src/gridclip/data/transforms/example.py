@@ -1,4 +1,4 @@
-"""A picture with its boxes, resized, mirrored and cropped as one."""
+"""An image with its boxes, resized, mirrored and cropped as one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,41 @@ from torch import Tensor
 
 
 class Example(NamedTuple):
-    """A picture with its boxes, in one and the same frame."""
+    """An image with its boxes, in one and the same frame."""
 
-    picture: UInt8[np.ndarray, "h w 3"]  # RGB
-    boxes: Float32[np.ndarray, "T 4"]  # xyxy, pixels of the picture
+    image: UInt8[np.ndarray, "h w 3"]  # RGB
+    boxes: Float32[np.ndarray, "T 4"]  # xyxy, pixels of the image
     labels: Int64[np.ndarray, "T"]
     mirrored: bool = False  # left and right are exchanged
     # Names that `rare_split.verified_names` gives for the image; None: every name.
     verified: Int64[np.ndarray, "V"] | None = None
-    # Proposals, xyxy like boxes, but neither clipped nor dropped: what leaves the picture is told.
+    # Proposals, xyxy like boxes, but neither clipped nor dropped: what leaves the image is told.
     regions: Float32[np.ndarray, "R 4"] | None = None
 
 
-def to_tensor(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
+def to_tensor(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
     """Put the channels first, without a copy where the memory may be written."""
-    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def resize(example: Example, size: tuple[int, int]) -> Example:
-    """Resize picture and boxes to a height and width.
+    """Resize image and boxes to a height and width.
 
     Pixel edges map to pixel edges: x becomes x × (new width / width), with both whole widths.
     """
-    height, width = example.picture.shape[:2]
+    height, width = example.image.shape[:2]
     factors = np.array([size[1] / width, size[0] / height] * 2)
     return _moved(
-        example._replace(picture=resample(example.picture, size)),
+        example._replace(image=resample(example.image, size)),
         lambda boxes: (boxes * factors).astype(np.float32),
     )
 
 
 def mirror(example: Example) -> Example:
-    """Exchange left and right of picture and boxes."""
+    """Exchange left and right of image and boxes."""
     import cv2
 
-    width = example.picture.shape[1]
+    width = example.image.shape[1]
 
     def turned(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T 4"]:
         turned = boxes.copy()
@@ -54,20 +54,20 @@ def mirror(example: Example) -> Example:
         return turned
 
     return _moved(
-        example._replace(picture=cv2.flip(example.picture, 1), mirrored=not example.mirrored),
+        example._replace(image=cv2.flip(example.image, 1), mirrored=not example.mirrored),
         turned,
     )
 
 
 def crop(example: Example, window: tuple[int, int, int, int], min_visibility: float) -> Example:
-    """Cut a window out of picture and boxes.
+    """Cut a window out of image and boxes.
 
     A name whose box lies wholly outside stays verified: the window does not show that object. One
     that loses a box of which something is still to be seen is verified no more.
 
     Args:
-        example: The picture with its boxes.
-        window: xyxy, whole pixels of the picture.
+        example: The image with its boxes.
+        window: xyxy, whole pixels of the image.
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
     """
     left, top, right, bottom = window
@@ -78,7 +78,7 @@ def crop(example: Example, window: tuple[int, int, int, int], min_visibility: fl
     partial = example.labels[(share > 0) & ~kept]
     verified = example.verified
     return example._replace(
-        picture=example.picture[top:bottom, left:right],
+        image=example.image[top:bottom, left:right],
         boxes=inside[kept] - near,
         labels=example.labels[kept],
         verified=None if verified is None else verified[~np.isin(verified, partial)],
@@ -100,7 +100,7 @@ def wholly_inside(
 
 
 def _moved(example: Example, move: Callable[[np.ndarray], np.ndarray]) -> Example:
-    """The same picture with its boxes and regions elsewhere."""
+    """The same image with its boxes and regions elsewhere."""
     regions = None if example.regions is None else move(example.regions)
     return example._replace(boxes=move(example.boxes), regions=regions)
 
@@ -111,36 +111,36 @@ def _areas(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T"]:
 
 
 def resample(
-    picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
+    image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Resize a picture to a height and width."""
+    """Resize an image to a height and width."""
     height, width = size
-    if picture.shape[:2] == size:
-        return picture
+    if image.shape[:2] == size:
+        return image
     import cv2
 
     # Bilinear sampling reads two pixels of a row, which is enough down to half the size; below that
     # it would skip pixels, so there each is averaged over the area it covers.
-    halved = 2 * height < picture.shape[0]
+    halved = 2 * height < image.shape[0]
     interpolation = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
     resized: UInt8[np.ndarray, "h w 3"] = cv2.resize(
-        picture, (width, height), interpolation=interpolation
+        image, (width, height), interpolation=interpolation
     )
     return resized
 
 
-PICTURES = 4
+IMAGES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mosaic:
-    """Joins parts of four pictures into one of the size of the first, objects as large as they are.
+    """Joins parts of four images into one of the size of the first, objects as large as they are.
 
-    Deviation: YOLOv4 and its kin draw four pictures around the middle of a canvas of twice the
-    side and cut or shrink it; here each quarter is a window of its picture, at the picture's scale.
+    Deviation: YOLOv4 and its kin draw four images around the middle of a canvas of twice the
+    side and cut or shrink it; here each quarter is a window of its image, at the image's scale.
 
     Args:
-        chance: Probability that a training picture is joined with three others.
+        chance: Probability that a training image is joined with three others.
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
     """
 
@@ -148,24 +148,24 @@ class Mosaic:
     min_visibility: float = 0.1
 
     def join(self, views: Sequence[Example], generator: np.random.Generator) -> Example:
-        """Join views of four pictures, in reading order.
+        """Join views of four images, in reading order.
 
         What the whole verifies is what all parts do. Proposals are left out.
 
         Args:
             views: As training would show each alone. The first gives the size; a part is enlarged
-                if its picture is too small for its quarter.
-            generator: Of the point where they meet, in the middle half of the picture, and of what
+                if its image is too small for its quarter.
+            generator: Of the point where they meet, in the middle half of the image, and of what
                 is seen of each.
         """
-        height, width = views[0].picture.shape[:2]
+        height, width = views[0].image.shape[:2]
         y, x = (int(generator.uniform(0.25, 0.75) * side) for side in (height, width))
         canvas = np.empty((height, width, 3), dtype=np.uint8)
         corners = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
         parts = []
         for view, (left, top, right, bottom) in zip(views, corners, strict=True):
             part = self._part(view, (bottom - top, right - left), generator)
-            canvas[top:bottom, left:right] = part.picture
+            canvas[top:bottom, left:right] = part.image
             offset = np.array([left, top] * 2, dtype=np.float32)
             parts.append(part._replace(boxes=part.boxes + offset))
         return Example(
@@ -179,7 +179,7 @@ class Mosaic:
         self, view: Example, size: tuple[int, int], generator: np.random.Generator
     ) -> Example:
         """Cut a window of a height and width out of a view."""
-        height, width = view.picture.shape[:2]
+        height, width = view.image.shape[:2]
         zoom = max(size[0] / height, size[1] / width)
         if zoom > 1:
             height, width = max(size[0], round(height * zoom)), max(size[1], round(width * zoom))

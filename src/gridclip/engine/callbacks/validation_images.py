@@ -26,7 +26,7 @@ DIGITS = 1  # of a corner, after the point
 class Box(NamedTuple):
     """One object, as annotated or as detected."""
 
-    corners: tuple[float, float, float, float]  # xyxy, pixels of the example's picture
+    corners: tuple[float, float, float, float]  # xyxy, pixels of the example's image
     name: str
     score: float | None = None  # in [0, 1]; None for an annotation
 
@@ -36,36 +36,36 @@ class Box(NamedTuple):
         return self.name if self.score is None else f"{self.name} {self.score:.2f}"
 
 
-class Example(NamedTuple):
-    """A picture, what is in it, and what was found."""
+class ValidationExample(NamedTuple):
+    """An image, what is in it, and what was found."""
 
-    picture: Image.Image
+    image: Image.Image
     truth: list[Box]
     found: list[Box]  # best first
 
     def sheet_row(self, side: int, limit: int) -> list[Image.Image]:
-        """The picture twice, `side` pixels high: annotated, and with the best detections."""
-        zoom = side / self.picture.height
-        size = (round(self.picture.width * zoom), side)
-        picture = self.picture.resize(size, Image.Resampling.BICUBIC)
+        """The image twice, `side` pixels high: annotated, and with the best detections."""
+        zoom = side / self.image.height
+        size = (round(self.image.width * zoom), side)
+        image = self.image.resize(size, Image.Resampling.BICUBIC)
         return [
-            draw(picture, [_label(box, zoom) for box in boxes])
+            draw(image, [_label(box, zoom) for box in boxes])
             for boxes in (self.truth, self.found[:limit])
         ]
 
 
-def write_examples(examples: Sequence[Example], folder: Path) -> None:
-    """Write examples.json and its pictures, example-1.jpg and so on, over those of before."""
+def write_examples(examples: Sequence[ValidationExample], folder: Path) -> None:
+    """Write examples.json and its images, example-1.jpg and so on, over those of before."""
     folder.mkdir(parents=True, exist_ok=True)
     content = []
     for number, example in enumerate(examples, start=1):
         name = f"example-{number}.jpg"
-        example.picture.save(folder / name, quality=85)
+        example.image.save(folder / name, quality=85)
         content.append(
             {
                 "picture": name,
-                "width": example.picture.width,
-                "height": example.picture.height,
+                "width": example.image.width,
+                "height": example.image.height,
                 "truth": [_numbers(box) for box in example.truth],
                 "found": [_numbers(box) for box in example.found if _is_shown(box)],
             }
@@ -92,20 +92,20 @@ def _label(box: Box, zoom: float) -> Label:
 KEPT = 40  # detections of an example; the sheet draws fewer
 
 
-class ValidationPictures(Callback):
-    """After each validation: the first pictures, annotated on the left, detected on the right.
+class ValidationImages(Callback):
+    """After each validation: the first images, annotated on the left, detected on the right.
 
     Args:
-        folder: Where the sheets go, which also go to TensorBoard and W&B, and the pictures of the
+        folder: Where the sheets go, which also go to TensorBoard and W&B, and the images of the
             last one with their boxes as numbers.
-        count: Pictures on a sheet.
-        side: Height of each picture on the sheet, in pixels.
-        limit: Best detections drawn in a picture of the sheet.
+        count: Images on a sheet.
+        side: Height of each image on the sheet, in pixels.
+        limit: Best detections drawn in an image of the sheet.
     """
 
     def __init__(self, folder: Path, count: int = 8, side: int = 320, limit: int = 10) -> None:
         self.folder, self.count, self.side, self.limit = folder, count, side, limit
-        self.examples: list[Example] = []
+        self.examples: list[ValidationExample] = []
 
     def on_validation_batch_end(
         self,
@@ -116,7 +116,7 @@ class ValidationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first pictures of the validation."""
+        """Keep the first images of the validation."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         room = self.count - len(self.examples)
@@ -141,20 +141,18 @@ class ValidationPictures(Callback):
             elif isinstance(logger, WandbLogger):
                 logger.log_image("val/pictures", [sheet], step=None)
 
-    def _example(self, batch: DetectionBatch, found: Detections, index: int) -> Example:
-        """One picture of a batch, as the detector saw it, or smaller."""
+    def _example(self, batch: DetectionBatch, found: Detections, index: int) -> ValidationExample:
+        """One image of a batch, as the detector saw it, or smaller."""
         height, width = batch.images.sizes[index].tolist()
         names, record, target = batch.vocabulary.names, batch.records[index], batch.targets[index]
         zoom = min(1.0, self.side / height)
-        picture = _picture(batch.images.pixels[index, :, :height, :width])
-        picture = picture.resize(
-            (round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC
-        )
+        image = _image(batch.images.pixels[index, :, :height, :width])
+        image = image.resize((round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC)
         truth = _boxes(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
         found_names = [names[label] for label in found.labels[:KEPT].tolist()]
-        shrunk = found.boxes[:KEPT] * (picture.height / record.height)
+        shrunk = found.boxes[:KEPT] * (image.height / record.height)
         guesses = _boxes(shrunk, found_names, found.scores[:KEPT].tolist())
-        return Example(picture, truth, guesses)
+        return ValidationExample(image, truth, guesses)
 
 
 def _boxes(
@@ -164,5 +162,5 @@ def _boxes(
     return list(map(Box, places, names, scores or itertools.repeat(None)))
 
 
-def _picture(pixels: UInt8[Tensor, "3 h w"]) -> Image.Image:
+def _image(pixels: UInt8[Tensor, "3 h w"]) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -23,7 +23,7 @@ STEP = "trainer/global_step"
 GROUPS = {"val/APr": "APr: rare", "val/APc": "APc: common", "val/APf": "APf: frequent"}
 OVERALL = ("val/AP", "val/AP50", "val/AP75", "val/APs", "val/APm", "val/APl")
 SPEED = "train/images_per_second"
-PICTURES = "val/pictures"
+IMAGES = "val/pictures"
 # Every term of a loss is train/NAME, by what kind of images it was.
 LOSSES = r"^train/(image_level/)?(?!images_per_second)[a-z_]+$"
 LEARNING_RATES = r"^lr-"
@@ -53,7 +53,7 @@ def make_workspace(
     sections = [
         ("average precision", _precision_panels(reports), True),
         ("settings", _setting_panels(reports, settings, goal), True),
-        ("pictures", [reports.MediaBrowser(title="truth | found", media_keys=[PICTURES])], True),
+        ("pictures", [reports.MediaBrowser(title="truth | found", media_keys=[IMAGES])], True),
         ("training", _training_panels(reports), True),
     ]
     return workspaces.Workspace(

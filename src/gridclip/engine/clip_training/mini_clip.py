@@ -1,4 +1,4 @@
-"""Trains the mini CLIP on drawn pictures with captions, and records its zero-shot accuracy."""
+"""Trains the mini CLIP on drawn images with captions, and records its zero-shot accuracy."""
 
 import json
 import math
@@ -34,15 +34,15 @@ _WARM_UP = 100  # steps
 
 
 class _Phase(NamedTuple):
-    """A part of the training with pictures of one size."""
+    """A part of the training with images of one size."""
 
     share: float  # of all steps
     side: int
     batch_size: int
-    most: int  # objects of a picture
+    most: int  # objects of an image
 
 
-# Small pictures are four times cheaper and teach words and filters; the full size then teaches the
+# Small images are four times cheaper and teach words and filters; the full size then teaches the
 # attention pool to look around. Objects have the same size in pixels in both.
 _PHASES = (_Phase(0.75, 64, 256, 2), _Phase(0.25, 128, 128, 4))
 
@@ -80,8 +80,8 @@ def train_mini_clip(
 
     Args:
         output: Folder for gridclip-mini.safetensors and record.json; by default the package's own.
-        seed: Decides the first weights and every picture.
-        steps: Optimiser steps, three quarters of them on small pictures.
+        seed: Decides the first weights and every image.
+        steps: Optimiser steps, three quarters of them on small images.
         learning_rate: AdamW's highest rate; it warms up, then falls as a cosine.
         weight_decay: AdamW's decay of matrices and filters, save the table of words.
 
@@ -150,7 +150,7 @@ def contrastive_loss(model: Any, batch: PairBatch) -> Float[Tensor, ""]:  # noqa
 
 
 def _embed(tower: Any, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B E"]:  # noqa: ANN401
-    """Embed pictures of any size: the table of positions is interpolated, and learns through it."""
+    """Embed images of any size: the table of positions is interpolated, and learns through it."""
     table, side = tower.attnpool.positional_embedding, pixels.shape[-1] // _STRIDE
     native = round((len(table) - 1) ** 0.5)
     if side != native:

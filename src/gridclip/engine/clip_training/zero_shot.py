@@ -32,16 +32,16 @@ def zero_shot(
     model: Any,  # noqa: ANN401 - any open_clip model
     *,
     seed: int = 0,
-    pictures_per_kind: int = 8,
+    images_per_kind: int = 8,
 ) -> dict[str, Accuracies]:
-    """Classify fresh pictures of single objects among the names of all kinds.
+    """Classify fresh images of single objects among the names of all kinds.
 
     The name's vector is the mean over the prompts that the detector's text bank uses by default.
 
     Args:
         model: An open_clip model in evaluation mode, with the mini CLIP's tokenizer.
-        seed: Decides the pictures, which are none of those trained on.
-        pictures_per_kind: Pictures of each of the 288 kinds, for each way of drawing them.
+        seed: Decides the images, which are none of those trained on.
+        images_per_kind: Images of each of the 288 kinds, for each way of drawing them.
 
     Returns:
         For objects as in the data set's scenes ("in_scene") and enlarged crops ("close_up"): top-1
@@ -49,8 +49,8 @@ def zero_shot(
         scenes of three objects ("near_miss"): how often the true caption scores above one with two
         attributes swapped or one changed.
     """
-    rng = np.random.default_rng([seed, 1 << 32])  # training seeds its pictures otherwise
-    kinds = KINDS * pictures_per_kind
+    rng = np.random.default_rng([seed, 1 << 32])  # training seeds its images otherwise
+    kinds = KINDS * images_per_kind
     names = np.concatenate(
         [text_vectors(model, NAMES[start : start + 64]) for start in range(0, len(NAMES), 64)]
     )
@@ -58,8 +58,8 @@ def zero_shot(
     in_scene = [draw_scene(rng, [kind], size=side) for kind in kinds]
     close_up = [draw_close_up(rng, kind, side) for kind in kinds]
     return {
-        "in_scene": _accuracies(picture_vectors(model, in_scene) @ names.T, kinds),
-        "close_up": _accuracies(picture_vectors(model, close_up) @ names.T, kinds),
+        "in_scene": _accuracies(image_vectors(model, in_scene) @ names.T, kinds),
+        "close_up": _accuracies(image_vectors(model, close_up) @ names.T, kinds),
         "near_miss": _binding(model, rng, side),
     }
 
@@ -74,13 +74,13 @@ def text_vectors(model: Any, names: Sequence[str]) -> Float[np.ndarray, "K D"]: 
 
 
 @torch.no_grad()
-def picture_vectors(model: Any, scenes: Sequence[Scene]) -> Float[np.ndarray, "B D"]:  # noqa: ANN401
+def image_vectors(model: Any, scenes: Sequence[Scene]) -> Float[np.ndarray, "B D"]:  # noqa: ANN401
     """Unit vectors of scenes of the model's own size."""
     scale = pixel_scale(model.visual)
     norm, vectors = PixelNorm(scale.mean, scale.std), []
     for start in range(0, len(scenes), 64):
-        pictures = np.stack([scene.pixels for scene in scenes[start : start + 64]])
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        images = np.stack([scene.pixels for scene in scenes[start : start + 64]])
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         vectors.append(F.normalize(model.encode_image(norm(pixels)), dim=-1))
     return torch.cat(vectors).numpy()
 
@@ -106,9 +106,9 @@ def _binding(model: Any, rng: np.random.Generator, side: int) -> Accuracies:  # 
         if len(scene.kinds) > 1:
             scenes.append(scene)
             captions += [_listing(scene.kinds), _listing(near_miss(rng, scene.kinds))]
-    pictures = picture_vectors(model, scenes)
+    images = image_vectors(model, scenes)
     texts = F.normalize(model.encode_text(mini_tokenizer()(captions)), dim=-1).numpy()
-    gap = (pictures * (texts[0::2] - texts[1::2])).sum(1)
+    gap = (images * (texts[0::2] - texts[1::2])).sum(1)
     return {"all": round(float((gap > 0).mean()), 4)}
 
 

@@ -13,11 +13,11 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gridclip.data.images.decode import decode_picture
+from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.stored import StoredEmbeddings
-from gridclip.engine.precompute.resume import Journal, journal_beside
+from gridclip.engine.precompute.resume import RowJournal, journal_beside
 from gridclip.io.column_store import Texts, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError
 from gridclip.models.encoders import ClipTeacher, Teacher
@@ -25,7 +25,7 @@ from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.ops.images import pad
 from gridclip.structures import Images
 
-# Pictures of very different sizes are padded to the largest: up to this many pixels a batch.
+# Images of very different sizes are padded to the largest: up to this many pixels a batch.
 _PIXELS_AT_ONCE = 64_000_000
 
 
@@ -45,16 +45,16 @@ def embed_images(
         rows: Which of them.
         teacher: Loaded; it runs on a GPU if there is one.
         journal: Where embeddings are kept until all are made.
-        batch_size: Pictures read at a time; the teacher sees each twice.
+        batch_size: Images read at a time; the teacher sees each twice.
         num_workers: Processes that read and decode; 0 does it in this one.
 
     Returns:
-        Unit vectors, memory-mapped, rounded to float16: of the picture and of its mirror image.
+        Unit vectors, memory-mapped, rounded to float16: of the image and of its mirror image.
 
     Raises:
-        InputError: if a picture cannot be read.
+        InputError: if an image cannot be read.
     """
-    kept = Journal(
+    kept = RowJournal(
         journal,
         f"{teacher.fingerprint()} {images.fingerprint()} {batch_size} {list(rows)}",
         width=2 * teacher.width,
@@ -63,17 +63,17 @@ def embed_images(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = teacher.to(device).eval()
     batches = DataLoader(
-        Pictures(images, rows[kept.done :]),
+        DecodedImages(images, rows[kept.done :]),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
     )
-    for pictures in track(batches, "embedding", disable=not len(rows) > kept.done):
-        kept.append(_embed(teacher, pictures, device))
+    for decoded in track(batches, "embedding", disable=not len(rows) > kept.done):
+        kept.append(_embed(teacher, decoded, device))
     return kept.rows().reshape(-1, 2, teacher.width)
 
 
-class Pictures(Dataset[Tensor]):
+class DecodedImages(Dataset[Tensor]):
     """Some images of a list, decoded.
 
     Args:
@@ -90,30 +90,30 @@ class Pictures(Dataset[Tensor]):
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
         """Read and decode one image, RGB."""
         row = self.rows[index]
-        picture = decode_picture(self.images.read(row), self.images.place_of(row))
-        return torch.from_numpy(picture).permute(2, 0, 1)
+        pixels = decode_image(self.images.read(row), self.images.place_of(row))
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 @torch.no_grad()
 def _embed(
-    teacher: Teacher, pictures: list[UInt8[Tensor, "3 _ _"]], device: torch.device
+    teacher: Teacher, decoded: list[UInt8[Tensor, "3 _ _"]], device: torch.device
 ) -> Float16[np.ndarray, "b W"]:
     vectors = []
-    for group in _groups(pictures):
+    for group in _groups(decoded):
         plain = pad(group, 1)
-        mirrored = pad([picture.flip(2) for picture in group], 1)
+        mirrored = pad([pixels.flip(2) for pixels in group], 1)
         both = [teacher(Images(*(part.to(device) for part in view))) for view in (plain, mirrored)]
         vectors.append(torch.cat(both, dim=1))
     return torch.cat(vectors).half().cpu().numpy()
 
 
 def _groups(
-    pictures: list[UInt8[Tensor, "3 _ _"]],
+    decoded: list[UInt8[Tensor, "3 _ _"]],
 ) -> Iterator[list[UInt8[Tensor, "3 _ _"]]]:
     """All at once, or one by one where padding would take too much memory."""
-    height, width = (max(picture.shape[side] for picture in pictures) for side in (1, 2))
-    alone = len(pictures) * height * width > _PIXELS_AT_ONCE
-    return ([picture] for picture in pictures) if alone else iter([pictures])
+    height, width = (max(pixels.shape[side] for pixels in decoded) for side in (1, 2))
+    alone = len(decoded) * height * width > _PIXELS_AT_ONCE
+    return ([pixels] for pixels in decoded) if alone else iter([decoded])
 
 
 _CLIP = ClipModel()
@@ -126,7 +126,7 @@ class Stored(NamedTuple):
     paths: list[str]
     digests: UInt8[np.ndarray, "I 16"]  # of each file's content
     byte_counts: Shaped[np.ndarray, "I"]
-    embeddings: Float16[np.ndarray, "I 2 E"]  # of the picture, of its mirror image
+    embeddings: Float16[np.ndarray, "I 2 E"]  # of the image, of its mirror image
 
 
 def embed_command(  # noqa: PLR0913 - one argument a setting
@@ -151,8 +151,8 @@ def embed_command(  # noqa: PLR0913 - one argument a setting
             or else its own.
         clip: The CLIP whose image tower is the teacher.
         teacher: Another teacher, in place of a CLIP.
-        batch_size: Pictures a step.
-        num_workers: Processes that read pictures; 0 reads in this one.
+        batch_size: Images a step.
+        num_workers: Processes that read images; 0 reads in this one.
     """
     listed = open_images(source, images)
     chosen = teacher or ClipTeacher(clip)
@@ -172,14 +172,14 @@ def embed(
         images: With distinct paths.
         teacher: Not loaded yet.
         output: File to write or to add to.
-        batch_size: Pictures a step.
-        num_workers: Processes that read pictures.
+        batch_size: Images a step.
+        num_workers: Processes that read images.
 
     Returns:
         How many were embedded now.
 
     Raises:
-        InputError: if the output is another teacher's, or a picture cannot be read.
+        InputError: if the output is another teacher's, or an image cannot be read.
     """
     paths = [images.image(row).path for row in range(len(images))]
     _require_distinct(paths, images)

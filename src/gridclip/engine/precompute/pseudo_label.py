@@ -68,8 +68,8 @@ def pseudo_label_command(  # noqa: PLR0913 - one argument a setting
         labeller: Who names what images show.
         keep: Which names are kept, unless who reads the file says otherwise.
         stored: How many of its best names are stored for each image.
-        batch_size: Pictures a step.
-        num_workers: Processes that read pictures; 0 reads in this one.
+        batch_size: Images a step.
+        num_workers: Processes that read images; 0 reads in this one.
     """
     names, listed = read_names(vocabulary), open_images(source, images)
     _require_stored(keep, stored, len(names))

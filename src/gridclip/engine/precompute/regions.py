@@ -20,8 +20,8 @@ from gridclip.data.precomputed.stored import (
     write_proposals,
 )
 from gridclip.data.transforms.augment import prepare
-from gridclip.engine.precompute.embed_images import Pictures
-from gridclip.engine.precompute.resume import Journal, journal_beside
+from gridclip.engine.precompute.embed_images import DecodedImages
+from gridclip.engine.precompute.resume import RowJournal, journal_beside
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError
@@ -51,7 +51,7 @@ def propose_command(
         images: What the paths in the file are relative to; by default the folder images beside it,
             or else its own.
         limit: At most so many proposals an image, the best; ViLD takes 300.
-        num_workers: Processes that read pictures; 0 reads in this one.
+        num_workers: Processes that read images; 0 reads in this one.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     listed, trained = open_images(source, images), load(run, device)
@@ -62,12 +62,12 @@ def propose_command(
             file=run,
             field="run",
         )
-    pictures = DataLoader(
-        Pictures(listed, range(len(listed))), None, num_workers=num_workers, collate_fn=None
+    decoded = DataLoader(
+        DecodedImages(listed, range(len(listed))), None, num_workers=num_workers, collate_fn=None
     )
     found = {
-        listed.image(row).path: propose(trained, picture, limit)
-        for row, picture in enumerate(track(pictures, "proposing", total=len(listed)))
+        listed.image(row).path: propose(trained, pixels, limit)
+        for row, pixels in enumerate(track(decoded, "proposing", total=len(listed)))
     }
     weights = hashlib.sha256((run / "checkpoints" / "last.ckpt").read_bytes()).hexdigest()
     write_proposals(output, found, source=f"{weights} {trained.resize} {limit}")
@@ -76,19 +76,19 @@ def propose_command(
 
 
 @torch.no_grad()
-def propose(trained: TrainedDetector, picture: torch.Tensor, limit: int) -> BoxesOfImage:
-    """Propose regions of one picture, in its own pixels.
+def propose(trained: TrainedDetector, pixels: torch.Tensor, limit: int) -> BoxesOfImage:
+    """Propose regions of one image, in its own pixels.
 
     Args:
         trained: With a two-stage detector.
-        picture: RGB, uint8, 3 x height x width.
+        pixels: RGB, uint8, 3 x height x width.
         limit: At most so many.
     """
     device = next(trained.detector.parameters()).device
-    rows = picture.permute(1, 2, 0).contiguous().numpy()
+    rows = pixels.permute(1, 2, 0).contiguous().numpy()
     images = Images(*(part.to(device) for part in pad([prepare(rows, trained.resize)])))
     boxes, scores = trained.detector.propose(images)[0]  # type: ignore[operator]
-    (height, width), (full_height, full_width) = images.sizes[0].tolist(), picture.shape[1:]
+    (height, width), (full_height, full_width) = images.sizes[0].tolist(), pixels.shape[1:]
     scale = torch.tensor([full_width / width, full_height / height], device=device).repeat(2)
     return BoxesOfImage((boxes * scale)[:limit].cpu().numpy(), scores[:limit].cpu().numpy())
 
@@ -123,7 +123,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
         teacher: Another teacher, in place of a CLIP.
         limit: At most so many proposals an image, the best; ViLD takes 300.
         batch_size: Crops that the teacher sees at a time.
-        num_workers: Processes that read pictures; 0 reads in this one.
+        num_workers: Processes that read images; 0 reads in this one.
     """
     if limit < 1:
         raise InputError(f"{limit} proposals", fix="give 1 or more", field="limit")
@@ -133,7 +133,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     recipe = digest(chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, SCALES)
     if not _is_there(output, recipe):
         with journal_beside(output) as journal:
-            kept = Journal(
+            kept = RowJournal(
                 journal,
                 recipe,
                 width=limit * 2 * chosen.width,
@@ -141,39 +141,39 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
             )
             order = _by_path(listed)
             boxes = [found.of(listed.image(row).path).boxes[:limit] for row in order]
-            pictures = Pictures(listed, order[kept.done :])
-            _embed_all(pictures, boxes, chosen, kept, (limit, batch_size, num_workers))
+            decoded = DecodedImages(listed, order[kept.done :])
+            _embed_all(decoded, boxes, chosen, kept, (limit, batch_size, num_workers))
             _write(output, listed, order, boxes, kept, chosen, recipe)
     Console().print(f"{len(StoredRegions(output))} proposals of {len(listed)} images: {output}")
 
 
 def embed_regions(
     teacher: Teacher,
-    picture: UInt8[Tensor, "3 h w"],
+    pixels: UInt8[Tensor, "3 h w"],
     boxes: Float32[np.ndarray, "R 4"],
     batch_size: int = 64,
 ) -> Float16[np.ndarray, "R 2 E"]:
-    """Embed regions of a picture, and of its mirror image.
+    """Embed regions of an image, and of its mirror image.
 
     Args:
         teacher: Loaded.
-        picture: RGB.
-        boxes: xyxy, pixels of the picture.
+        pixels: RGB.
+        boxes: xyxy, pixels of the image.
         batch_size: Crops that the teacher sees at a time.
     """
-    plain = torch.tensor(boxes, device=picture.device)
+    plain = torch.tensor(boxes, device=pixels.device)
     mirrored = plain.clone()
-    mirrored[:, [2, 0]] = picture.shape[2] - plain[:, [0, 2]]
-    views = ((picture, plain), (picture.flip(2), mirrored))
+    mirrored[:, [2, 0]] = pixels.shape[2] - plain[:, [0, 2]]
+    views = ((pixels, plain), (pixels.flip(2), mirrored))
     both = [embed_crops(teacher, *view, batch_size=batch_size) for view in views]
     return torch.stack(both, dim=1).half().cpu().numpy()
 
 
 def _embed_all(
-    pictures: Pictures,
+    decoded: DecodedImages,
     boxes: list[Float32[np.ndarray, "_ 4"]],
     teacher: Teacher,
-    kept: Journal,
+    kept: RowJournal,
     sizes: tuple[int, int, int],
 ) -> None:
     limit, batch_size, num_workers = sizes
@@ -181,12 +181,12 @@ def _embed_all(
     # Channels last: on a CPU the mini CLIP's tower takes half the time so.
     teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
     batches = DataLoader(
-        pictures, batch_size=_IMAGES_AT_ONCE, num_workers=num_workers, collate_fn=list
+        decoded, batch_size=_IMAGES_AT_ONCE, num_workers=num_workers, collate_fn=list
     )
-    for batch in track(batches, "embedding", disable=not len(pictures)):
+    for batch in track(batches, "embedding", disable=not len(decoded)):
         rows = np.zeros((len(batch), limit, 2, teacher.width), dtype=np.float16)
-        for row, (image, picture) in enumerate(zip(range(kept.done, len(boxes)), batch)):  # noqa: B905
-            seen = embed_regions(teacher, picture.to(device), boxes[image], batch_size)
+        for row, (image, pixels) in enumerate(zip(range(kept.done, len(boxes)), batch)):  # noqa: B905
+            seen = embed_regions(teacher, pixels.to(device), boxes[image], batch_size)
             rows[row, : len(seen)] = seen
         kept.append(rows.reshape(len(batch), -1))
 
@@ -201,7 +201,7 @@ def _write(  # noqa: PLR0913 - the parts of a file
     images: ImageList,
     order: list[int],
     boxes: list[Float32[np.ndarray, "_ 4"]],
-    kept: Journal,
+    kept: RowJournal,
     teacher: Teacher,
     recipe: str,
 ) -> None:

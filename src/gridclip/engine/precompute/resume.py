@@ -15,7 +15,7 @@ from gridclip.io.errors import InputError
 _HEAD = 64  # bytes: the hash of the recipe, in hexadecimal
 
 
-class Journal:
+class RowJournal:
     """Rows of numbers, appended a batch at a time.
 
     Args:

@@ -12,7 +12,7 @@ from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
 from gridclip.models.dense.grid_head import DeformableGridHead, GridHead, Projection, precise
 from gridclip.models.dense.region_ensemble import RegionEnsemble
-from gridclip.models.dense.text_folding import Folding, Names
+from gridclip.models.dense.text_folding import FoldedNames, Folding
 from gridclip.models.encoders.backbones import Backbone, recompute_backbone, recompute_blocks
 from gridclip.models.encoders.pyramids import FPN, STRIDES
 from gridclip.models.encoders.text import TextBank
@@ -68,7 +68,7 @@ class DenseDetector(Detector):
     """Backbone, pyramid and grid head; a cell is named by the cosine with names' vectors.
 
     Args:
-        backbone: Pictures to maps.
+        backbone: Images to maps.
         text: Names to unit vectors of width D.
         assigner: Which cell learns which object.
         grid: The head.
@@ -145,7 +145,9 @@ class DenseDetector(Detector):
         """As `cosines`, of vectors."""
         return Cosines(embeddings, text, self.log_scale.exp(), self.bias)
 
-    def _best(self, cosines: Cosines, central: Float[Tensor, "N"], names: Names) -> Candidates:
+    def _best(
+        self, cosines: Cosines, central: Float[Tensor, "N"], names: FoldedNames
+    ) -> Candidates:
         """The best pairs of one image; of its promising cells only, where pairs are too many."""
         settings, count = self.decoding, len(names.text)
         with torch.autocast(central.device.type, enabled=False):
@@ -220,5 +222,5 @@ def grid_of(
 
 
 def inside(cells: Cells, images: Images) -> Bool[Tensor, "B N"]:
-    """Cells whose centre lies in the picture, not in its padding."""
+    """Cells whose centre lies in the image, not in its padding."""
     return (cells.centres < images.sizes[:, None].flip(-1)).all(-1)

@@ -77,7 +77,7 @@ class RegionEnsemble(nn.Module):
         """Scores of the detector and the tower together.
 
         Args:
-            images: The pictures.
+            images: The images.
             boxes: xyxy of each image, pixels of the resized image.
             scores: The detector's own, in [0, 1], of every name in each box.
             text: Unit vector of each name.

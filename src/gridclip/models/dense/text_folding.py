@@ -18,7 +18,7 @@ from gridclip.ops.postprocess import group
 from gridclip.structures import Vocabulary
 
 
-class Names:
+class FoldedNames:
     """A vocabulary as the cells of one detector see it.
 
     Args:
@@ -48,7 +48,7 @@ class Folding:
         self._weights: tuple[object, ...] = ()
         self._projection: Projection | None = None
         self._basis: Float[Tensor, "D d"] | None = None
-        self._names: dict[Vocabulary, Names] = {}
+        self._names: dict[Vocabulary, FoldedNames] = {}
 
     @torch.no_grad()
     def projection(self) -> Projection | None:
@@ -57,14 +57,14 @@ class Folding:
         return self._projection
 
     @torch.no_grad()
-    def names(self, vocabulary: Vocabulary) -> Names:
+    def names(self, vocabulary: Vocabulary) -> FoldedNames:
         """The names, for embeddings made with `projection`; made once."""
         self._renew()
         if vocabulary not in self._names:
             text = self.text(vocabulary)
             with torch.autocast(text.device.type, enabled=False):
                 text = text if self._basis is None else text @ self._basis
-            self._names[vocabulary] = Names(text)
+            self._names[vocabulary] = FoldedNames(text)
         return self._names[vocabulary]
 
     def _renew(self) -> None:

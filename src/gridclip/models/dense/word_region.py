@@ -1,4 +1,4 @@
-"""The loss of captions: which regions speak for a picture, and whose words they are."""
+"""The loss of captions: which regions speak for an image, and whose words they are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PIECE = 2**24
 def select_regions(
     scores: Float[Tensor, "N"], boxes: Float[Tensor, "N 4"], *, count: int, iou: float
 ) -> Int[Tensor, "R"]:
-    """Cells of one picture that score best, after suppression, best first; at most `count`.
+    """Cells of one image that score best, after suppression, best first; at most `count`.
 
     Args:
         scores: Similarity of each cell with the phrase that fits it best.
@@ -43,9 +43,9 @@ def phrases_by_images(
     *,
     softness: float | None = None,
 ) -> Float[Tensor, "P B"]:
-    """Similarity of every phrase with every picture: that of its best region.
+    """Similarity of every phrase with every image: that of its best region.
 
-    Some pictures at a time, made again for gradients, so that memory does not grow with regions.
+    Some images at a time, made again for gradients, so that memory does not grow with regions.
 
     Args:
         phrases: Vectors.
@@ -62,7 +62,7 @@ def phrases_by_images(
 def text_to_image(
     similarity: Float[Tensor, "P B"], present: Bool[Tensor, "T P"]
 ) -> Float[Tensor, "T B"]:
-    """s_T: the mean over a text's phrases of their similarity with the picture (3.2)."""
+    """s_T: the mean over a text's phrases of their similarity with the image (3.2)."""
     share = present.to(similarity.dtype)
     return (share / share.sum(1, keepdim=True).clamp(min=1)) @ similarity
 
@@ -73,7 +73,7 @@ def image_to_text(
     regions: Float[Tensor, "B R D"],
     valid: Bool[Tensor, "B R"],
 ) -> Float[Tensor, "T B"]:
-    """The other way: the mean over a picture's regions of their best phrase in the text.
+    """The other way: the mean over an image's regions of their best phrase in the text.
 
     The paper leaves it out of its method, since most regions are spoken of by no phrase. A text
     without phrases has similarity 0 with all.
@@ -95,7 +95,7 @@ def contrastive(
     *,
     smoothing: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of each text with the pictures (or the reverse), summed over those that count.
+    """Cross-entropy of each text with the images (or the reverse), summed over those that count.
 
     Args:
         logits: Similarities divided by the temperature.
@@ -138,7 +138,7 @@ def _best_phrase(
 
 
 class Regions(NamedTuple):
-    """Regions of pictures, as many of each; where there are fewer the rest is filling."""
+    """Regions of images, as many of each; where there are fewer the rest is filling."""
 
     embeddings: Float[Tensor, "B R D"]
     valid: Bool[Tensor, "B R"]
@@ -146,14 +146,14 @@ class Regions(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WordRegionLoss:
-    """Contrastive alignment of captions' phrases with regions of pictures (DetCLIPv2, section 3.2).
+    """Contrastive alignment of captions' phrases with regions of images (DetCLIPv2, section 3.2).
 
     Regions are the cells most similar to any phrase of this process' batch, after suppression. The
-    similarity of a text with a picture is the mean over its phrases of the best region's. Pictures
+    similarity of a text with an image is the mean over its phrases of the best region's. Images
     of all processes compete for each text.
 
     Args:
-        regions: k, regions of each picture.
+        regions: k, regions of each image.
         nms_iou: Regions whose boxes overlap a better one's by more are left out; 1 keeps all.
         temperature: τ; similarities are divided by it.
         smoothing: Label smoothing.
@@ -201,8 +201,8 @@ class WordRegionLoss:
         Args:
             cosines: Every cell and every concept of the batch's vocabulary.
             boxes: xyxy, pixels of the resized image; they only tell which regions overlap.
-            inside: Cells whose centre lies in the picture, not in its padding.
-            batch: What is said of which picture; pictures of which nothing is said teach nothing,
+            inside: Cells whose centre lies in the image, not in its padding.
+            batch: What is said of which image; images of which nothing is said teach nothing,
                 but count as those that other texts do not mean.
         """
         with torch.autocast(boxes.device.type, enabled=False):
@@ -220,7 +220,7 @@ class WordRegionLoss:
     def select(
         self, cosines: Cosines, boxes: Float[Tensor, "B N 4"], inside: Bool[Tensor, "B N"]
     ) -> Regions:
-        """Vectors of the k regions of each picture that are most similar to any phrase."""
+        """Vectors of the k regions of each image that are most similar to any phrase."""
         chosen, valid = [], []
         for cells, each, shown in zip(cosines.embeddings, boxes.detach(), inside, strict=True):
             with torch.no_grad():
@@ -239,7 +239,7 @@ class WordRegionLoss:
         regions: Regions,
         first: int,
     ) -> Float[Tensor, ""]:
-        """Sum over this process' texts (and pictures), over the count of all, times processes."""
+        """Sum over this process' texts (and images), over the count of all, times processes."""
         spoken = present.any(1)
         truth = first + torch.arange(len(present), device=present.device)
         count = total(spoken.sum().float()).clamp(min=1)

@@ -21,28 +21,28 @@ from gridclip.models.encoders.backbones import Backbone
 from gridclip.models.encoders.text import TextBank
 from gridclip.ops.assigners import Assigner, ATSSAssigner
 from gridclip.ops.distributed import gather, gather_strings
-from gridclip.ops.focal_loss import Counted
+from gridclip.ops.focal_loss import NegativeMask
 from gridclip.ops.losses import grid_alignment
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.structures import ConceptBatch, DetectionBatch, ImageBatch
 
 
-class Columns(NamedTuple):
+class ConceptColumns(NamedTuple):
     """What the cells of one process are compared with."""
 
     text: Float[Tensor, "C D"]  # of every concept that some process has; gradients go to its owner
     own: Int[Tensor, "K"]  # the column of each concept of this process
 
     @classmethod
-    def alone(cls, text: Float[Tensor, "K D"]) -> "Columns":
+    def alone(cls, text: Float[Tensor, "K D"]) -> "ConceptColumns":
         """Those of one process, or of several that all have the same concepts."""
         return cls(text, torch.arange(len(text), device=text.device))
 
 
-def gather_columns(names: Sequence[str], text: Float[Tensor, "K D"]) -> Columns:
+def gather_columns(names: Sequence[str], text: Float[Tensor, "K D"]) -> ConceptColumns:
     """Bring the concepts of all processes together.
 
-    The concepts of one process' batch are negatives of the pictures of the others. Where several
+    The concepts of one process' batch are negatives of the images of the others. Where several
     have the same string, the first one's vector stands for all.
 
     Args:
@@ -57,7 +57,7 @@ def gather_columns(names: Sequence[str], text: Float[Tensor, "K D"]) -> Columns:
     vectors, _ = gather(text)
     rows = torch.tensor(list(first.values()), device=text.device)
     own = torch.tensor([column[name] for name in names], device=text.device)
-    return Columns(vectors[rows], own)
+    return ConceptColumns(vectors[rows], own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class DetCLIPv2(DenseDetector):
     """Backbone, pyramid and a head whose cells are compared with sentences; no fusion of the two.
 
     Args:
-        backbone: Pictures to maps; Swin in the paper.
+        backbone: Images to maps; Swin in the paper.
         text: Names, phrases and captions to unit vectors of width D: `TrainedText`, as in the
             paper, or vectors that rest.
         assigner: Which cell learns which object.
@@ -147,7 +147,9 @@ class DetCLIPv2(DenseDetector):
         if isinstance(batch, ImageBatch):
             raise unlearnable("DetCLIPv2", batch)
         if isinstance(batch, DetectionBatch):
-            columns = Columns.alone(self.text(batch.vocabulary))  # all processes have these names
+            columns = ConceptColumns.alone(
+                self.text(batch.vocabulary)
+            )  # all processes have these names
             return self._box_losses(batch, columns, located=True)
         if batch.kind == "pairs":
             return self._pair_losses(batch)
@@ -158,7 +160,7 @@ class DetCLIPv2(DenseDetector):
         )
 
     def _box_losses(
-        self, batch: DetectionBatch, columns: Columns, *, located: bool
+        self, batch: DetectionBatch, columns: ConceptColumns, *, located: bool
     ) -> dict[str, Tensor]:
         predictions = self(batch.images, batch.vocabulary)
         assigned, weights = self.assigner(predictions.cells, batch.targets), self.weights
@@ -203,13 +205,13 @@ class DetCLIPv2(DenseDetector):
                 part.requires_grad_(False)
 
 
-def _counted(verified: Bool[Tensor, "B K"] | None, columns: Columns) -> Counted | None:
+def _counted(verified: Bool[Tensor, "B K"] | None, columns: ConceptColumns) -> NegativeMask | None:
     """Where each column is a negative: all are, but those of which the image's boxes do not tell.
 
-    Concepts of other processes' pictures are drawn at random as far as this picture is concerned.
+    Concepts of other processes' images are drawn at random as far as this image is concerned.
     """
     if verified is None:
         return None
     negative = verified.new_ones(len(verified), len(columns.text))
     negative[:, columns.own] = verified
-    return Counted(negative, negative)
+    return NegativeMask(negative, negative)

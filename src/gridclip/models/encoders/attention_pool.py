@@ -1,4 +1,4 @@
-"""CLIP's attention pool, kept dense: one vector for the picture and one for each cell."""
+"""CLIP's attention pool, kept dense: one vector for the image and one for each cell."""
 
 from typing import NamedTuple
 
@@ -18,9 +18,9 @@ class Pooled(NamedTuple):
 class AttentionPool(nn.Module):
     """The attention pool of CLIP's convolutional towers (2103.00020, section 2.4).
 
-    The mean token asks all cells; its answer is the picture's embedding, exactly CLIP's own at the
+    The mean token asks all cells; its answer is the image's embedding, exactly CLIP's own at the
     tower's native size. A cell's embedding is its own value, projected (MaskCLIP, 2112.01071).
-    Position vectors are interpolated at each call, so any picture size works.
+    Position vectors are interpolated at each call, so any image size works.
 
     Args:
         width: Channels of the feature map.
@@ -66,7 +66,7 @@ class AttentionPool(nn.Module):
         return own
 
     def forward(self, features: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"]) -> Pooled:
-        """Pool a feature map; cells outside `valid` take no part in the picture's vector."""
+        """Pool a feature map; cells outside `valid` take no part in the image's vector."""
         height, width = features.shape[-2:]
         inside = valid.flatten(1)
         cells = features.flatten(2).transpose(1, 2)
@@ -84,7 +84,7 @@ class AttentionPool(nn.Module):
         return Pooled(image, grid)
 
     def image(self, features: Float[Tensor, "P C H W"]) -> Float[Tensor, "P E"]:
-        """The picture's vector alone, of maps without padding: `forward(...).image`, faster.
+        """The image's vector alone, of maps without padding: `forward(...).image`, faster.
 
         One token asks, so neither keys nor values of the others are made: the question is moved
         before the key's matrix, the answer before the value's. It is the same product of matrices.

@@ -1,4 +1,4 @@
-"""Backbones: pictures to maps at strides 8, 16 and 32, and to one embedding of each picture."""
+"""Backbones: images to maps at strides 8, 16 and 32, and to one embedding of each image."""
 
 import difflib
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ from gridclip.structures import Images
 
 
 class Backbone(nn.Module, ABC):
-    """Pictures to feature maps.
+    """Images to feature maps.
 
     Attributes:
         channels: Channels of C3, C4 and C5; of C2 before them where the finest stride is 4.
@@ -43,7 +43,7 @@ class Backbone(nn.Module, ABC):
         return self.maps(self.norm(images.pixels))
 
     def embed(self, images: Images, c5: Float[Tensor, "B C h w"]) -> Pooled | None:
-        """Each picture and each cell of C5 in the backbone's embedding space, if it has one."""
+        """Each image and each cell of C5 in the backbone's embedding space, if it has one."""
         return None if self.pool is None else self.pool(c5, _inside(images, c5))
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -156,26 +156,26 @@ def convolutional_tower(clip: ClipModel) -> tuple[Any, AttentionPool, PixelNorm]
 
 
 def _inside(images: Images, features: Float[Tensor, "B C h w"]) -> Bool[Tensor, "B h w"]:
-    """Cells of a map whose centre lies in the picture, not in the padding."""
+    """Cells of a map whose centre lies in the image, not in the padding."""
     height, width = features.shape[-2:]
     step_y, step_x = images.pixels.shape[-2] / height, images.pixels.shape[-1] / width
     y = (torch.arange(height, device=features.device) + 0.5) * step_y
     x = (torch.arange(width, device=features.device) + 0.5) * step_x
     rows, columns = y < images.sizes[:, :1], x < images.sizes[:, 1:]
-    # A picture thinner than half a cell still has its first row or column.
+    # An image thinner than half a cell still has its first row or column.
     rows[:, 0], columns[:, 0] = True, True
     return rows[:, :, None] & columns[:, None, :]
 
 
 def create_timm(name: str, pretrained: bool, **options: float) -> Any:  # noqa: ANN401
-    """A timm model that takes pictures of any size; timm is untyped.
+    """A timm model that takes images of any size; timm is untyped.
 
     Raises:
         InputError: if there is no such model, or its weights cannot be had.
     """
     import timm
 
-    # Vision transformers, and Swin, are made for one size of picture unless they are told.
+    # Vision transformers, and Swin, are made for one size of image unless they are told.
     any_size = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False})
     try:
         for told in any_size:

@@ -1,4 +1,4 @@
-"""An ImageNet classifier in CLIP's place: it knows pictures, and CLIP's text says what it knows."""
+"""An ImageNet classifier in CLIP's place: it knows images, and CLIP's text says what it knows."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from gridclip.models.encoders.text import TextBank
 from gridclip.ops.images import PixelNorm
 from gridclip.structures import Images
 
-_PROBE = 96  # pixels: the side of a picture that shows what the network makes of one
+_PROBE = 96  # pixels: the side of an image that shows what the network makes of one
 
 
 class ClassifierRegions(RegionEncoder):
@@ -81,7 +81,7 @@ class ClassifierRegions(RegionEncoder):
 
 
 class ClassifierTeacher(Teacher):
-    """The same of whole pictures: a frozen teacher where CLIP's own image weights are out of reach.
+    """The same of whole images: a frozen teacher where CLIP's own image weights are out of reach.
 
     Args:
         name: As in ClassifierRegions.
@@ -112,7 +112,7 @@ class ClassifierTeacher(Teacher):
 
     @torch.no_grad()
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
-        """Unit vector of each picture."""
+        """Unit vector of each image."""
         return F.normalize(self.regions(images, whole(images.sizes)), dim=-1, eps=1e-6)
 
 
@@ -155,7 +155,7 @@ def _map_channels(regions: ClassifierRegions, name: str) -> int:
     seen = model.forward_features(torch.zeros(1, 3, _PROBE, _PROBE))
     if seen.ndim != 4 or seen.shape[2:] != (side, side):
         raise InputError(
-            f"{name} makes no map of a picture but {tuple(seen.shape)}",
+            f"{name} makes no map of an image but {tuple(seen.shape)}",
             field="regions.name",
             fix="name a convolutional network, such as resnet50, convnext_tiny or efficientnet_b0",
         )

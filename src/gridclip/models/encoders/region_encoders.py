@@ -1,6 +1,6 @@
-"""Region encoders: any box of a picture to a vector in the space of the text.
+"""Region encoders: any box of an image to a vector in the space of the text.
 
-A picture is embedded as the region that is the whole of it, so pictures and regions share all
+An image is embedded as the region that is the whole of it, so images and regions share all
 weights.
 """
 
@@ -25,7 +25,7 @@ BATCH_NORM = "batch_norm"
 
 
 class RegionEncoder(nn.Module, ABC):
-    """Pictures to one map each, and boxes of a map to vectors.
+    """Images to one map each, and boxes of a map to vectors.
 
     Attributes:
         width: Width D of the vectors.
@@ -42,7 +42,7 @@ class RegionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def see(self, pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b C h w"]:
-        """The maps of pictures of one size, of normalised pixels."""
+        """The maps of images of one size, of normalised pixels."""
 
     @abstractmethod
     def head(self, pooled: Float[Tensor, "P C side side"]) -> Float[Tensor, "P D"]:
@@ -52,18 +52,18 @@ class RegionEncoder(nn.Module, ABC):
         """Vectors of any length of the boxes of each image, image after image: `embed` of `maps`.
 
         Args:
-            images: The pictures.
+            images: The images.
             boxes: xyxy of each image, pixels of the resized image.
         """
         return self.embed(self.maps(images), boxes)
 
     def maps(self, images: Images) -> Float[Tensor, "B C h w"]:
-        """The map of each picture, its last cells repeated into its padding.
+        """The map of each image, its last cells repeated into its padding.
 
-        Each picture is seen without its padding, those of one size together, so that it has the
+        Each image is seen without its padding, those of one size together, so that it has the
         same map in any batch.
 
-        Deviation: in RegionCLIP's released code padding is part of the map and of whole pictures.
+        Deviation: in RegionCLIP's released code padding is part of the map and of whole images.
         """
         rows_of: dict[tuple[int, int], list[int]] = {}
         for row, (height, width) in enumerate(images.sizes.tolist()):
@@ -103,7 +103,7 @@ class RegionEncoder(nn.Module, ABC):
     def embed_images(
         self, maps: Float[Tensor, "B C h w"], sizes: Int[Tensor, "B 2"]
     ) -> Float[Tensor, "B D"]:
-        """Vectors of any length of whole pictures, of these sizes inside the padding."""
+        """Vectors of any length of whole images, of these sizes inside the padding."""
         return self.embed(maps, whole(sizes))
 
     def train(self, mode: bool = True) -> "RegionEncoder":
@@ -120,7 +120,7 @@ class ClipRegions(RegionEncoder):
 
     RegionCLIP (2112.09106): a region is resampled from the map of layer3 so that layer4 gives the
     grid on which the attention pool was trained, and no position vector is interpolated. The
-    whole of a picture of the tower's native size gets CLIP's own embedding. Its weights have the
+    whole of an image of the tower's native size gets CLIP's own embedding. Its weights have the
     names of `ClipResNet`'s.
 
     Args:
@@ -159,7 +159,7 @@ class PooledRegions(RegionEncoder):
 
     It takes vision transformers and hierarchical networks. CLIP's own in timm
     (vit_base_patch16_clip_224.openai and the like) bring their projection; position vectors are
-    interpolated to the picture.
+    interpolated to the image.
 
     Args:
         name: timm's name.
@@ -211,7 +211,7 @@ class PooledRegions(RegionEncoder):
 
 
 def whole(sizes: Int[Tensor, "B 2"]) -> list[Float[Tensor, "1 4"]]:
-    """The box of each picture without its padding: xyxy, pixels of the resized image."""
+    """The box of each image without its padding: xyxy, pixels of the resized image."""
     return list(torch.cat([torch.zeros_like(sizes), sizes.flip(1)], dim=1).float()[:, None])
 
 

@@ -16,7 +16,7 @@ from gridclip.structures import Images
 
 
 class Teacher(nn.Module, ABC):
-    """Embeds whole pictures; frozen, and no part of a checkpoint.
+    """Embeds whole images; frozen, and no part of a checkpoint.
 
     Making one is cheap: the network comes with `load`, which a detector calls only if a loss needs
     the teacher.
@@ -33,11 +33,11 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Names the weights and what is done to a picture before: the key of stored embeddings."""
+        """Names the weights and what is done to an image before: the key of stored embeddings."""
 
     @abstractmethod
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
-        """Unit vector of each picture."""
+        """Unit vector of each image."""
 
 
 class StoredTeacher(Teacher):
@@ -78,7 +78,7 @@ class StoredTeacher(Teacher):
 class ClipTeacher(Teacher):
     """A frozen CLIP image tower.
 
-    Each picture, without its padding, is resized to the tower's own square, so that nothing is
+    Each image, without its padding, is resized to the tower's own square, so that nothing is
     cropped away: an object near the border is in the embedding as well (our reading of GridCLIP).
 
     Args:
@@ -116,7 +116,7 @@ class ClipTeacher(Teacher):
 
     @torch.no_grad()
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
-        """Unit vector of each picture."""
+        """Unit vector of each image."""
         squares = squeeze(images, self.side)
         return F.normalize(self.tower(self.norm(squares)), dim=-1)
 
@@ -127,7 +127,7 @@ SCALES = (1.0, 1.5)
 
 def embed_crops(
     teacher: Teacher,
-    picture: UInt8[Tensor, "3 h w"],
+    image: UInt8[Tensor, "3 h w"],
     boxes: Float[Tensor, "R 4"],
     *,
     scales: tuple[float, ...] = SCALES,
@@ -137,17 +137,17 @@ def embed_crops(
 
     Args:
         teacher: Loaded.
-        picture: RGB.
-        boxes: xyxy, pixels of the picture.
-        scales: Factors on the sides of a region; what leaves the picture is cut off.
+        image: RGB.
+        boxes: xyxy, pixels of the image.
+        scales: Factors on the sides of a region; what leaves the image is cut off.
         batch_size: Crops that the teacher sees at a time.
     """
-    total = torch.zeros(len(boxes), teacher.width, device=picture.device)
+    total = torch.zeros(len(boxes), teacher.width, device=image.device)
     for scale in scales:
-        windows = crop_windows(boxes, scale, (picture.shape[1], picture.shape[2]))
+        windows = crop_windows(boxes, scale, (image.shape[1], image.shape[2]))
         for start in range(0, len(windows), batch_size):
             part = windows[start : start + batch_size]
-            total[start : start + len(part)] += teacher(_cut(picture, part.tolist())).float()
+            total[start : start + len(part)] += teacher(_cut(image, part.tolist())).float()
     return F.normalize(total, dim=-1)
 
 
@@ -157,9 +157,9 @@ def crop_windows(
     """Whole pixels that a region, grown about its centre, touches; at least one.
 
     Args:
-        boxes: xyxy, pixels of the picture.
+        boxes: xyxy, pixels of the image.
         scale: Factor on both sides.
-        size: Height and width of the picture.
+        size: Height and width of the image.
     """
     centres, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * scale / 2
     limit = torch.tensor([size[1], size[0]], device=boxes.device)
@@ -168,7 +168,7 @@ def crop_windows(
     return torch.cat([low, torch.maximum(high, low + 1)], dim=1)
 
 
-def _cut(picture: UInt8[Tensor, "3 h w"], windows: Iterable[list[int]]) -> Images:
-    crops = [picture[:, top:bottom, left:right] for left, top, right, bottom in windows]
+def _cut(image: UInt8[Tensor, "3 h w"], windows: Iterable[list[int]]) -> Images:
+    crops = [image[:, top:bottom, left:right] for left, top, right, bottom in windows]
     images = pad([crop.cpu() for crop in crops], 1)
-    return Images(images.pixels.to(picture.device), images.sizes.to(picture.device))
+    return Images(images.pixels.to(image.device), images.sizes.to(image.device))

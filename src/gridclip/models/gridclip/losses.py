@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gridclip.io.errors import InputError
-from gridclip.ops.focal_loss import Cosines, Counted
+from gridclip.ops.focal_loss import Cosines, NegativeMask
 from gridclip.ops.losses import pool_log_sum_exp, pool_top, pseudo_label_agreement
 from gridclip.structures import DetectionBatch
 
@@ -51,7 +51,7 @@ class Negatives:
                     fix="give a number >= 0",
                 )
 
-    def counted(self, batch: DetectionBatch) -> Counted | None:
+    def counted(self, batch: DetectionBatch) -> NegativeMask | None:
         """Where each name of the batch's vocabulary counts as a negative; None: everywhere.
 
         Raises:
@@ -61,13 +61,13 @@ class Negatives:
             case "all":
                 return None
             case "verified":
-                return Counted(*[_verified(batch)] * 2)
+                return NegativeMask(*[_verified(batch)] * 2)
             case "equalised":
                 common = (_shares(batch) >= self.rare_share).expand(len(batch.targets), -1)
-                return Counted(torch.ones_like(common), common)
+                return NegativeMask(torch.ones_like(common), common)
             case "federated":
                 drawn = self.draw(batch).expand(len(batch.targets), -1)
-                return Counted(drawn, drawn)
+                return NegativeMask(drawn, drawn)
 
     def draw(self, batch: DetectionBatch) -> Bool[Tensor, "K"]:
         """Names of the batch's boxes, and others up to `num_names`, drawn without replacement.
@@ -121,9 +121,9 @@ PIECE = 2**22
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoLabelLoss:
-    """How a picture's cells are pooled into one logit a name, and what its labels teach.
+    """How an image's cells are pooled into one logit a name, and what its labels teach.
 
-    A picture shows a name if some of its cells do (multiple-instance learning); which form GridCLIP
+    An image shows a name if some of its cells do (multiple-instance learning); which form GridCLIP
     would have taken is not known, so both are our reading.
 
     Args:
@@ -159,7 +159,7 @@ class PseudoLabelLoss:
 
         Args:
             cosines: Every cell and every name.
-            inside: Cells whose centre lies in the picture, not in its padding.
+            inside: Cells whose centre lies in the image, not in its padding.
             scores: Pseudo-label of each name in [0, 1]; 0 where it was not kept.
         """
         rows = [
@@ -169,7 +169,7 @@ class PseudoLabelLoss:
         return pseudo_label_agreement(torch.stack(rows), scores, absent=self.absent)
 
     def _pool(self, cosines: Cosines) -> Float[Tensor, "K"]:
-        """One picture's logits, some names at a time; their cells are made again for gradients."""
+        """One image's logits, some names at a time; their cells are made again for gradients."""
         step = max(1, PIECE // len(cosines.embeddings))
         pieces = [cosines._replace(text=text) for text in cosines.text.split(step)]
         pooled: list[Tensor] = [

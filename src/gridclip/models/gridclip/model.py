@@ -33,12 +33,12 @@ class LossWeights(Weights):
 
     Args:
         grid: Grid-level alignment: cells against category text.
-        image: Image-level alignment: the picture's embedding against the frozen teacher's.
+        image: Image-level alignment: the image's embedding against the frozen teacher's.
         box: Generalised IoU of boxes.
         centreness: How central a cell is to its box.
-        unboxed: Image-level alignment too, of image-level batches: pictures without boxes.
+        unboxed: Image-level alignment too, of image-level batches: images without boxes.
         pseudo: Pseudo-labels of image-level batches: pooled cells against category text.
-        words: Captions of pictures without boxes: phrases against regions (DetCLIPv2).
+        words: Captions of images without boxes: phrases against regions (DetCLIPv2).
     """
 
     grid: float = 1.0
@@ -70,7 +70,7 @@ def load_teacher(teacher: Teacher | None, weights: LossWeights) -> Teacher | Non
 
 
 def student_projection(backbone: Backbone, teacher_width: int) -> nn.Module:
-    """From the student's embedding of a picture to the teacher's width."""
+    """From the student's embedding of an image to the teacher's width."""
     pool = backbone.pool
     width = backbone.channels[-1] if pool is None else pool.embed_dim
     if pool is not None and width == teacher_width:
@@ -99,10 +99,10 @@ _PSEUDO_LABEL_LOSS, _WORDS = PseudoLabelLoss(), WordRegionLoss()
 
 
 class GridCLIP(DenseDetector):
-    """Backbone, pyramid and grid head, aligned with CLIP at the level of cells and of pictures.
+    """Backbone, pyramid and grid head, aligned with CLIP at the level of cells and of images.
 
     Args:
-        backbone: Pictures to maps; a CLIP image tower, or any timm network.
+        backbone: Images to maps; a CLIP image tower, or any timm network.
         text: Names to unit vectors of width D.
         assigner: Which cell learns which object.
         teacher: The frozen image tower that teaches; needed where `weights.image` or
@@ -227,7 +227,7 @@ class GridCLIP(DenseDetector):
         return losses
 
     def _word_loss(self, batch: ConceptBatch) -> Float[Tensor, ""]:
-        """Phrases against the regions of their pictures (DetCLIPv2), with the residual if any."""
+        """Phrases against the regions of their images (DetCLIPv2), with the residual if any."""
         maps = self.backbone(batch.images)
         residual = self._residual(self._pool(batch.images, maps, aligned=False))
         predictions = self._read(maps, residual=residual)
@@ -253,7 +253,7 @@ class GridCLIP(DenseDetector):
         return pooled.grid if self.clip_residual and pooled is not None else None
 
     def _image_embedding(self, maps: list[Tensor], pooled: Pooled | None) -> Float[Tensor, "B E"]:
-        """The picture's embedding in the teacher's space."""
+        """The image's embedding in the teacher's space."""
         assert self.to_teacher is not None  # made with the teacher
         seen = maps[-1].mean((2, 3)) if pooled is None else pooled.image
         embedding: Tensor = self.to_teacher(seen)

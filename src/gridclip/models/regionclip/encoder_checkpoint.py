@@ -69,7 +69,7 @@ def _has_place(name: str, own: dict[str, Tensor]) -> bool:
 
 
 def _start_of(detector: Detector) -> nn.Module | None:
-    """The part of a detector that looks at pictures."""
+    """The part of a detector that looks at images."""
     for name in ("regions", "backbone"):
         part = getattr(detector, name, None)
         if isinstance(part, nn.Module):

@@ -1,6 +1,6 @@
 """Losses of RegionCLIP's pre-training (2112.09106): pure functions of cosines and embeddings.
 
-Each is this process' share of the mean over the regions, or pictures, of all processes that train
+Each is this process' share of the mean over the regions, or images, of all processes that train
 together, times the number of processes: DDP's mean of them is the loss of one process that has the
 whole batch, however unevenly it is shared out (`ops/distributed.py`). Alone it is the plain mean.
 Everything is a difference of log-sum-exps in single precision: cosines over 0.01 reach 100.
@@ -69,10 +69,10 @@ def concept_distillation(
 def image_contrast(
     images: Float[Tensor, "B D"], captions: Float[Tensor, "B D"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE: each picture finds its caption among all, and the other way round.
+    """Symmetric InfoNCE: each image finds its caption among all, and the other way round.
 
     Args:
-        images: Unit vectors of this process' pictures; those of others come with gradients.
+        images: Unit vectors of this process' images; those of others come with gradients.
         captions: Unit vectors of their captions, in the same order.
         temperature: What cosines are divided by.
     """

@@ -58,7 +58,7 @@ class RegionCLIP(RegionReader):
     published (`proposer`, `checkpoint`); the boxes of an annotation file, for evaluation (`given`).
 
     Args:
-        regions: Pictures to a map, and boxes of it to vectors of CLIP's space.
+        regions: Images to a map, and boxes of it to vectors of CLIP's space.
         text: Names to unit vectors of the same space.
         proposer: Another detector, whose proposals are taken; None trains a network of its own.
         checkpoint: A checkpoint of a run with the proposer's recipe; None leaves it untrained.

@@ -1,8 +1,8 @@
 """RegionCLIP's pre-training (2112.09106): regions learn concepts from captions, without boxes.
 
-Regions of captioned pictures are named by a frozen teacher, from a pool of concepts that all
+Regions of captioned images are named by a frozen teacher, from a pool of concepts that all
 captions together speak of. The student learns these names (contrast), the teacher's doubts
-(distillation), and which caption belongs to which picture. Student and teacher start as the same
+(distillation), and which caption belongs to which image. Student and teacher start as the same
 encoder. What is learnt is the encoder alone: `RegionCLIP` and `GridCLIP` can start from it.
 """
 
@@ -47,7 +47,7 @@ class PretrainingWeights(Weights):
     Args:
         region: Regions against the concepts that the teacher sees in them.
         distillation: Regions against the teacher's distribution over the pool.
-        image: Pictures against captions, both ways.
+        image: Images against captions, both ways.
     """
 
     region: float = 1.0
@@ -63,7 +63,7 @@ class Temperatures:
         teacher: Where the teacher decides which regions it is sure of.
         region: In the contrast of regions with concepts.
         distillation: In both distributions over the pool.
-        image: In the contrast of pictures with captions.
+        image: In the contrast of images with captions.
     """
 
     teacher: float = 0.01
@@ -92,7 +92,7 @@ class RegionPretraining(RegionReader):
         source: Where regions come from; random boxes by default.
         teacher: Another encoder than the student as it starts.
         teacher_text: The teacher's text vectors, where it lives in another space.
-        teacher_scale: The teacher sees pictures enlarged so many times: small objects have more
+        teacher_scale: The teacher sees images enlarged so many times: small objects have more
             cells of its map. 1 as published.
         weights: Weight of each loss.
         temperatures: What cosines are divided by.
@@ -152,11 +152,11 @@ class RegionPretraining(RegionReader):
         """Weighted losses, of those whose weight is not zero: region, distillation, image.
 
         Raises:
-            InputError: at another batch than one of captioned pictures.
+            InputError: at another batch than one of captioned images.
         """
         if not isinstance(batch, ConceptBatch) or batch.kind != "pairs":
             raise InputError(
-                "RegionPretraining learns from captioned pictures alone",
+                "RegionPretraining learns from captioned images alone",
                 field="data.class_path",
                 fix="use HybridData with pairs, and neither detection nor grounding",
             )
@@ -219,9 +219,9 @@ class RegionPretraining(RegionReader):
     def _see(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "B D"]]:
-        """The student's unit vectors of regions, and of whole pictures without their padding."""
-        pictures = whole(images.sizes)
-        both = [torch.cat(each) for each in zip(boxes, pictures, strict=True)]
+        """The student's unit vectors of regions, and of whole images without their padding."""
+        wholes = whole(images.sizes)
+        both = [torch.cat(each) for each in zip(boxes, wholes, strict=True)]
         vectors = _unit(self.regions(images, both)).split([len(each) for each in both])
         return torch.cat([each[:-1] for each in vectors]), torch.stack([v[-1] for v in vectors])
 
@@ -259,14 +259,14 @@ class RegionPretraining(RegionReader):
 def enlarged(
     images: Images, boxes: list[Float[Tensor, "_ 4"]], scale: int
 ) -> tuple[Images, list[Float[Tensor, "_ 4"]]]:
-    """Pictures and boxes in them so many times as large; the padding grows as well."""
+    """Images and boxes in them so many times as large; the padding grows as well."""
     if scale == 1:
         return images, boxes
     pixels = images.pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    for shown, picture, (height, width) in zip(
+    for shown, image, (height, width) in zip(
         pixels, images.pixels, images.sizes.tolist(), strict=True
     ):
-        alone = picture[None, :, :height, :width].float()
+        alone = image[None, :, :height, :width].float()
         smooth = F.interpolate(alone, scale_factor=scale, mode="bilinear")[0]
         shown[:, : scale * height, : scale * width] = smooth.round().byte()
     return Images(pixels, images.sizes * scale), [each * scale for each in boxes]

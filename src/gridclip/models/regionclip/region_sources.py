@@ -20,7 +20,7 @@ from gridclip.structures import ConceptBatch, Images
 
 
 class RegionSource(nn.Module, ABC):
-    """Regions of pictures, of which `count` an image are drawn by chance at each step.
+    """Regions of images, of which `count` an image are drawn by chance at each step.
 
     Args:
         count: Regions an image and step, at most.
@@ -47,7 +47,7 @@ class RandomRegions(RegionSource):
     The near corner is uniform, the far one uniform among those to its right and below, as in
     RegionCLIP's released code (2112.09106).
 
-    Deviation: each picture has boxes of its own, inside it; there all of a batch share them.
+    Deviation: each image has boxes of its own, inside it; there all of a batch share them.
 
     Args:
         count: Regions an image and step.
@@ -68,12 +68,12 @@ class RandomRegions(RegionSource):
         near = uniform(cells.expand(shape))
         far = near + 1 + uniform(cells - near)
         boxes = self.cell * torch.cat([near, far], dim=-1).float()
-        # A picture smaller than a cell is a region itself.
+        # An image smaller than a cell is a region itself.
         boxes = boxes.minimum(columns_rows.repeat(1, 2)[:, None].float())
         return [Proposals(each, torch.ones_like(each[:, 0])) for each in boxes]
 
 
-class StoredRegions(RegionSource):
+class BatchRegions(RegionSource):
     """The regions that the batch brings along: proposals from a file (`pairs.proposals`).
 
     Args:
@@ -182,7 +182,7 @@ class TorchvisionRegions(RegionSource):
 
     @torch.no_grad()
     def propose(self, images: Images) -> list[Proposals]:
-        """Propose at the size that the pictures have; it is `RegionProposalNetwork` with scores."""
+        """Propose at the size that the images have; it is `RegionProposalNetwork` with scores."""
         backbone: Any
         rpn: Any
         backbone, rpn = self.frozen.network  # type: ignore[misc] # a list of two modules

@@ -66,8 +66,8 @@ class RegionReader(TwoStageDetector):
         """Unit vectors of the boxes of all images, in the space of the text vectors.
 
         Args:
-            images: The pictures.
-            boxes: xyxy of each picture, pixels of the resized image.
+            images: The images.
+            boxes: xyxy of each image, pixels of the resized image.
         """
 
     @abstractmethod
@@ -77,8 +77,8 @@ class RegionReader(TwoStageDetector):
         """Probability of each name in each box, if it shows one of them: rows add up to 1.
 
         Args:
-            images: The pictures.
-            boxes: xyxy of each picture, pixels of the resized image.
+            images: The images.
+            boxes: xyxy of each image, pixels of the resized image.
             vocabulary: What it may show.
         """
 

@@ -89,7 +89,7 @@ class ProposalNetwork(nn.Module):
 
         Args:
             levels: Pyramid, finest first.
-            sizes: Height and width of each picture inside the padding.
+            sizes: Height and width of each image inside the padding.
             targets: What is annotated, to learn from; None: nothing is learnt.
 
         Returns:
@@ -117,7 +117,7 @@ class ProposalNetwork(nn.Module):
     def _anchors(self, levels: list[Tensor]) -> Float[Tensor, "A 4"]:
         """Anchors of all levels, of the true strides.
 
-        torchvision divides the picture's side by the level's, which is less than the stride where a
+        torchvision divides the image's side by the level's, which is less than the stride where a
         coarse level is rounded up.
         """
         generator = self.rpn.anchor_generator

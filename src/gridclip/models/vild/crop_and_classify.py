@@ -1,4 +1,4 @@
-"""CLIP on every proposal, cut out of the picture: the slow reference at inference.
+"""CLIP on every proposal, cut out of the image: the slow reference at inference.
 
 This is the baseline that ViLD (2104.13921) is made to be faster than.
 """

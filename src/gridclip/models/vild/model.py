@@ -2,7 +2,7 @@
 
 Proposals know no names. A region is named by the cosine of its embedding with names' vectors
 (ViLD-text), and its embedding is drawn to what a frozen CLIP says of the region cut out of the
-picture (ViLD-image); ViLD does both with one embedding, ViLD-ensemble with two. Forms and settings
+image (ViLD-image); ViLD does both with one embedding, ViLD-ensemble with two. Forms and settings
 are those of the released configuration where docs/papers.md says so.
 """
 
@@ -85,7 +85,7 @@ class ViLD(TwoStageDetector):
     """Proposals, and a head whose region embeddings are aligned with text, with CLIP, or both.
 
     Args:
-        backbone: Pictures to maps; with `finest: 4` small regions are pooled from P2 as published.
+        backbone: Images to maps; with `finest: 4` small regions are pooled from P2 as published.
         text: Names to unit vectors of width D.
         variant: `vild-text` learns from names, `vild-image` from CLIP, `vild` from both with one
             head, `vild-ensemble` from each with a head of its own.

@@ -96,7 +96,7 @@ class Progress:
             )
 
     def show(self, trials: Sequence[Trial]) -> None:
-        """Bring the picture up to date, at most once a second."""
+        """Bring the image up to date, at most once a second."""
         if time.monotonic() - self._shown < REFRESH:
             return
         self._shown = time.monotonic()

@@ -246,7 +246,7 @@ def _logs(trials: Sequence[TrialRecord]) -> dict[str, str]:
 
 
 def _examples(trial: TrialRecord) -> list[dict[str, Any]]:
-    """The example pictures of a trial with their boxes; none if it kept none."""
+    """The example images of a trial with their boxes; none if it kept none."""
     file = trial.folder / "pictures" / "examples.json"
     try:
         examples = json.loads(file.read_text(encoding="utf-8"))
@@ -258,5 +258,5 @@ def _examples(trial: TrialRecord) -> list[dict[str, Any]]:
         return []
 
 
-def _data_url(picture: Path) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+def _data_url(image: Path) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode("ascii")

@@ -18,7 +18,7 @@ FIGURES = ("AP", "APr", "APc", "APf", "AP50")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Category:
+class CategoryRecord:
     """One name that was looked for.
 
     Args:
@@ -79,7 +79,7 @@ class SweepRecords:
     spec: SweepSpec
     question: str
     trials: tuple[TrialRecord, ...]
-    categories: tuple[Category, ...]
+    categories: tuple[CategoryRecord, ...]
     dataset: str | None
     protocol: str | None
     images: int | None
@@ -215,21 +215,21 @@ def _time(text: object) -> datetime | None:
         return None
 
 
-def _categories(trials: Sequence[TrialRecord]) -> tuple[Category, ...]:
+def _categories(trials: Sequence[TrialRecord]) -> tuple[CategoryRecord, ...]:
     """The names of all trials, those that most training images show first."""
-    known: dict[str, Category] = {}
+    known: dict[str, CategoryRecord] = {}
     for trial in trials:
         if known.keys() >= trial.precision.keys():
             continue  # most often all trials have the same names
         for row in _category_rows(trial.folder / "categories.csv"):
             count = row.get("training_images") or ""
-            known[row["name"]] = Category(
+            known[row["name"]] = CategoryRecord(
                 name=row["name"],
                 frequency=row.get("frequency") or None,
                 images=int(count) if count.isdigit() else None,
             )
         for name in trial.precision:
-            known.setdefault(name, Category(name=name, frequency=None, images=None))
+            known.setdefault(name, CategoryRecord(name=name, frequency=None, images=None))
     order = {"f": 0, "c": 1, "r": 2}
     return tuple(
         sorted(

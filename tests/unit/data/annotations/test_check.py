@@ -42,7 +42,7 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -70,9 +70,9 @@ def run(file, **given):
     return 0
 
 
-def test_a_sound_file_has_no_problem_and_status_0(file, document, pictures, capsys):
-    assert problems(file, document, pictures) == {}
-    assert run(file, images=pictures) == 0
+def test_a_sound_file_has_no_problem_and_status_0(file, document, images, capsys):
+    assert problems(file, document, images) == {}
+    assert run(file, images=images) == 0
     assert "no problem in 2 categories, 6 images, 6 annotations" in capsys.readouterr().out
 
 
@@ -123,18 +123,18 @@ def test_a_problem_is_listed_alone_and_what_can_be_is_mended(
         assert run(output) == 0
 
 
-def test_every_problem_is_listed_once_and_nothing_that_follows_from_it(file, document, pictures):
+def test_every_problem_is_listed_once_and_nothing_that_follows_from_it(file, document, images):
     document["images"][0]["height"] = 0  # its box is not told to lie outside
     document["images"][1]["file_name"] = "absent.png"
     document["annotations"][1] |= {"bbox": [5, 5, 0, 0], "category_id": 8}  # two at once
     document["annotations"][2]["bbox"] = [0, 0, 41, 33]
     document["annotations"].append({"id": 10, "image_id": 99, "category_id": 1, "bbox": [0, 0]})
     document["annotations"].append(None)
-    (pictures / "4.png").write_bytes((pictures / "4.png").read_bytes()[:1500])
-    Image.new("RGB", (30, 40)).save(pictures / "5.png")
-    Image.new("I;16", (40, 30)).save(pictures / "6.png")
+    (images / "4.png").write_bytes((images / "4.png").read_bytes()[:1500])
+    Image.new("RGB", (30, 40)).save(images / "5.png")
+    Image.new("I;16", (40, 30)).save(images / "6.png")
     document["categories"].append({"id": 4, "name": "elk", "frequency": "c"})
-    assert problems(file, document, pictures) == {
+    assert problems(file, document, images) == {
         "annotations that are not an object": [7],
         "images with no height": [0],
         "annotations whose id is already taken": [6],
@@ -143,9 +143,9 @@ def test_every_problem_is_listed_once_and_nothing_that_follows_from_it(file, doc
         "annotations whose bbox is not four finite numbers: x, y, width, height": [6],
         "annotations with a box of no size": [1],
         "annotations with a box that leaves its image by more than 2 pixels": [2],
-        "images whose picture does not exist": [1],
-        "images whose picture cannot be read whole": [3, 5],
-        "images whose picture has another size than listed": [4],
+        "images whose image does not exist": [1],
+        "images whose image cannot be read whole": [3, 5],
+        "images whose image has another size than listed": [4],
         "categories that no image verifies: never boxed, never listed as absent, so AP is "
         "undefined": [2],
     }
@@ -235,23 +235,23 @@ def test_images_that_share_an_id_all_go_with_their_boxes_unless_they_are_one(fil
     assert [box["image_id"] for box in fixed["annotations"]] == [1, 3, 4, 5, 6]
 
 
-def test_pictures_at_fault_are_left_out_of_the_copy(file, document, pictures):
-    (pictures / "1.png").unlink()
-    (pictures / "2.png").write_bytes(b"<html>404</html>")
+def test_pictures_at_fault_are_left_out_of_the_copy(file, document, images):
+    (images / "1.png").unlink()
+    (images / "2.png").write_bytes(b"<html>404</html>")
     file.write_text(json.dumps(document))
     output = file.with_name("fixed.json")
-    assert run(file, images=pictures, fix=output) == 0
+    assert run(file, images=images, fix=output) == 0
     assert read_annotations(output).image_ids.tolist() == [3, 4, 5, 6]
-    assert run(output, images=pictures) == 0
+    assert run(output, images=images) == 0
 
 
-def test_names_that_no_terminal_can_show_are_shown(file, document, pictures, capsys):
+def test_names_that_no_terminal_can_show_are_shown(file, document, images, capsys):
     for image, name in zip(
         document["images"], ["\ud800", "a\0b", "x" * 5000, "[red]"], strict=False
     ):
         image["file_name"] = name
     file.write_text(json.dumps(document))
-    assert run(file, images=pictures) == 1
+    assert run(file, images=images) == 1
     assert "4 of 6" in capsys.readouterr().out
 
 

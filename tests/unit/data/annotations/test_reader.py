@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gridclip.data.annotations.reader import Annotations, read_annotations
-from gridclip.data.datasets.detection import check_pictures
-from gridclip.data.images.decode import read_picture
+from gridclip.data.datasets.detection import check_images
+from gridclip.data.images.decode import read_image
 from gridclip.data.vocabulary import label_map
 from gridclip.io.errors import InputError
 
@@ -199,7 +199,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, text, message):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     file = tmp_path / "file.json"
-    file.write_bytes(b"\xff\xd8\xff\xe0 a picture \x80\x81")
+    file.write_bytes(b"\xff\xd8\xff\xe0 an image \x80\x81")
     with pytest.raises(InputError, match="not whole, valid json"):
         read_annotations(file)
     with pytest.raises(InputError, match="cannot be read"):
@@ -312,8 +312,8 @@ def test_base_only_needs_a_base_name(tmp_path, document):
 
 
 @pytest.fixture
-def pictures(tmp_path, document):
-    """Annotations of three pictures, and their folder."""
+def images(tmp_path, document):
+    """Annotations of three images, and their folder."""
     folder = tmp_path / "images"
     folder.mkdir()
     for image in document["images"]:
@@ -321,37 +321,37 @@ def pictures(tmp_path, document):
     return read(tmp_path, document), folder
 
 
-def test_a_whole_data_set_passes(pictures):
-    check_pictures(*pictures)
+def test_a_whole_data_set_passes(images):
+    check_images(*images)
 
 
-def test_missing_pictures_are_counted_and_named(pictures):
-    annotations, folder = pictures
+def test_missing_pictures_are_counted_and_named(images):
+    annotations, folder = images
     (folder / "a.jpg").unlink()
     (folder / "c.jpg").unlink()
-    with pytest.raises(InputError, match=r"2 of 3 pictures do not exist: .*a\.jpg, .*c\.jpg"):
-        check_pictures(annotations, folder)
+    with pytest.raises(InputError, match=r"2 of 3 images do not exist: .*a\.jpg, .*c\.jpg"):
+        check_images(annotations, folder)
 
 
 def test_names_that_no_file_can_have_are_missing(tmp_path, document):
     for image, name in zip(document["images"], ["\0", "\ud800.jpg", "x" * 5000], strict=True):
         image["file_name"] = f"a{name}"
-    with pytest.raises(InputError, match="3 of 3 pictures"):
-        check_pictures(read(tmp_path, document), tmp_path)
+    with pytest.raises(InputError, match="3 of 3 images"):
+        check_images(read(tmp_path, document), tmp_path)
 
 
-def test_a_picture_of_another_size_is_refused_with_both_sizes(pictures):
-    annotations, folder = pictures
+def test_a_picture_of_another_size_is_refused_with_both_sizes(images):
+    annotations, folder = images
     Image.new("RGB", (40, 60)).save(folder / "b.jpg")
     with pytest.raises(InputError, match=r"b\.jpg: is 40 x 60, .*file\.json says 60 x 40 .*EXIF"):
-        check_pictures(annotations, folder)
+        check_images(annotations, folder)
 
 
-def test_a_file_that_is_no_picture_is_refused_before_training(pictures):
-    annotations, folder = pictures
+def test_a_file_that_is_no_picture_is_refused_before_training(images):
+    annotations, folder = images
     (folder / "b.jpg").write_bytes(b"<html>404</html>")
-    with pytest.raises(InputError, match=r"b\.jpg: the picture cannot be read"):
-        check_pictures(annotations, folder)
+    with pytest.raises(InputError, match=r"b\.jpg: the image cannot be read"):
+        check_images(annotations, folder)
 
 
 def test_a_truncated_picture_is_refused_when_it_is_read(tmp_path):
@@ -359,22 +359,22 @@ def test_a_truncated_picture_is_refused_when_it_is_read(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"noise\.jpg: the picture cannot be read .*truncated"):
-        read_picture(file)
+    with pytest.raises(InputError, match=r"noise\.jpg: the image cannot be read .*truncated"):
+        read_image(file)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
 def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
     red = Image.new("RGB", (5, 4), (255, 0, 0)).convert(mode)
     red.save(tmp_path / "red.png")
-    pixels = read_picture(tmp_path / "red.png")
+    pixels = read_image(tmp_path / "red.png")
     assert pixels.shape == (4, 5, 3)
     assert pixels[0, 0].tolist() == list(red.convert("RGB").getpixel((0, 0)))
 
 
 def test_a_cmyk_photograph_keeps_its_colour(tmp_path):
     Image.new("RGB", (16, 16), (200, 30, 30)).convert("CMYK").save(tmp_path / "red.jpg", quality=95)
-    np.testing.assert_allclose(read_picture(tmp_path / "red.jpg")[8, 8], (200, 30, 30), atol=6)
+    np.testing.assert_allclose(read_image(tmp_path / "red.jpg")[8, 8], (200, 30, 30), atol=6)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -382,12 +382,12 @@ def test_a_cmyk_photograph_keeps_its_colour(tmp_path):
 def test_a_photograph_has_the_pixels_that_pil_reads(tmp_path, mode, options):
     waves = np.add.outer(np.sin(np.arange(61) / 5), np.cos(np.arange(83) / 7))[..., None]
     colours = (127 + 60 * waves * [1, -1, 0.5]).astype(np.uint8)
-    picture = Image.fromarray(colours).convert(mode)
-    picture.save(tmp_path / "p.jpg", quality=80, **({} if mode == "L" else options))
+    image = Image.fromarray(colours).convert(mode)
+    image.save(tmp_path / "p.jpg", quality=80, **({} if mode == "L" else options))
     with Image.open(tmp_path / "p.jpg") as stored:
         expected = np.asarray(stored.convert("RGB")).astype(int)
     # Two builds of one decoder may round a colour differently.
-    assert abs(read_picture(tmp_path / "p.jpg") - expected).max() <= 1
+    assert abs(read_image(tmp_path / "p.jpg") - expected).max() <= 1
 
 
 def test_a_photograph_that_is_cut_short_is_refused(tmp_path):
@@ -396,17 +396,17 @@ def test_a_photograph_that_is_cut_short_is_refused(tmp_path):
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"cut\.jpg.*cannot be read"):
-        read_picture(tmp_path / "cut.jpg")
+        read_image(tmp_path / "cut.jpg")
 
 
 def test_the_stored_pixels_count_not_the_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown upright only after a turn by 90 degrees
     Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_picture(tmp_path / "turned.jpg").shape == (10, 20, 3)
+    assert read_image(tmp_path / "turned.jpg").shape == (10, 20, 3)
 
 
 def test_a_picture_of_sixteen_bits_is_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(InputError, match=r"deep\.png: .*more than 8 bits"):
-        read_picture(tmp_path / "deep.png")
+        read_image(tmp_path / "deep.png")

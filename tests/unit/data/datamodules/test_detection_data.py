@@ -13,7 +13,7 @@ from gridclip.data.datamodules.noise import SyntheticData
 from gridclip.data.datasets.detection import DetectionDataset
 from gridclip.data.datasets.image_level import ImageLevelSource, ImageSample
 from gridclip.data.precomputed.stored import StoredEmbeddings
-from gridclip.data.sampling import Draw
+from gridclip.data.sampling import SampleIndex
 from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.engine.precompute.embed_images import embed_command
 from gridclip.io.errors import InputError
@@ -38,7 +38,7 @@ BOXES = [  # image id, category id, xywh
 
 @pytest.fixture
 def root(tmp_path):
-    """Five pictures of noise; in 101 and 104 no box is rare, 102 has none, 103 only a rare one."""
+    """Five images of noise; in 101 and 104 no box is rare, 102 has none, 103 only a rare one."""
     images = []
     (tmp_path / "images").mkdir()
     for number, (height, width) in enumerate(SIZES):
@@ -154,18 +154,18 @@ def test_order_and_augmentation_change_with_epoch_and_seed(root):
     settings = {"augmentation": Augmentation(colour=0.5)}
     module = data(root, **settings)
     other = data(root, seed=1, **settings)
-    assert not torch.equal(module.train_set[0].picture, other.train_set[0].picture)
+    assert not torch.equal(module.train_set[0].image, other.train_set[0].image)
     loader = module.train_dataloader()
     orders = [epoch(loader, number)[0] for number in range(4)]
     assert all(sorted(order) == [100, 101, 102, 103, 104] for order in orders)
     assert len({tuple(order) for order in orders}) > 1
     assert epoch(loader, 2)[0] == orders[2]
-    early, late = (module.train_set[Draw(row=0, epoch=number)].picture for number in (0, 1))
+    early, late = (module.train_set[SampleIndex(row=0, epoch=number)].image for number in (0, 1))
     assert not torch.equal(early, late)
 
 
 class Tiles(ImageLevelSource):
-    """Plain pictures, each of its number, with a score for each of two names."""
+    """Plain images, each of its number, with a score for each of two names."""
 
     def __init__(self):
         self.vocabulary, self.checked = Vocabulary(["owl", "cat"]), False
@@ -174,10 +174,10 @@ class Tiles(ImageLevelSource):
     def check(self):
         self.checked = True
 
-    def __getitem__(self, draw: Draw | int) -> ImageSample:
+    def __getitem__(self, draw: SampleIndex | int) -> ImageSample:
         height, width = self.sizes[draw.row].tolist()
         return ImageSample(
-            picture=torch.full((3, height, width), draw.row, dtype=torch.uint8),
+            image=torch.full((3, height, width), draw.row, dtype=torch.uint8),
             scores=torch.tensor([draw.row / 10, 0.5]),
             record=Record(draw.row, "", height, width),
             teacher=torch.full((4,), float(draw.row)),
@@ -252,8 +252,8 @@ def test_images_of_few_fellows_are_repeated(root):
     ids, _, _ = epoch(module.train_dataloader(), 0)
     assert ids.count(101) == 2
     assert set(ids) == {100, 101, 102, 103, 104}
-    pictures = [module.train_set[Draw(row=1, epoch=0, turn=turn)].picture for turn in range(8)]
-    assert len({picture.numpy().tobytes() for picture in pictures}) == 2  # plain and mirrored
+    images = [module.train_set[SampleIndex(row=1, epoch=0, turn=turn)].image for turn in range(8)]
+    assert len({image.numpy().tobytes() for image in images}) == 2  # plain and mirrored
 
 
 def test_stored_embeddings_come_with_the_view_they_are_of(root, tmp_path):
@@ -266,12 +266,12 @@ def test_stored_embeddings_come_with_the_view_they_are_of(root, tmp_path):
         loader.sampler.set_epoch(number)
         batch = next(iter(loader))
         for index, record in enumerate(batch.records):
-            picture, (height, width) = batch.images.pixels[index], batch.images.sizes[index]
+            image, (height, width) = batch.images.pixels[index], batch.images.sizes[index]
             vectors = [torch.tensor(stored.of(record.path, mirrored)) for mirrored in (False, True)]
             stored_picture = np.asarray(Image.open(root / "images" / record.path))
             if stored_picture.shape[:2] != (height, width):
                 continue  # it was resampled
-            shown = picture[:, :height, :width].permute(1, 2, 0).numpy()
+            shown = image[:, :height, :width].permute(1, 2, 0).numpy()
             mirrored = not np.array_equal(shown, stored_picture)
             assert torch.equal(batch.teacher[index], vectors[mirrored])
             seen.add(mirrored)
@@ -375,7 +375,7 @@ def test_a_missing_data_set_is_refused_with_what_to_do(tmp_path):
 def test_setup_finds_missing_pictures_of_both_files(root):
     (root / "images" / "3.png").unlink()
     for stage in ("fit", "validate"):
-        with pytest.raises(InputError, match=r"1 of 5 pictures do not exist: .*3\.png"):
+        with pytest.raises(InputError, match=r"1 of 5 images do not exist: .*3\.png"):
             data(root).setup(stage)
 
 
@@ -394,7 +394,7 @@ def test_a_truncated_picture_is_named_when_training_meets_it(root, num_workers):
     file.write_bytes(file.read_bytes()[:-3000])
     module = data(root, num_workers=num_workers)
     module.setup("fit")
-    with pytest.raises((InputError, RuntimeError), match=r"2\.png: the picture cannot be read"):
+    with pytest.raises((InputError, RuntimeError), match=r"2\.png: the image cannot be read"):
         list(module.train_dataloader())
 
 

@@ -18,7 +18,7 @@ from gridclip.data.datasets.category_concepts import DetectionSource
 from gridclip.data.datasets.concepts import ConceptSample
 from gridclip.data.datasets.grounding import GroundingSource
 from gridclip.data.precomputed.stored import BoxesOfImage, write_proposals
-from gridclip.data.sampling import Draw
+from gridclip.data.sampling import SampleIndex
 from gridclip.data.synthetic.mini_dataset import make_mini
 from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.io.errors import InputError
@@ -83,9 +83,9 @@ def verified(batch, image):
 
 def sample(names, negatives=(), labels=(), caption="", known=None):
     targets = Targets(torch.zeros(len(labels), 4), torch.tensor(labels, dtype=torch.int64))
-    picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     record = Record(1, "a.jpg", 8, 8)
-    return ConceptSample(picture, names, targets, negatives, record, caption, known)
+    return ConceptSample(image, names, targets, negatives, record, caption, known)
 
 
 def test_concepts_of_a_batch_come_once_and_keep_their_columns():
@@ -152,19 +152,19 @@ def test_an_image_has_so_many_names_and_shows_none_of_its_negatives(root):
     module = data(root, detection=detection(root, concepts=30))
     source = module.sources["detection"]
     for row in range(40):
-        drawn = source[Draw(row, epoch=0)]
+        drawn = source[SampleIndex(row, epoch=0)]
         assert (
             len(drawn.names) + len(drawn.negatives) == 30 == len({*drawn.names, *drawn.negatives})
         )
-        assert source[Draw(row, epoch=0)].negatives == drawn.negatives
-        assert source[Draw(row, epoch=1)].negatives != drawn.negatives
-        assert source[Draw(row, epoch=0, turn=1)].negatives != drawn.negatives
+        assert source[SampleIndex(row, epoch=0)].negatives == drawn.negatives
+        assert source[SampleIndex(row, epoch=1)].negatives != drawn.negatives
+        assert source[SampleIndex(row, epoch=0, turn=1)].negatives != drawn.negatives
 
 
 def test_each_name_is_as_likely_a_negative_as_the_next(root):
     source = data(root, detection=detection(root, concepts=40)).sources["detection"]
     shown, total = source[0].names, len(source.names())
-    counts = Counter(name for e in range(300) for name in source[Draw(0, e)].negatives)
+    counts = Counter(name for e in range(300) for name in source[SampleIndex(0, e)].negatives)
     assert set(counts) == set(source.names()) - set(shown)
     share = (40 - len(shown)) / (total - len(shown))
     spread = (300 * share * (1 - share)) ** 0.5
@@ -244,7 +244,7 @@ def test_captions_never_speak_of_negatives(root):
         assert drawn.negatives
         assert len(drawn.names) + len(drawn.negatives) <= 25
         assert not any(set(name.split()) <= said for name in drawn.negatives)
-        assert source[Draw(row, epoch=1)].negatives != drawn.negatives
+        assert source[SampleIndex(row, epoch=1)].negatives != drawn.negatives
 
 
 def test_a_dictionary_is_what_negatives_come_from(root, tmp_path):
@@ -277,7 +277,7 @@ def test_pairs_have_one_caption_and_its_phrases(root):
             assert batch.targets[image].boxes.shape == (0, 4)
         assert bool(batch.present.any(0).all())
     source = module.sources["pairs"]
-    drawn = [[source[Draw(row, epoch)].caption for epoch in range(12)] for row in range(6)]
+    drawn = [[source[SampleIndex(row, epoch)].caption for epoch in range(12)] for row in range(6)]
     assert all(set(each) == set(said[source[row].record.path]) for row, each in enumerate(drawn))
 
 
@@ -572,15 +572,13 @@ def test_what_cannot_be_trained_on_is_refused_before_training(root, tmp_path):
         r"silent.jsonl: captions: 1 of 1 images have no caption: ": {
             "pairs": pairs(root, source=silent, **at)
         },
-        r"gone.jsonl: image: 1 of 1 pictures do not exist": {
-            "pairs": pairs(root, source=gone, **at)
-        },
+        r"gone.jsonl: image: 1 of 1 images do not exist": {"pairs": pairs(root, source=gone, **at)},
         r"proposals: 2 of 40 images have no proposals: 'pairs/000001": {
             "pairs": pairs(root, proposals=few)
         },
         r"train.json: the annotation file does not exist": {"detection": detection(tmp_path)},
         r"train.json: annotations: no box is left": {"detection": detection(root / "unboxed")},
-        r"grounding.json: images: \d+ of \d+ pictures do not exist": {
+        r"grounding.json: images: \d+ of \d+ images do not exist": {
             "grounding": grounding(root, images=str(tmp_path))
         },
         r"no.txt: cannot be read": {"grounding": grounding(root, dictionary=nowhere)},

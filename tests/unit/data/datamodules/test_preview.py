@@ -1,4 +1,4 @@
-"""The sheet of augmented pictures, drawn for a data set of two images."""
+"""The sheet of augmented images, drawn for a data set of two images."""
 
 import json
 

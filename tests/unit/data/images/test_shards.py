@@ -150,7 +150,7 @@ def test_a_packing_that_was_killed_goes_on_and_ends_the_same(photographs, tmp_pa
 
 def test_a_picture_that_cannot_be_decoded_stops_the_packing_with_its_name(photographs, tmp_path):
     (photographs / "3.jpg").write_bytes(jpeg(3)[:-20])
-    with pytest.raises(InputError, match=r"3.jpg: the picture cannot be read"):
+    with pytest.raises(InputError, match=r"3.jpg: the image cannot be read"):
         pack_command(photographs, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
     pack_command(photographs, tmp_path / "packed", check_pixels=False)
@@ -244,10 +244,10 @@ def test_a_shard_cut_between_two_members_does_not_pass_for_a_smaller_one(tmp_pat
     [
         ([("0.jpg", b""), ("0.jpg", b"")], r"a.tar: 0.jpg: comes twice"),
         ([("0.jpg", jpeg(0)), ("1.jpg", jpeg(1)), ("0.txt", b"x")], r"a.tar: 0: comes twice"),
-        ([("0.jpg", jpeg(0)), ("1.json", b"{}")], r"a.tar: 1: a sample has no picture, only json"),
-        ([("0.jpg", b"no picture")], r"a.tar/0.jpg: the picture cannot be read"),
+        ([("0.jpg", jpeg(0)), ("1.json", b"{}")], r"a.tar: 1: a sample has no image, only json"),
+        ([("0.jpg", b"no picture")], r"a.tar/0.jpg: the image cannot be read"),
         ([("0.jpg", jpeg(0)), ("0.json", b"{")], r"a.tar: 0.json: is no json"),
-        ([("README", b"x")], "there is no picture in the shards"),
+        ([("README", b"x")], "there is no image in the shards"),
     ],
 )
 def test_a_shard_of_another_layout_is_refused_with_file_and_member(tmp_path, members, message):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gridclip.data.images.decode import decode_picture
+from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ListedImage
 from gridclip.data.images.sources import open_images
 from gridclip.io.errors import InputError
 
 
-def picture(file, height=4, width=6, mode="RGB"):
+def image(file, height=4, width=6, mode="RGB"):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, (width, height), 7).save(file)
 
@@ -22,11 +22,11 @@ def listed(images):
 
 
 def test_the_subfolder_of_a_picture_is_its_class(tmp_path):
-    picture(tmp_path / "tabby cat" / "b.png", 3, 5)
-    picture(tmp_path / "dog" / "more" / "a.JPG", 8, 2)
-    picture(tmp_path / "loose.png")
+    image(tmp_path / "tabby cat" / "b.png", 3, 5)
+    image(tmp_path / "dog" / "more" / "a.JPG", 8, 2)
+    image(tmp_path / "loose.png")
     (tmp_path / "dog" / "notes.txt").write_text("no picture")
-    picture(tmp_path / "dog" / "._a.jpg")
+    image(tmp_path / "dog" / "._a.jpg")
     images = open_images(tmp_path)
     assert listed(images) == [
         ListedImage("dog/more/a.JPG", ("dog",), ()),
@@ -38,9 +38,9 @@ def test_the_subfolder_of_a_picture_is_its_class(tmp_path):
 
 
 def test_captions_of_a_picture_are_gathered_from_its_lines(tmp_path):
-    """The form of Flickr8k: image,caption, several lines a picture, commas quoted or not."""
+    """The form of Flickr8k: image,caption, several lines an image, commas quoted or not."""
     for name in "ab":
-        picture(tmp_path / "images" / f"{name}.jpg")
+        image(tmp_path / "images" / f"{name}.jpg")
     text = '\ufeffimage,caption\nb.jpg,A dog .\na.jpg,"One, ""two"" ."\nb.jpg,Red, green .\n'
     (tmp_path / "captions.txt").write_text(text, encoding="utf-8")
     expected = [
@@ -54,7 +54,7 @@ def test_captions_of_a_picture_are_gathered_from_its_lines(tmp_path):
 def test_a_jsonl_file_says_caption_or_captions(tmp_path):
     """The second form of the key is that of the mini data set."""
     for name in "ab":
-        picture(tmp_path / f"{name}.jpg")
+        image(tmp_path / f"{name}.jpg")
     rows = [{"image": "a.jpg", "captions": ["x", "y"]}, {"file_name": "b.jpg", "caption": "z"}]
     lines = "\n".join(json.dumps(row) for row in rows)
     (tmp_path / "words.jsonl").write_text(lines + "\n\n")
@@ -65,8 +65,8 @@ def test_a_jsonl_file_says_caption_or_captions(tmp_path):
 
 
 def test_the_images_of_an_annotation_file_are_listed_whatever_its_boxes(tmp_path):
-    picture(tmp_path / "images" / "val2017" / "1.jpg")
-    picture(tmp_path / "images" / "2.jpg")
+    image(tmp_path / "images" / "val2017" / "1.jpg")
+    image(tmp_path / "images" / "2.jpg")
     rows = [{"coco_url": "http://x/val2017/1.jpg"}, {"file_name": "2.jpg"}]
     (tmp_path / "train.json").write_text(json.dumps({"images": rows, "annotations": "broken"}))
     paths = [image.path for image in listed(open_images(tmp_path / "train.json"))]
@@ -80,7 +80,7 @@ def test_the_images_of_an_annotation_file_are_listed_whatever_its_boxes(tmp_path
         ("captions.csv", "image,caption\na.jpg\n", r"captions.csv: line 2: lacks image or caption"),
         ("captions.csv", "", r"line 1: its head is ''"),
         ("captions.txt", "image,caption\n", "there is no image"),
-        ("captions.txt", "image,caption\nb.jpg,x\nc.jpg,y\n", "2 of 2 pictures do not exist: 'b"),
+        ("captions.txt", "image,caption\nb.jpg,x\nc.jpg,y\n", "2 of 2 images do not exist: 'b"),
         ("captions.txt", "image,caption\n\0.jpg,x\n", "captions.txt"),
         (
             "captions.jsonl",
@@ -94,7 +94,7 @@ def test_the_images_of_an_annotation_file_are_listed_whatever_its_boxes(tmp_path
     ],
 )
 def test_a_captions_file_that_is_wrong_is_refused_with_file_and_line(tmp_path, name, text, message):
-    picture(tmp_path / "images" / "a.jpg")
+    image(tmp_path / "images" / "a.jpg")
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
         open_images(tmp_path)
@@ -105,13 +105,13 @@ def test_a_captions_file_that_is_wrong_is_refused_with_file_and_line(tmp_path, n
     [
         ([{"id": 1}], "with neither file_name nor coco_url"),
         ([{"file_name": "a.jpg"}, {"file_name": "a.jpg"}], "already taken"),
-        ([{"file_name": "b.jpg"}], "1 of 1 pictures do not exist"),
+        ([{"file_name": "b.jpg"}], "1 of 1 images do not exist"),
         ([], "there is no image"),
         (None, "not a list"),
     ],
 )
 def test_an_annotation_file_without_usable_images_is_refused(tmp_path, rows, message):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     (tmp_path / "train.json").write_text(json.dumps({"images": rows}))
     with pytest.raises(InputError, match=message):
         open_images(tmp_path / "train.json")
@@ -136,7 +136,7 @@ def test_two_captions_files_in_a_folder_are_refused(tmp_path):
 
 def test_the_fingerprint_changes_with_paths_lengths_and_order(tmp_path):
     for name in "abc":
-        picture(tmp_path / "pictures" / f"{name}.png", width=ord(name))
+        image(tmp_path / "pictures" / f"{name}.png", width=ord(name))
 
     def fingerprint(*names):
         rows = [{"file_name": f"{name}.png"} for name in names]
@@ -151,18 +151,18 @@ def test_the_fingerprint_changes_with_paths_lengths_and_order(tmp_path):
 
 
 def test_pictures_decode_as_rgb_and_bad_ones_name_their_place(tmp_path):
-    picture(tmp_path / "grey.png", 2, 3, "L")
+    image(tmp_path / "grey.png", 2, 3, "L")
     data = (tmp_path / "grey.png").read_bytes()
-    np.testing.assert_array_equal(decode_picture(data, tmp_path), np.full((2, 3, 3), 7, np.uint8))
-    with pytest.raises(InputError, match=r"shard/a.png: the picture cannot be read"):
-        decode_picture(data[: len(data) // 2], tmp_path / "shard" / "a.png")
-    picture(tmp_path / "deep.png", mode="I;16")
+    np.testing.assert_array_equal(decode_image(data, tmp_path), np.full((2, 3, 3), 7, np.uint8))
+    with pytest.raises(InputError, match=r"shard/a.png: the image cannot be read"):
+        decode_image(data[: len(data) // 2], tmp_path / "shard" / "a.png")
+    image(tmp_path / "deep.png", mode="I;16")
     with pytest.raises(InputError, match="more than 8 bits"):
-        decode_picture((tmp_path / "deep.png").read_bytes(), tmp_path)
+        decode_image((tmp_path / "deep.png").read_bytes(), tmp_path)
 
 
 def test_a_picture_that_vanishes_is_named(tmp_path):
-    picture(tmp_path / "cat" / "a.png")
+    image(tmp_path / "cat" / "a.png")
     images = open_images(tmp_path)
     (tmp_path / "cat" / "a.png").unlink()
     with pytest.raises(InputError, match=r"cat/a.png: cannot be read"):

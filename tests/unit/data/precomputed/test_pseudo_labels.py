@@ -14,7 +14,7 @@ from gridclip.data.datasets.image_level import ImageLevelSource, PseudoLabelled
 from gridclip.data.images.pack import pack
 from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.pseudo_labels import Keep, PseudoLabels
-from gridclip.data.sampling import Draw
+from gridclip.data.sampling import SampleIndex
 from gridclip.data.synthetic.painter import Kind, draw_scene
 from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.engine.precompute.pseudo_label import Labeller, pseudo_label_command
@@ -37,7 +37,7 @@ SMALL = {"resize": Resize(shortest=(48, 64), longest=99)}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Four pictures in one folder, six names, and their pseudo-labels."""
+    """Four images in one folder, six names, and their pseudo-labels."""
     root = tmp_path_factory.mktemp("made")
     (root / "pictures").mkdir()
     for row, kind in enumerate(KINDS):
@@ -56,15 +56,15 @@ def label(root, output, **settings):
 
 @pytest.fixture(scope="module")
 def cosines(made):
-    """Of each picture with each name: one by one, through the real CLIP."""
+    """Of each image with each name: one by one, through the real CLIP."""
     teacher, text = ClipTeacher(ClipModel()), ClipText(ClipModel())
     teacher.load()
     texts = text(Vocabulary(NAMES))
     found = []
     for row in range(len(KINDS)):
         pixels = np.array(Image.open(made / "pictures" / f"{row}.png"))
-        picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-        images = Images(picture, torch.tensor([pixels.shape[:2]]))
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        images = Images(image, torch.tensor([pixels.shape[:2]]))
         found.append([float(teacher(images)[0] @ vector) for vector in texts])
     return found
 
@@ -154,7 +154,7 @@ def test_text_vectors_from_a_file_must_fit_the_teacher(made, tmp_path):
 def test_an_unreadable_picture_is_named(made, tmp_path):
     shutil.copytree(made / "pictures", tmp_path / "pictures")
     (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"pictures/2.png: the picture cannot be read"):
+    with pytest.raises(InputError, match=r"pictures/2.png: the image cannot be read"):
         label(tmp_path, tmp_path / "l", vocabulary=made / "names.txt")
 
 
@@ -184,12 +184,12 @@ def test_a_sample_has_picture_scores_and_the_embedding_of_this_very_view(made):
     assert np.abs(true[0] - true[1]).max() > 1e-3
     facing = set()
     for epoch in range(8):
-        sample = images[Draw(1, epoch)]
-        plain = SMALL["resize"].size(88, 96, float(min(sample.picture.shape[1:])))
-        assert tuple(sample.picture.shape) == (3, *plain)
+        sample = images[SampleIndex(1, epoch)]
+        plain = SMALL["resize"].size(88, 96, float(min(sample.image.shape[1:])))
+        assert tuple(sample.image.shape) == (3, *plain)
         np.testing.assert_array_equal(sample.scores, labels.scores(1, KEEP))
         assert sample.record == (1, "1.png", 88, 96)
-        turned = _is_mirrored(sample.picture, made / "pictures" / "1.png")
+        turned = _is_mirrored(sample.image, made / "pictures" / "1.png")
         np.testing.assert_allclose(sample.teacher, true[turned], atol=2.5e-4)  # float16
         facing.add(turned)
     assert facing == {True, False}
@@ -201,14 +201,14 @@ def _embedding(file, mirrored):
     teacher.load()
     pixels = np.array(Image.open(file))
     pixels = pixels[:, ::-1].copy() if mirrored else pixels
-    picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    return teacher(Images(picture, torch.tensor([pixels.shape[:2]])))[0].numpy()
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    return teacher(Images(image, torch.tensor([pixels.shape[:2]])))[0].numpy()
 
 
-def _is_mirrored(picture, file):
-    height, width = picture.shape[1:]
+def _is_mirrored(image, file):
+    height, width = image.shape[1:]
     small = np.array(Image.open(file).resize((width, height))).astype(int)
-    seen = picture.permute(1, 2, 0).numpy().astype(int)
+    seen = image.permute(1, 2, 0).numpy().astype(int)
     return bool(np.abs(seen - small).sum() > np.abs(seen - small[:, ::-1]).sum())
 
 
@@ -223,10 +223,10 @@ def test_a_sample_is_a_function_of_seed_epoch_and_row(made):
     settings = {"augmentation": Augmentation(crop=0.5, colour=0.5)}
     images = source(made, **settings)
     again = pickle.loads(pickle.dumps(source(made, **settings)))
-    one, two = images[Draw(2, 3)], again[Draw(2, 3)]
-    assert torch.equal(one.picture, two.picture)
-    others = [images[Draw(2, 4)], source(made, seed=1, **settings)[Draw(2, 3)]]
-    assert not any(_equal(one.picture, other.picture) for other in others)
+    one, two = images[SampleIndex(2, 3)], again[SampleIndex(2, 3)]
+    assert torch.equal(one.image, two.image)
+    others = [images[SampleIndex(2, 4)], source(made, seed=1, **settings)[SampleIndex(2, 3)]]
+    assert not any(_equal(one.image, other.image) for other in others)
 
 
 def _equal(one, two):
@@ -279,7 +279,7 @@ def test_a_class_that_the_source_gives_can_be_trusted(made, tmp_path):
 def test_labels_of_a_folder_hold_for_its_packed_shards(made, tmp_path):
     pack(open_images(made / "pictures"), tmp_path / "packed", shard_bytes=10**6)
     packed = source(made, source=str(tmp_path / "packed"))
-    assert torch.equal(packed[3].picture, source(made)[3].picture)
+    assert torch.equal(packed[3].image, source(made)[3].image)
 
 
 def test_labels_of_other_images_are_refused_before_training(made, tmp_path):

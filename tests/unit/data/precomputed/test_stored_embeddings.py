@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gridclip.data.images.decode import read_picture
+from gridclip.data.images.decode import read_image
 from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.stored import StoredEmbeddings
 from gridclip.data.synthetic.painter import Kind, draw_scene
 from gridclip.data.transforms.augment import Resize, prepare
 from gridclip.engine.precompute.embed_images import embed, embed_command, embed_images
-from gridclip.engine.precompute.resume import Journal, journal_beside
+from gridclip.engine.precompute.resume import RowJournal, journal_beside
 from gridclip.io.errors import InputError
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.teachers import ClipTeacher, StoredTeacher
@@ -34,7 +34,7 @@ def teacher():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Five pictures of several sizes, in an annotation file's folder."""
+    """Five images of several sizes, in an annotation file's folder."""
     root = tmp_path_factory.mktemp("drawn")
     (root / "images").mkdir()
     for seed in range(5):
@@ -56,11 +56,11 @@ def listing(root, *names):
 
 
 def true_embedding(teacher, root, name, mirrored):
-    """Straight through the teacher, one picture at a time, without padding."""
-    picture = read_picture(root / "images" / f"{name}.png")
-    picture = picture[:, ::-1].copy() if mirrored else picture
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
-    return teacher(Images(pixels, torch.tensor([picture.shape[:2]])))[0].numpy()
+    """Straight through the teacher, one image at a time, without padding."""
+    image = read_image(root / "images" / f"{name}.png")
+    image = image[:, ::-1].copy() if mirrored else image
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    return teacher(Images(pixels, torch.tensor([image.shape[:2]])))[0].numpy()
 
 
 def test_stored_embeddings_are_those_of_the_teacher_plain_and_mirrored(teacher, root, tmp_path):
@@ -199,30 +199,30 @@ def test_two_runs_do_not_write_one_file(root, tmp_path):
 
 def test_a_journal_counts_whole_batches_only(tmp_path):
     rows = np.arange(10, dtype=np.float16).reshape(5, 2)
-    journal = Journal(tmp_path / "j", "recipe", width=2, batch_size=2)
+    journal = RowJournal(tmp_path / "j", "recipe", width=2, batch_size=2)
     journal.append(rows[:2])
     journal.append(rows[2:4])
     whole = (tmp_path / "j").read_bytes()
     for lost in (1, 5, 8):
         (tmp_path / "j").write_bytes(whole[:-lost])
-        torn = Journal(tmp_path / "j", "recipe", width=2, batch_size=2)
+        torn = RowJournal(tmp_path / "j", "recipe", width=2, batch_size=2)
         assert torn.done == 2
         torn.append(rows[2:4])
         torn.append(rows[4:])
         np.testing.assert_array_equal(torn.rows(), rows)
-    assert Journal(tmp_path / "j", "recipe", width=2, batch_size=2).done == 4
-    assert Journal(tmp_path / "j", "another recipe", width=2, batch_size=2).done == 0
+    assert RowJournal(tmp_path / "j", "recipe", width=2, batch_size=2).done == 4
+    assert RowJournal(tmp_path / "j", "another recipe", width=2, batch_size=2).done == 0
 
 
 def test_the_resized_view_of_a_student_embeds_almost_the_same(teacher, root, tmp_path):
-    """Stored embeddings are of the stored picture; a ClipTeacher sees the student's resized view.
+    """Stored embeddings are of the stored image; a ClipTeacher sees the student's resized view.
 
     Both are squeezed to the tower's square, so only the resampling differs.
     """
     embed_command(listing(root, *range(5)), output=tmp_path / "e")
     stored = StoredEmbeddings(tmp_path / "e")
     for name in range(5):
-        picture = read_picture(root / "images" / f"{name}.png")
+        image = read_image(root / "images" / f"{name}.png")
         for side in (64, 128, 256):
-            view = pad([prepare(picture, Resize(shortest=(side,), longest=999))])
+            view = pad([prepare(image, Resize(shortest=(side,), longest=999))])
             assert teacher(view)[0].numpy() @ stored.of(f"{name}.png", False) > 0.9

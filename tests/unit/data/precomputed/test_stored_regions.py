@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gridclip.data.datamodules.detection import DetectionData
-from gridclip.data.images.decode import read_picture
+from gridclip.data.images.decode import read_image
 from gridclip.data.precomputed.stored import (
     BoxesOfImage,
     StoredProposals,
@@ -42,7 +42,7 @@ def teacher():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Three pictures of other sizes, an annotation file, and proposals of them."""
+    """Three images of other sizes, an annotation file, and proposals of them."""
     root = tmp_path_factory.mktemp("drawn")
     (root / "images").mkdir()
     images = []
@@ -75,19 +75,19 @@ def stored(root):
 
 
 def looked_at(teacher, root, name, box, mirrored):
-    """By hand: both crops of one region, one at a time, as the teacher embeds a picture."""
-    picture = read_picture(root / "images" / f"{name}.png")
-    height, width, _ = picture.shape
+    """By hand: both crops of one region, one at a time, as the teacher embeds an image."""
+    image = read_image(root / "images" / f"{name}.png")
+    height, width, _ = image.shape
     x1, y1, x2, y2 = box
     if mirrored:
-        picture, (x1, x2) = picture[:, ::-1], (width - x2, width - x1)
+        image, (x1, x2) = image[:, ::-1], (width - x2, width - x1)
     total = 0
     for scale in (1.0, 1.5):
         grow_x, grow_y = (x2 - x1) * (scale - 1) / 2, (y2 - y1) * (scale - 1) / 2
         left, top = int(max(0, np.floor(x1 - grow_x))), int(max(0, np.floor(y1 - grow_y)))
         right = int(min(width, np.ceil(x2 + grow_x)))
         bottom = int(min(height, np.ceil(y2 + grow_y)))
-        crop = np.ascontiguousarray(picture[top:bottom, left:right])
+        crop = np.ascontiguousarray(image[top:bottom, left:right])
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         total = total + teacher(Images(pixels, torch.tensor([crop.shape[:2]])))[0]
     return (total / total.norm()).numpy()
@@ -110,9 +110,9 @@ def test_stored_embeddings_are_the_teachers_of_both_crops_plain_and_mirrored(tea
 
 
 def test_crops_are_embedded_alike_in_any_batch(teacher, root):
-    picture = torch.from_numpy(read_picture(root / "images" / "a.png")).permute(2, 0, 1)
+    image = torch.from_numpy(read_image(root / "images" / "a.png")).permute(2, 0, 1)
     boxes = torch.tensor(BOXES["a"])
-    one, many = (embed_crops(teacher, picture, boxes, batch_size=size) for size in (1, 32))
+    one, many = (embed_crops(teacher, image, boxes, batch_size=size) for size in (1, 32))
     torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-5)
     for row, box in enumerate(BOXES["a"]):
         true = looked_at(teacher, root, "a", box, False)

@@ -1,4 +1,4 @@
-"""Pairs and phrases of the mini world: true to their pictures, and nothing rare is boxed."""
+"""Pairs and phrases of the mini world: true to their images, and nothing rare is boxed."""
 
 import hashlib
 import json

@@ -86,9 +86,9 @@ def test_both_readers_of_the_field_accept_the_files(folder):
 def test_every_image_is_a_jpeg_of_the_size_its_record_says(folder):
     for split in ("train", "val"):
         for record in load(folder, split)["images"][:20]:
-            with Image.open(folder / "images" / record["file_name"]) as picture:
-                assert picture.format == "JPEG"
-                assert picture.size == (record["width"], record["height"]) == (128, 128)
+            with Image.open(folder / "images" / record["file_name"]) as image:
+                assert image.format == "JPEG"
+                assert image.size == (record["width"], record["height"]) == (128, 128)
 
 
 def test_box_and_area_are_those_of_the_painted_pixels(monkeypatch):

@@ -24,16 +24,16 @@ def noise(height, width):
 
 
 def painted(height, width, boxes):
-    """A black picture on which box i is a bright rectangle of channel i."""
-    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    """A black image on which box i is a bright rectangle of channel i."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
     for row, (x0, y0, x1, y1) in enumerate(boxes):
-        picture[y0:y1, x0:x1, row] = 255
-    return Example(picture, np.array(boxes, dtype=np.float32), np.arange(len(boxes)))
+        image[y0:y1, x0:x1, row] = 255
+    return Example(image, np.array(boxes, dtype=np.float32), np.arange(len(boxes)))
 
 
 def bounds(example, label):
     """Where the channel of a label is bright, as xyxy."""
-    y, x = np.nonzero(example.picture[..., label] > 127)
+    y, x = np.nonzero(example.image[..., label] > 127)
     return [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
@@ -51,38 +51,36 @@ def test_sizes_keep_the_ratio_within_both_sides(height, width, expected):
 
 
 def test_a_picture_of_the_right_size_is_not_resampled():
-    picture = noise(200, 300)
-    assert torch.equal(prepare(picture, LARGE), torch.from_numpy(picture).permute(2, 0, 1))
+    image = noise(200, 300)
+    assert torch.equal(prepare(image, LARGE), torch.from_numpy(image).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("size", [(150, 225), (300, 450)])
 def test_a_picture_is_resampled_as_torch_does(size):
-    picture = noise(200, 300)
-    seen = prepare(picture, Resize(shortest=(size[0],), longest=500))
-    channels = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
+    image = noise(200, 300)
+    seen = prepare(image, Resize(shortest=(size[0],), longest=500))
+    channels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     naive = torch.nn.functional.interpolate(channels, size, mode="bilinear")[0]
     assert (seen - naive).abs().max() <= 1
 
 
 def test_shrinking_to_under_half_averages_the_pixels_it_covers():
-    picture = noise(800, 1200)
-    naive = picture.reshape(200, 4, 300, 4, 3).astype(float).mean((1, 3))
-    shrunk = prepare(picture, LARGE).permute(1, 2, 0).double().numpy()
+    image = noise(800, 1200)
+    naive = image.reshape(200, 4, 300, 4, 3).astype(float).mean((1, 3))
+    shrunk = prepare(image, LARGE).permute(1, 2, 0).double().numpy()
     assert abs(shrunk - naive).max() <= 0.5
 
 
 def test_a_read_only_picture_is_prepared():
-    picture = noise(200, 300)
-    picture.flags.writeable = False
-    assert prepare(picture, LARGE).shape == (3, 200, 300)
+    image = noise(200, 300)
+    image.flags.writeable = False
+    assert prepare(image, LARGE).shape == (3, 200, 300)
 
 
 def test_evaluation_sees_what_prepare_gives():
     example = painted(100, 150, [(10, 20, 50, 60)])
     seen = EvaluationTransform(LARGE)(example, np.random.default_rng(0))
-    assert torch.equal(
-        torch.from_numpy(seen.picture).permute(2, 0, 1), prepare(example.picture, LARGE)
-    )
+    assert torch.equal(torch.from_numpy(seen.image).permute(2, 0, 1), prepare(example.image, LARGE))
 
 
 def test_boxes_follow_the_picture_to_its_rounded_size():
@@ -114,7 +112,7 @@ def test_boxes_stay_on_their_objects_through_crop_jitter_and_flip(seed):
     seen = transform(original, np.random.default_rng(seed))
     assert seen.labels.tolist() == [0, 1, 2]
     for label, box in zip(seen.labels, seen.boxes, strict=True):
-        # One pixel of the resized picture, and the one that the crop may cut off, enlarged.
+        # One pixel of the resized image, and the one that the crop may cut off, enlarged.
         np.testing.assert_allclose(bounds(seen, label), box, atol=3)
 
 
@@ -141,7 +139,7 @@ def test_boxes_frame_what_is_left_of_their_colours_whatever_happens(
     transform = TrainingTransform(Resize(shortest=(80, 120), longest=300), chances)
     example = painted(height, width, boxes)._replace(verified=np.array([0, 1, 2, 5]))
     seen = transform(example, chance)
-    limits = np.array(seen.picture.shape[1::-1] * 2)
+    limits = np.array(seen.image.shape[1::-1] * 2)
     assert (seen.boxes >= 0).all()
     assert (seen.boxes <= limits + 1e-3).all()
     assert limits.max() <= (canvas or 300)
@@ -150,7 +148,7 @@ def test_boxes_frame_what_is_left_of_their_colours_whatever_happens(
         if zoom.min() > 0.5:
             np.testing.assert_allclose(bounds(seen, label), box, atol=1 + zoom.max())
     for label in {0, 1, 2} - set(seen.labels.tolist()):
-        left = (seen.picture[..., label] > 127).any()
+        left = (seen.image[..., label] > 127).any()
         assert (label in seen.verified) <= (not left)  # verified absent only if nothing is left
     assert 5 in seen.verified  # what has no box is verified in any view
     assert set(seen.labels.tolist()) <= set(seen.verified.tolist())
@@ -172,7 +170,7 @@ def test_large_scale_jitter_resizes_by_the_factor_and_fits_the_square():
         jitter = Augmentation(flip=0.0, canvas=256, scale=(factor, factor))
         seen = TrainingTransform(LARGE, jitter)(example, np.random.default_rng(3))
         # The window is whole pixels of the original, each of up to two pixels here.
-        np.testing.assert_allclose(seen.picture.shape[:2], size, atol=1 if factor < 4 else 0)
+        np.testing.assert_allclose(seen.image.shape[:2], size, atol=1 if factor < 4 else 0)
         if len(seen.boxes) and factor < 4:
             side = (seen.boxes[0, 2:] - seen.boxes[0, :2]).tolist()
             assert side == pytest.approx([20 * factor * 1.28, 10 * factor * 1.28], rel=0.02)
@@ -180,10 +178,10 @@ def test_large_scale_jitter_resizes_by_the_factor_and_fits_the_square():
 
 def test_the_window_of_large_scale_jitter_is_drawn_everywhere():
     x, y = np.meshgrid(np.arange(200), np.arange(100))
-    picture = np.stack([x, y, x], axis=2).astype(np.uint8)
-    example = Example(picture, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    image = np.stack([x, y, x], axis=2).astype(np.uint8)
+    example = Example(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     transform = TrainingTransform(LARGE, Augmentation(flip=0.0, canvas=100, scale=(2.0, 2.0)))
-    views = [transform(example, np.random.default_rng(seed)).picture for seed in range(60)]
+    views = [transform(example, np.random.default_rng(seed)).image for seed in range(60)]
     corners = np.array([view[0, 0, :2] for view in views])
     assert corners.min(0).tolist() <= [8, 5]
     assert corners.max(0).tolist() >= [92, 45]
@@ -209,34 +207,34 @@ def test_only_settings_that_change_the_picture_beyond_size_and_mirror_forbid_sto
 
 @pytest.mark.parametrize("canvas", [0, 200])
 def test_a_view_that_stored_embeddings_hold_for_shows_the_whole_picture(canvas):
-    """A gradient over the picture: its ends are there in every view, mirrored or not."""
+    """A gradient over the image: its ends are there in every view, mirrored or not."""
     across = np.linspace(0, 255, 120)[None, :, None]
-    picture = np.broadcast_to(across, (80, 120, 3)).astype(np.uint8).copy()
+    image = np.broadcast_to(across, (80, 120, 3)).astype(np.uint8).copy()
     settings = Augmentation(canvas=canvas, scale=(0.5, 1.0))
     assert not settings.uncacheable()
-    example = Example(picture, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    example = Example(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     for seed in range(10):
         seen = TrainingTransform(LARGE, settings)(example, np.random.default_rng(seed))
-        ends = seen.picture[0, [-1, 0] if seen.mirrored else [0, -1], 0].tolist()
+        ends = seen.image[0, [-1, 0] if seen.mirrored else [0, -1], 0].tolist()
         assert ends[0] < 10
         assert ends[1] > 245
 
 
 def test_boxes_that_lose_nearly_everything_go_with_their_labels():
-    """The crop is recovered from a gradient over the picture, and the boxes counted naively."""
+    """The crop is recovered from a gradient over the image, and the boxes counted naively."""
     transform = TrainingTransform(
         LARGE, Augmentation(flip=0.0, crop=1.0, erosion=0.9, min_visibility=0.4)
     )
     x, y = np.meshgrid(np.arange(240), np.arange(200))
-    picture = np.stack([x, y, x], axis=2).astype(np.uint8)
+    image = np.stack([x, y, x], axis=2).astype(np.uint8)
     boxes = np.array([[x, y, x + 30, y + 40] for x in range(0, 210, 42) for y in (5, 80, 155)])
     lost = 0
     for seed in range(20):
-        example = Example(picture, boxes.astype(np.float32), np.arange(100, 115))
+        example = Example(image, boxes.astype(np.float32), np.arange(100, 115))
         seen = transform(example, np.random.default_rng(seed))
-        x0, across = crop_of(seen.picture[..., 0].mean(0))
-        y0, down = crop_of(seen.picture[..., 1].mean(1))
-        height, width = seen.picture.shape[:2]
+        x0, across = crop_of(seen.image[..., 0].mean(0))
+        y0, down = crop_of(seen.image[..., 1].mean(1))
+        height, width = seen.image.shape[:2]
         limits = [x0, y0, x0 + width / across, y0 + height / down]
         clipped = np.clip(boxes, limits[:2] * 2, limits[2:] * 2)
         share = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) / (30 * 40)
@@ -270,20 +268,20 @@ def test_the_same_generator_makes_the_same_example():
 def test_training_draws_every_shortest_side():
     transform = TrainingTransform(Resize(shortest=(100, 120, 140), longest=300), Augmentation())
     example = painted(200, 300, [(60, 50, 120, 90)])
-    heights = {transform(example, np.random.default_rng(s)).picture.shape[0] for s in range(20)}
+    heights = {transform(example, np.random.default_rng(s)).image.shape[0] for s in range(20)}
     assert heights == {100, 120, 140}
 
 
 def test_scale_jitter_never_passes_the_longest_side():
     transform = TrainingTransform(LARGE, Augmentation(scale=(4.0, 5.0)))
     seen = transform(painted(200, 300, [(60, 50, 120, 90)]), np.random.default_rng(0))
-    assert seen.picture.shape[1] == 400
+    assert seen.image.shape[1] == 400
 
 
 def test_without_chance_a_training_picture_is_an_evaluation_picture():
     example = Example(noise(200, 300), np.array([[1.25, 2, 30, 40]], np.float32), np.array([3]))
     seen = TrainingTransform(LARGE, Augmentation(flip=0.0))(example, np.random.default_rng(0))
-    assert np.array_equal(seen.picture, example.picture)
+    assert np.array_equal(seen.image, example.image)
     np.testing.assert_allclose(seen.boxes, example.boxes, atol=1e-4)
     assert seen.labels.tolist() == [3]
     assert seen.labels.dtype == np.int64
@@ -292,9 +290,9 @@ def test_without_chance_a_training_picture_is_an_evaluation_picture():
 def test_colour_changes_pixels_by_its_strength_and_no_box():
     settings = Augmentation(flip=0.0, colour=0.2)
     example = painted(200, 300, [(60, 50, 120, 90)])
-    example.picture[:] += 100
+    example.image[:] += 100
     seen = TrainingTransform(LARGE, settings)(example, np.random.default_rng(0))
-    change = abs(seen.picture[0, 0].astype(int) - 100).max()
+    change = abs(seen.image[0, 0].astype(int) - 100).max()
     assert 0 < change <= 100 * (1.2**3 - 1)
     np.testing.assert_allclose(seen.boxes, example.boxes, atol=1e-4)
 

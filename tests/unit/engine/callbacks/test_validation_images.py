@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from gridclip.engine.callbacks.loggers import Throughput
 from gridclip.engine.callbacks.validation_images import (
     Box,
-    Example,
-    ValidationPictures,
+    ValidationExample,
+    ValidationImages,
     write_examples,
 )
 from gridclip.structures import (
@@ -34,7 +34,7 @@ PICTURE = Image.new("RGB", (40, 20), "red")
 def test_boxes_are_written_as_numbers_beside_their_picture(tmp_path):
     truth = [Box((1.0, 2.0, 3.04, 4.0), "cup")]
     found = [Box((0.0, 0.0, 9.0, 9.0), "</script>", 0.87654), Box((0.0, 0.0, 1.0, 1.0), "no", 0.01)]
-    write_examples([Example(PICTURE, truth, found)], tmp_path)
+    write_examples([ValidationExample(PICTURE, truth, found)], tmp_path)
     [example] = json.loads((tmp_path / "examples.json").read_text())
     assert example == {
         "picture": "example-1.jpg",
@@ -48,7 +48,7 @@ def test_boxes_are_written_as_numbers_beside_their_picture(tmp_path):
 
 def test_a_box_that_is_nowhere_is_left_out(tmp_path):
     lost = Box((math.nan, 0.0, 1.0, 1.0), "cup", 0.9)
-    write_examples([Example(PICTURE, [], [lost])], tmp_path)
+    write_examples([ValidationExample(PICTURE, [], [lost])], tmp_path)
     [example] = json.loads((tmp_path / "examples.json").read_text())
     assert example["found"] == []
 
@@ -56,7 +56,7 @@ def test_a_box_that_is_nowhere_is_left_out(tmp_path):
 def test_truth_and_detections_lie_in_the_frame_of_the_small_picture(tmp_path):
     """640 x 1280 on disk, 64 x 128 for the network, kept at half of that."""
     pixels = torch.zeros(1, 3, 64, 160, dtype=torch.uint8)  # with padding on the right
-    pixels[:, 0, 16:32, 32:96] = 255  # a red box at x 32-96, y 16-32 of the resized picture
+    pixels[:, 0, 16:32, 32:96] = 255  # a red box at x 32-96, y 16-32 of the resized image
     batch = DetectionBatch(
         Images(pixels, torch.tensor([[64, 128]])),
         [Targets(torch.tensor([[32.0, 16, 96, 32]]), torch.tensor([1]))],
@@ -66,19 +66,19 @@ def test_truth_and_detections_lie_in_the_frame_of_the_small_picture(tmp_path):
     found = Detections(
         torch.tensor([[320.0, 160, 960, 320]]), torch.tensor([0.5]), torch.tensor([0])
     )
-    pictures = ValidationPictures(tmp_path, side=32)
-    pictures.on_validation_batch_end(
+    images = ValidationImages(tmp_path, side=32)
+    images.on_validation_batch_end(
         Trainer(logger=False, accelerator="cpu"),
         LightningModule(),
         {"detections": [found]},
         batch,
         0,
     )
-    [example] = pictures.examples
-    assert example.picture.size == (64, 32)
+    [example] = images.examples
+    assert example.image.size == (64, 32)
     assert example.truth == [Box((16.0, 8.0, 48.0, 16.0), "fork")]
     assert example.found == [Box((16.0, 8.0, 48.0, 16.0), "cup", 0.5)]
-    red = np.asarray(example.picture)[..., 0] > 127
+    red = np.asarray(example.image)[..., 0] > 127
     rows, columns = np.nonzero(red)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (16, 8, 48, 16)
     assert [each.size for each in example.sheet_row(320, 10)] == [(640, 320), (640, 320)]

@@ -57,9 +57,9 @@ def test_fresh_single_objects_of_all_kinds_are_named_zero_shot(model):
     )
     rng = np.random.default_rng(12345)
     scenes = [draw_scene(rng, [kind]) for kind in KINDS]
-    pictures = torch.stack([prepare(Image.fromarray(scene.pixels)) for scene in scenes])
+    images = torch.stack([prepare(Image.fromarray(scene.pixels)) for scene in scenes])
     tokens = open_clip.get_tokenizer(MINI_MODEL)([f"a photo of a {name}" for name in NAMES])
-    images = model.encode_image(pictures, normalize=True)
+    images = model.encode_image(images, normalize=True)
     texts = model.encode_text(tokens, normalize=True)
     top = (images @ texts.T).argmax(1)
     assert (top == torch.arange(len(KINDS))).float().mean() >= 0.5

@@ -93,7 +93,7 @@ def test_without_weight_the_tower_changes_nothing_and_with_all_it_alone_decides(
 
 @torch.no_grad()
 def test_names_that_the_detector_did_not_put_forward_may_win(text, images):
-    """One pair enters from each picture: its cell is the detector's choice, its name is not."""
+    """One pair enters from each image: its cell is the detector's choice, its name is not."""
     decoding, many = DecodeSettings(candidates=1), Vocabulary(f"thing {n}" for n in range(20))
     plain = _detector(text, decoding=decoding).detect(images, many, RECORDS)
     alone = _detector(text, decoding=decoding, ensemble=_ensemble(weight=1.0))

@@ -15,7 +15,7 @@ from gridclip.models.dense.word_region import (
     text_to_image,
 )
 
-PICTURES, REGIONS, WIDTH = 4, 6, 8
+IMAGES, REGIONS, WIDTH = 4, 6, 8
 # Two phrases are said in several texts; the last text has none.
 PRESENT = torch.tensor(
     [[1, 1, 0, 0, 1, 0, 0], [0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1, 1], [0] * 7], dtype=torch.bool
@@ -29,9 +29,9 @@ def _unit(*shape, seed=0):
 
 @pytest.fixture
 def given():
-    valid = torch.ones(PICTURES, REGIONS, dtype=torch.bool)
+    valid = torch.ones(IMAGES, REGIONS, dtype=torch.bool)
     valid[1, 4:] = False
-    return _unit(PRESENT.shape[1], WIDTH), _unit(PICTURES, REGIONS, WIDTH, seed=1), valid
+    return _unit(PRESENT.shape[1], WIDTH), _unit(IMAGES, REGIONS, WIDTH, seed=1), valid
 
 
 def _dot(a, b):
@@ -39,7 +39,7 @@ def _dot(a, b):
 
 
 def _by_loops(phrases, regions, valid, softness=None):
-    """Similarity of each phrase with each picture."""
+    """Similarity of each phrase with each image."""
     table = []
     for phrase in phrases:
         row = []
@@ -65,7 +65,7 @@ def test_a_text_and_a_picture_are_as_similar_as_its_phrases_on_average(given):
     ours = text_to_image(phrases_by_images(*given), PRESENT)
     for text, said in enumerate(PRESENT):
         rows = [best[p] for p in said.nonzero().flatten().tolist()]
-        truth = sum(rows) / len(rows) if rows else torch.zeros(PICTURES, dtype=torch.double)
+        truth = sum(rows) / len(rows) if rows else torch.zeros(IMAGES, dtype=torch.double)
         assert torch.allclose(ours[text], truth, atol=1e-12)
 
 
@@ -74,10 +74,10 @@ def test_a_picture_and_a_text_are_as_similar_as_its_regions_on_average(given):
     ours = image_to_text(phrases, PRESENT, regions, valid)
     for text, said in enumerate(PRESENT):
         words = [phrases[p] for p in said.nonzero().flatten().tolist()]
-        for picture in range(PICTURES):
-            rows = [r for r, real in zip(regions[picture], valid[picture], strict=True) if real]
+        for image in range(IMAGES):
+            rows = [r for r, real in zip(regions[image], valid[image], strict=True) if real]
             best = [max((_dot(r, w) for w in words), default=0.0) for r in rows]
-            assert ours[text, picture].item() == pytest.approx(sum(best) / len(best), abs=1e-12)
+            assert ours[text, image].item() == pytest.approx(sum(best) / len(best), abs=1e-12)
 
 
 def test_the_loss_is_the_smoothed_cross_entropy_of_the_texts_that_count():
@@ -123,7 +123,7 @@ def test_pictures_piece_by_piece_give_the_same_values_and_gradients(given, monke
 
 
 def test_the_pairs_of_a_whole_batch_of_the_paper_fit(monkeypatch):
-    """6144 pictures of 100 regions; what is held at once stays below the limit."""
+    """6144 images of 100 regions; what is held at once stays below the limit."""
     held = []
     best = word_region._best_region
     monkeypatch.setattr(

@@ -13,15 +13,15 @@ from gridclip.ops.focal_loss import Cosines
 
 
 def _by_loops(cells, words, present, kept, temperature, smoothing):
-    """The paper's loss, text to image, of the kept cells of each picture."""
+    """The paper's loss, text to image, of the kept cells of each image."""
     texts = [row.nonzero().flatten().tolist() for row in present]
     gaps = []
     for mine, phrases in enumerate(texts):
         if not phrases:
             continue
         row = []
-        for picture, rows in enumerate(kept):
-            best = [max(float(words[p] @ cells[picture, r]) for r in rows) for p in phrases]
+        for image, rows in enumerate(kept):
+            best = [max(float(words[p] @ cells[image, r]) for r in rows) for p in phrases]
             row.append(sum(best) / len(best) / temperature)
         log_sum = math.log(sum(math.exp(x) for x in row))
         each = [log_sum - x for x in row]

@@ -5,7 +5,7 @@ import torch
 
 from gridclip.engine.optimizers import OptimizerSettings, make_optimizer
 from gridclip.io.errors import InputError
-from gridclip.models.dense.text_folding import Names
+from gridclip.models.dense.text_folding import FoldedNames
 from gridclip.models.dense.word_region import WordRegionLoss
 from gridclip.models.detclip import model as module
 from gridclip.models.detclip.model import ConceptWeights, DetCLIPv2
@@ -49,7 +49,7 @@ def _detector(text, **settings):
 
 
 def _batch(kind="detection", side=64):
-    """Two pictures; one object in the first; of the second its phrases tell more than its boxes."""
+    """Two images; one object in the first; of the second its phrases tell more than its boxes."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=generator)
     images = Images(pixels, torch.tensor([[side, side], [side, side // 2]]))
@@ -220,7 +220,7 @@ def test_detection_says_the_new_words_of_a_text_tower_that_has_learnt(learning):
     after = best()
     assert not torch.allclose(before.scores, after.scores)
     detector.folding = SimpleNamespace(
-        names=lambda vocabulary: Names(learning(vocabulary)),
+        names=lambda vocabulary: FoldedNames(learning(vocabulary)),
         projection=lambda: None,
     )
     assert torch.allclose(best().scores, after.scores, atol=1e-5)

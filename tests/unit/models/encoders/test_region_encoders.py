@@ -40,7 +40,7 @@ class Shaken(ClipModel):
         return shaken(super().create())
 
 
-def pictures(*sizes, padded_to=None):
+def make_images(*sizes, padded_to=None):
     torch.manual_seed(2)
     height, width = padded_to or map(max, zip(*sizes, strict=True))
     pixels = torch.zeros(len(sizes), 3, height, width, dtype=torch.uint8)
@@ -56,7 +56,7 @@ def test_the_whole_of_a_picture_of_native_size_gets_clips_own_embedding(name):
     clip = Shaken(name=name, weights="random")
     encoder, theirs = ClipRegions(clip).eval().double(), clip.create().double()
     side = theirs.visual.image_size
-    images = pictures((side, side), (side, side))
+    images = make_images((side, side), (side, side))
     boxes = [box.double() for box in whole(images.sizes)]
     ours = encoder.embed(encoder.maps(images), boxes)
     wanted = theirs.encode_image(encoder.norm(images.pixels))
@@ -68,7 +68,7 @@ def test_the_whole_of_a_picture_of_native_size_gets_clips_own_embedding(name):
 def test_regions_are_torchvisions_roi_align_between_layer3_and_layer4():
     clip = Shaken(name="gridclip-mini", weights="random")
     encoder, visual = ClipRegions(clip).eval(), clip.create().visual
-    images = pictures((96, 144), (128, 64))
+    images = make_images((96, 144), (128, 64))
     boxes = [
         torch.tensor([[3.0, 5, 77, 60], [100, 20, 144, 96]]),
         torch.tensor([[0.0, 0, 9, 128], [10.5, 20.25, 63, 100], [0, 0, 64, 128]]),
@@ -96,7 +96,7 @@ def test_regions_are_torchvisions_roi_align_between_layer3_and_layer4():
 def test_padding_and_neighbours_do_not_reach_a_picture(encoder):
     torch.manual_seed(0)
     encoder: RegionEncoder = shaken(encoder())
-    among = pictures((96, 80), (64, 160), (64, 64), (96, 80), padded_to=(128, 192))
+    among = make_images((96, 80), (64, 160), (64, 64), (96, 80), padded_to=(128, 192))
     among.pixels[0, :, 96:], among.pixels[0, :, :, 80:] = 200, 200  # whatever the padding is
     whole_and_part = [
         torch.tensor([[0.0, 0, width, height], [width / 2, 9, width, height], [7, 3, 30, 30]])
@@ -113,7 +113,7 @@ def test_padding_and_neighbours_do_not_reach_a_picture(encoder):
 def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected():
     torch.manual_seed(0)
     encoder = PooledRegions("vit_tiny_patch16_224", width=8, side=14).eval()
-    images = pictures((224, 224))
+    images = make_images((224, 224))
     tokens = encoder.tower.patch_embed(encoder.norm(images.pixels))
     tokens = encoder.tower.blocks(encoder.tower._pos_embed(tokens))[:, 1:]
     wanted = encoder.projection(encoder.tower.norm(tokens.mean(1)))
@@ -125,7 +125,7 @@ def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected
 @torch.no_grad()
 def test_other_networks_embed_pictures_of_any_size(name):
     encoder = PooledRegions(name, width=8).eval()
-    images = pictures((96, 80), (64, 128))
+    images = make_images((96, 80), (64, 128))
     assert encoder.embed_images(encoder.maps(images), images.sizes).shape == (2, 8)
 
 
@@ -155,7 +155,7 @@ def test_by_default_stem_layer1_and_every_batch_norm_rest():
     }
     assert "pool.query.weight" in learns
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    encoder.maps(pictures((64, 64)))
+    encoder.maps(make_images((64, 64)))
     assert all(torch.equal(before[name], t) for name, t in encoder.state_dict().items())
 
 

@@ -50,7 +50,7 @@ def _batch(names=("red star", "green ring", "blue moon"), side=64):
 
 
 def _unboxed(names=("red star", "green ring", "blue moon")):
-    """The same pictures, with pseudo-labels in place of boxes."""
+    """The same images, with pseudo-labels in place of boxes."""
     boxed = _batch(names)
     scores = torch.zeros(2, len(names))
     scores[0, 1], scores[1, 0] = 0.8, 0.4

@@ -1,4 +1,4 @@
-"""Pooling cells into names of a picture, against the whole matrix of logits in loops."""
+"""Pooling cells into names of an image, against the whole matrix of logits in loops."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def grid():
 
 
 def naive(settings, parts, inside, scores):
-    """Each picture and name by itself."""
+    """Each image and name by itself."""
     logits, rows = Cosines(*parts).logits(), []
     for b in range(2):
         shown = [logits[b, n] for n in range(9) if inside[b, n]]

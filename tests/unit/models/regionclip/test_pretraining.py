@@ -20,7 +20,7 @@ from gridclip.models.regionclip.pretraining import (
     Temperatures,
     enlarged,
 )
-from gridclip.models.regionclip.region_sources import ProposedRegions, RandomRegions, StoredRegions
+from gridclip.models.regionclip.region_sources import BatchRegions, ProposedRegions, RandomRegions
 from gridclip.models.two_stage.detector import Proposals, TwoStageDetector
 from gridclip.ops.images import pad
 from gridclip.structures import ConceptBatch, Images, Record, Targets, Vocabulary
@@ -41,7 +41,7 @@ def detector(text, **settings):
     return RegionPretraining(ClipRegions(MINI), text, **({"concepts": POOL} | settings))
 
 
-def pictures(*sizes):
+def make_images(*sizes):
     torch.manual_seed(1)
     coarse = [torch.rand(1, 3, 7, 7) * 255 for _ in sizes]
     shown = [
@@ -52,7 +52,7 @@ def pictures(*sizes):
 
 
 def batch(sizes=((128, 96), (96, 128)), regions=None, kind="pairs"):
-    images = pictures(*sizes)
+    images = make_images(*sizes)
     count = len(sizes)
     return ConceptBatch(
         kind=kind,
@@ -94,14 +94,14 @@ def test_random_regions_have_corners_on_the_grid_inside_each_picture():
 
 def test_stored_regions_are_drawn_from_those_of_the_batch():
     given = batch(regions=REGIONS)
-    drawn = StoredRegions(count=1)(given)
+    drawn = BatchRegions(count=1)(given)
     assert [len(each) for each in drawn] == [1, 1]
     assert any(torch.equal(drawn[0][0], box) for box in REGIONS[0])
-    seen = {tuple(StoredRegions(1)(given)[0][0].tolist()) for _ in range(30)}
+    seen = {tuple(BatchRegions(1)(given)[0][0].tolist()) for _ in range(30)}
     assert len(seen) == 2
-    assert [len(each) for each in StoredRegions(9)(given)] == [2, 1]
+    assert [len(each) for each in BatchRegions(9)(given)] == [2, 1]
     with pytest.raises(InputError, match="carries no regions"):
-        StoredRegions()(batch())
+        BatchRegions()(batch())
 
 
 class Corners(TwoStageDetector):
@@ -148,7 +148,7 @@ def test_the_losses_are_those_of_the_papers_formulas_on_kept_regions(text):
     kept = shares.amax(-1) > shares.amax(-1).min()  # all but the least sure
     made = detector(
         text,
-        source=StoredRegions(),
+        source=BatchRegions(),
         threshold=shares.amax(-1).min().item() + 1e-5,
         temperatures=Temperatures(teacher=0.2, region=0.1, distillation=0.3, image=0.05),
     ).train()
@@ -173,9 +173,9 @@ def test_the_losses_are_those_of_the_papers_formulas_on_kept_regions(text):
 
 def test_weights_scale_losses_and_zero_leaves_them_out(text):
     given = batch(regions=REGIONS)
-    plain = detector(text, source=StoredRegions()).losses(given)
+    plain = detector(text, source=BatchRegions()).losses(given)
     weights = PretrainingWeights(region=2.0, distillation=0.5, image=0.0)
-    scaled = detector(text, source=StoredRegions(), weights=weights).losses(given)
+    scaled = detector(text, source=BatchRegions(), weights=weights).losses(given)
     assert set(scaled) == {"region", "distillation"}
     assert scaled["region"].item() == pytest.approx(2 * plain["region"].item(), rel=1e-5)
     alone = detector(text, weights=PretrainingWeights(region=0.0, distillation=0.0))
@@ -184,7 +184,7 @@ def test_weights_scale_losses_and_zero_leaves_them_out(text):
 
 
 def test_padding_and_neighbours_do_not_change_what_a_picture_learns(text):
-    made = detector(text, source=StoredRegions(), weights=PretrainingWeights(image=0.0))
+    made = detector(text, source=BatchRegions(), weights=PretrainingWeights(image=0.0))
     alone = batch(sizes=((96, 80),), regions=[REGIONS[0][:1]])
     among = Images(F.pad(alone.images.pixels, (0, 64, 0, 32), value=77), alone.images.sizes)
     one, other = made.losses(alone), made.losses(alone._replace(images=among))
@@ -193,7 +193,7 @@ def test_padding_and_neighbours_do_not_change_what_a_picture_learns(text):
 
 
 def mini_batch():
-    """Four pictures of the mini world, two with one object, with a caption each."""
+    """Four images of the mini world, two with one object, with a caption each."""
     pixels, captions = MiniPairs(seed=0, batches=1, batch_size=4, side=128, most=3)[0]
     torch.manual_seed(0)
     images = Images(pixels, torch.tensor([[128, 128]] * 4))
@@ -209,7 +209,7 @@ def test_a_few_steps_lower_every_loss_and_leave_the_teacher_as_it_was(text):
         ClipRegions(ClipModel(name="gridclip-mini", weights="random")),
         text,
         concepts=POOL,
-        source=StoredRegions(),
+        source=BatchRegions(),
         teacher=ClipRegions(MINI),
         temperatures=Temperatures(region=0.1, distillation=0.1, image=0.1),
     ).train()
@@ -231,8 +231,8 @@ def test_a_few_steps_lower_every_loss_and_leave_the_teacher_as_it_was(text):
 
 
 def test_a_teacher_may_see_pictures_enlarged_without_their_padding():
-    given = pictures((40, 24), (32, 48))
-    given.pixels[0, :, 40:], given.pixels[0, :, :, 24:] = 255, 255  # no part of the picture
+    given = make_images((40, 24), (32, 48))
+    given.pixels[0, :, 40:], given.pixels[0, :, :, 24:] = 255, 255  # no part of the image
     larger, boxes = enlarged(given, REGIONS, 2)
     for row, (height, width) in enumerate(given.sizes.tolist()):
         wanted = Image.fromarray(given.pixels[row, :, :height, :width].permute(1, 2, 0).numpy())
@@ -245,7 +245,7 @@ def test_a_teacher_may_see_pictures_enlarged_without_their_padding():
 
 def test_it_is_the_teacher_that_sees_more(text):
     given = batch(regions=REGIONS)
-    made = detector(text, source=StoredRegions(), teacher_scale=2)
+    made = detector(text, source=BatchRegions(), teacher_scale=2)
     larger = enlarged(given.images, REGIONS, 2)
     with torch.no_grad():
         told = F.normalize(made.regions(*larger), dim=-1) @ text(Vocabulary(POOL)).T
@@ -329,7 +329,7 @@ def test_the_pool_is_read_from_a_file_of_names(text, tmp_path):
         (lambda text: RandomRegions(cell=0), "no grid"),
         (lambda text: detector(text).losses(batch(kind="detection")), "RegionPretraining learns"),
         (
-            lambda text: detector(text, source=StoredRegions()).propose(batch().images),
+            lambda text: detector(text, source=BatchRegions()).propose(batch().images),
             "for training only",
         ),
     ],

@@ -381,14 +381,14 @@ def trained(text):
     return TrainedDetector(_detector(text), Resize(shortest=(96,), longest=96))
 
 
-def _picture(height=192, width=96):
+def _image(height=192, width=96):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_classify_gives_every_box_the_probability_of_every_name_best_first(trained, text):
     boxes = [[4, 8, 40, 100], [0, 0, 96, 192]]
-    named = trained.classify(_picture(), boxes, NAMES)
-    features = torch.tensor(trained.region_features(_picture(), boxes))
+    named = trained.classify(_image(), boxes, NAMES)
+    features = torch.tensor(trained.region_features(_image(), boxes))
     torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
     shares = (features @ text(Vocabulary(NAMES)).mT / 0.01).softmax(1)
     for row, shown in zip(shares.tolist(), named, strict=True):
@@ -398,9 +398,9 @@ def test_classify_gives_every_box_the_probability_of_every_name_best_first(train
 
 
 def test_features_are_of_the_boxes_in_pixels_of_the_picture(trained):
-    """A picture of 192 x 96 is seen at 96 x 48: its boxes too are halved."""
-    features = trained.region_features(_picture(), [[10, 20, 60, 120]])
-    batch = trained._batch([_picture()])
+    """An image of 192 x 96 is seen at 96 x 48: its boxes too are halved."""
+    features = trained.region_features(_image(), [[10, 20, 60, 120]])
+    batch = trained._batch([_image()])
     direct = trained.detector.region_features(batch, [torch.tensor([[5.0, 10, 30, 60]])])
     np.testing.assert_allclose(features, direct.detach().numpy(), atol=1e-5)
 
@@ -411,19 +411,19 @@ def test_features_are_of_the_boxes_in_pixels_of_the_picture(trained):
 )
 def test_what_is_no_box_of_the_picture_is_refused(trained, boxes):
     with pytest.raises(InputError, match="boxes"):
-        trained.classify(_picture(), boxes, NAMES)
+        trained.classify(_image(), boxes, NAMES)
 
 
 def test_no_boxes_are_named_nothing(trained):
-    assert trained.classify(_picture(), [], NAMES) == []
+    assert trained.classify(_image(), [], NAMES) == []
 
 
 def test_a_detector_that_reads_only_its_own_regions_says_so(text):
     other = TrainedDetector(_vild(text), Resize(shortest=(96,), longest=96))
     with pytest.raises(InputError, match="ViLD finds its own regions"):
-        other.classify(_picture(), [[0, 0, 9, 9]], NAMES)
+        other.classify(_image(), [[0, 0, 9, 9]], NAMES)
 
 
 def test_any_names_are_detected_by_a_plain_call(trained):
-    found = trained.detect(_picture(), ["a cat", "a dog"], threshold=0.0)
+    found = trained.detect(_image(), ["a cat", "a dog"], threshold=0.0)
     assert {each.name for each in found} == {"a cat", "a dog"}

@@ -40,15 +40,15 @@ def pyramid(side, strides, images=2, width=8):
 
 
 def test_proposals_and_their_losses_are_torchvisions():
-    """All sides of the levels divide the picture's here, so that torchvision's strides are ours."""
+    """All sides of the levels divide the image's here, so that torchvision's strides are ours."""
     levels, sizes = pyramid(128, (8, 16, 32, 64)), torch.tensor([[128, 128], [96, 128]])
     network = ProposalNetwork(8, (8, 16, 32, 64), ProposalSettings(limit=20, candidates=50))
     targets = [Targets(boxes_in(90, 3), torch.zeros(3, dtype=torch.long)) for _ in range(2)]
     with torch.random.fork_rng():
         found, losses = network(levels, sizes, targets)
-    pictures = ImageList(torch.zeros(2, 3, 128, 128), [tuple(size) for size in sizes.tolist()])
+    images = ImageList(torch.zeros(2, 3, 128, 128), [tuple(size) for size in sizes.tolist()])
     features = {str(row): level for row, level in enumerate(levels)}
-    theirs, theirs_lost = network.rpn(pictures, features, [{"boxes": t.boxes} for t in targets])
+    theirs, theirs_lost = network.rpn(images, features, [{"boxes": t.boxes} for t in targets])
     for mine, boxes in zip(found, theirs, strict=True):
         assert len(boxes) == 20
         torch.testing.assert_close(mine.boxes, boxes)

@@ -323,8 +323,8 @@ def test_crop_and_classify_names_proposals_by_what_the_teacher_says_of_each(text
     assert len(proposals.boxes) == 5
     expected = []
     for box, objectness in zip(proposals.boxes, proposals.scores.tolist(), strict=True):
-        picture = batch.images.pixels[1][:, :, :32]
-        seen = embed_crops(detector.teacher, picture, box[None])[0]
+        image = batch.images.pixels[1][:, :, :32]
+        seen = embed_crops(detector.teacher, image, box[None])[0]
         names = (text(batch.vocabulary) @ seen / 0.01).softmax(0).tolist()
         expected += [(p * objectness) ** 0.5 for p in names]
     torch.testing.assert_close(found.scores, torch.tensor(sorted(expected, reverse=True)))

@@ -5,7 +5,7 @@ const groupOf = new Map(data.categories.map((each) => [each.name, each.frequency
 
 function showExamples() {
   if (!data.examples.length) {
-    return note("examples", data.best ? `Trial ${data.best}, the best, kept no example pictures.` : "No trial is the best, so no pictures are shown.");
+    return note("examples", data.best ? `Trial ${data.best}, the best, kept no example images.` : "No trial is the best, so no images are shown.");
   }
   const found = [];
   const told = make("output", {}, EXAMPLE_THRESHOLD.toFixed(2));
@@ -40,7 +40,7 @@ function showExamples() {
       ),
     );
   }
-  note("examples", `Trial ${data.best}, the best, on the first pictures of the evaluation. Of detections in one place the best is named; point at a dashed box for its name.`);
+  note("examples", `Trial ${data.best}, the best, on the first images of the evaluation. Of detections in one place the best is named; point at a dashed box for its name.`);
   section("examples").append(
     make("label", { class: "control" }, "detections with a score of at least ", slider, told),
     groupKey(),
@@ -64,7 +64,7 @@ function pane(example, title, marks) {
   );
 }
 
-/** A box with its name; box is [x1, y1, x2, y2, name] in pixels of the picture, and a score. */
+/** A box with its name; box is [x1, y1, x2, y2, name] in pixels of the image, and a score. */
 function boxMark({ width, height }, [x1, y1, x2, y2, name, score]) {
   const text = known(score) ? `${name} ${score.toFixed(2)}` : name;
   const size = Math.max(width, height) / 22;
