@@ -28,12 +28,51 @@ class InputError(Exception):
         super().__init__(": ".join([*place, problem]) + advice)
 
 
-def require_at_least(least: int, **values: float | int) -> None:
-    """Refuse a setting that is too small, or no number.
+def require_range(
+    value: float | int,
+    field: str,
+    *,
+    least: float | int = -math.inf,
+    above: float | int = -math.inf,
+    most: float | int = math.inf,
+    below: float | int = math.inf,
+) -> None:
+    """Refuses a setting outside a range; NaN and infinities are outside every one.
+
+    Args:
+        value: The setting.
+        field: Its name, as a user writes it.
+        least: The lowest value that is in the range; or instead
+        above: the highest value that is too low.
+        most: The highest value that is in the range; or instead
+        below: the lowest value that is too high.
 
     Raises:
-        InputError: naming it.
+        InputError: naming it and the range.
     """
+    if not (math.isfinite(value) and least <= value <= most and above < value < below):
+        if math.isinf(most) and math.isinf(below):
+            wanted = f"a number above {above}" if above > least else f"{least} or more"
+        else:
+            low = f"({above}" if above > least else f"[{least}"
+            high = f"{below})" if below < most else f"{most}]"
+            wanted = f"a number in {low}, {high}"
+        raise InputError(f"{value} is out of range", fix=f"give {wanted}", field=field)
+
+
+def require_at_least(least: float | int, /, **values: float | int) -> None:
+    """Refuses settings below `least`, by their names; see `require_range`."""
     for field, value in values.items():
-        if not least <= value < math.inf:
-            raise InputError(f"{value} is below {least}", fix=f"give {least} or more", field=field)
+        require_range(value, field, least=least)
+
+
+def require_positive(**values: float | int) -> None:
+    """Refuses settings that are not above 0, by their names; see `require_range`."""
+    for field, value in values.items():
+        require_range(value, field, above=0)
+
+
+def require_fraction(**values: float | int) -> None:
+    """Refuses settings outside [0, 1], by their names; see `require_range`."""
+    for field, value in values.items():
+        require_range(value, field, least=0, most=1)

@@ -1,28 +1,128 @@
-"""Where things are kept that can be made again."""
+"""Writes files whole or not at all, asks before work whether they can be, and names the cache."""
 
+import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gridclip.io.errors import InputError
+
 
 def cache_folder() -> Path:
-    """The folder of all caches: $GRIDCLIP_CACHE, else ~/.cache/gridclip; it need not exist."""
+    """Returns the folder of all caches, $GRIDCLIP_CACHE or ~/.cache/gridclip; it may not exist."""
     return Path(os.environ.get("GRIDCLIP_CACHE") or Path.home() / ".cache" / "gridclip")
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """Give a name beside the file to write to; it becomes the file when all went well.
+def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a new name beside a path; what is written there takes the path when all went well.
 
-    So no other process ever reads half a file, and what stood there stays until then.
+    So no process ever reads half a file, what was there stays until then, and after an error
+    nothing else is left. A rename within a folder is atomic on network disks as well.
+
+    Args:
+        path: A file or, where it is new or empty, a folder; the folder it is in is made.
+        durable: Whether it is on the disk, and not only in memory, before it takes the path.
 
     Raises:
         OSError: if the folder cannot be written.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{file.stem[:32]}-", dir=file.parent) as folder:
-        part = Path(folder) / file.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No process id, which may be the same on two machines; cut short, as names end at 255 bytes.
+    part = path.with_name(f".{path.name[:48]}.{secrets.token_hex(4)}.part")
+    try:
         yield part
-        part.replace(file)
+        if durable:
+            _flush(part)
+        part.replace(path)
+        if durable:
+            _flush(path.parent)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all; its folder is made."""
+    with written_whole(file) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def require_writable(output: Path, *, field: str = "output", new: bool = False) -> None:
+    """Makes the folder of a file that is to be written, and tries to write into it.
+
+    A command asks this before its work, so that no result is lost for want of a place.
+
+    Args:
+        output: The file.
+        field: Argument that names it.
+        new: Whether a file that exists is refused too.
+
+    Raises:
+        InputError: if it is a folder, cannot be written, or exists and must not.
+    """
+    if new and output.exists():
+        problem, fix = "exists already", "give the name of a new file"
+        raise InputError(problem, fix=fix, file=output, field=field)
+    if output.is_dir():
+        raise InputError("is a folder", fix="give a file in it", file=output, field=field)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        trial = output.with_name(f".{secrets.token_hex(8)}.trial")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot be written ({error.strerror})",
+            fix="give a path in a folder of yours",
+            file=output,
+            field=field,
+        ) from error
+
+
+def is_finished(record: Path, recipe: object, *, field: str, other: str) -> bool:
+    """Returns whether a folder holds what a recipe makes; a new or empty folder holds nothing.
+
+    Args:
+        record: The json file in the folder that says how its content was made.
+        recipe: What that file must say, as json returns it.
+        field: The argument that names the folder, for the message.
+        other: What the folder holds if another recipe made it; `{made}` in it becomes that recipe.
+
+    Raises:
+        InputError: if the folder holds something else.
+    """
+    folder = record.parent
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    made = read_recipe(record)
+    if made == recipe:
+        return True
+    raise InputError(
+        f"holds {'something else' if made is None else other.format(made=made)}",
+        fix="name a new folder, or remove this one",
+        file=folder,
+        field=field,
+    )
+
+
+def read_recipe(record: Path) -> object:
+    """Returns what a json file says; None if it is absent or not json."""
+    try:
+        return json.loads(record.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _flush(path: Path) -> None:
+    """Has a file, or the names in a folder, on the disk and not only in memory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -17,7 +17,7 @@ from gridclip.data.images.image_list import SUFFIXES, ImageList, read_header
 from gridclip.data.images.shards import INDEX, Shards, open_shards, write_index
 from gridclip.data.images.sources import open_images
 from gridclip.io.errors import InputError
-from gridclip.io.files import written_whole
+from gridclip.io.files import is_finished, read_recipe, written_whole
 
 RECORD = "pack.json"
 _BESIDE_IMAGE = 2048  # bytes of tar headers, padding and json that go with each, about
@@ -72,7 +72,8 @@ def pack(
     if shard_bytes < 1:
         raise InputError(f"{shard_bytes} bytes", fix="give megabytes above 0", field="shard_size")
     recipe = {"form": 1, "images": _content(images), "shard_bytes": shard_bytes}
-    if not _is_packed(output_dir, recipe):
+    other = "other images, or shards of another size"
+    if not is_finished(output_dir / RECORD, recipe, field="output_dir", other=other):
         part = _part(output_dir, recipe)
         ends = _shard_ends(images.byte_counts, shard_bytes)
         starts = [0, *ends[:-1]]
@@ -93,27 +94,12 @@ def _content(images: ImageList) -> str:
     return words.hexdigest()[:32]
 
 
-def _is_packed(folder: Path, recipe: dict[str, object]) -> bool:
-    """Tell whether a folder holds these shards; a new or empty one does not."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    made = _recipe(folder)
-    if made != recipe:
-        what = "something else" if made is None else "other images, or shards of another size"
-        raise InputError(
-            f"holds {what}",
-            fix="name a new folder, or remove this one",
-            file=folder,
-            field="output_dir",
-        )
-    return True
-
-
 def _part(output_dir: Path, recipe: dict[str, object]) -> Path:
     """Give the hidden folder to write into; finished shards of the same images stay in it."""
     part = output_dir.with_name(f".{output_dir.name}.part")
-    if part.exists() and _recipe(part) != recipe:
-        if _recipe(part) is None and any(part.glob("[!.]*")):
+    made = read_recipe(part / RECORD)
+    if part.exists() and made != recipe:
+        if made is None and any(part.glob("[!.]*")):
             fix = "remove it, or name another output_dir"
             raise InputError("is in the way, and not ours", fix=fix, file=part)
         shutil.rmtree(part)
@@ -121,15 +107,8 @@ def _part(output_dir: Path, recipe: dict[str, object]) -> Path:
     with written_whole(part / RECORD) as file:
         file.write_text(json.dumps(recipe))
     for left in part.glob(".*"):  # half a shard, of a run that was killed
-        shutil.rmtree(left)
+        left.unlink()
     return part
-
-
-def _recipe(folder: Path) -> object:
-    try:
-        return json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _shard_ends(byte_counts: Int64[np.ndarray, "I"], shard_bytes: int) -> list[int]:

@@ -1,5 +1,6 @@
-"""Images of the mini world for hybrid training: captions, and phrases with boxes."""
+"""Captioned images of the mini world: batches for a CLIP, and files for hybrid training."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.data.synthetic.lvis_writer import (
-    Json,
-    annotation_records,
-    is_finished,
-    whole_folder,
-    write_jpeg,
-    write_lines,
-)
 from gridclip.data.synthetic.mini_world import (
     KINDS,
     caption,
@@ -30,7 +23,26 @@ from gridclip.data.synthetic.mini_world import (
     is_base,
     long_tail,
 )
-from gridclip.data.synthetic.painter import COLOURS, SHAPES, TEXTURES, Kind, Scene, draw_scene
+from gridclip.data.synthetic.painter import (
+    COLOURS,
+    SHAPES,
+    TEXTURES,
+    Json,
+    Kind,
+    Scene,
+    draw_scene,
+)
+from gridclip.io.files import is_finished, written_whole
+
+Law = Callable[[np.random.Generator, int], Int64[np.ndarray, "T"]]
+
+VERSION = 1  # raised when the same arguments would give other files
+RECORD = "hybrid.json"
+
+_CAPTIONS = 2  # of each image
+_SYNONYM_RATE = 0.2  # of words in grounding captions
+_SHORT_RATE = 0.25  # of phrases that leave out the texture
+_PLACE = re.compile(r"<(\d+)>")
 
 _VALUES = (tuple(COLOURS), TEXTURES, tuple(SHAPES))
 _CLOSE_UPS = 0.3  # share among images of a single object
@@ -128,17 +140,6 @@ def near_miss(rng: np.random.Generator, kinds: Sequence[Kind]) -> list[Kind]:
     return [Kind(*value) for value in values]
 
 
-Law = Callable[[np.random.Generator, int], Int64[np.ndarray, "T"]]
-
-VERSION = 1  # raised when the same arguments would give other files
-RECORD = "hybrid.json"
-
-_CAPTIONS = 2  # of each image
-_SYNONYM_RATE = 0.2  # of words in grounding captions
-_SHORT_RATE = 0.25  # of phrases that leave out the texture
-_PLACE = re.compile(r"<(\d+)>")
-
-
 class Said(NamedTuple):
     """A caption, and where in it each object is named."""
 
@@ -157,9 +158,10 @@ def make_hybrid(folder: Path, recipe: Json) -> None:
         InputError: if the folder holds something else.
     """
     own = {**recipe, "version": VERSION}
-    if is_finished(folder, RECORD, own, what="pairs and phrases of a mini data set"):
+    other = "pairs and phrases of a mini data set made with {made}"
+    if is_finished(folder / RECORD, own, field="dir", other=other):
         return
-    with whole_folder(folder) as part:
+    with written_whole(folder) as part:
         count = recipe["train_images"]
         _write_pairs(part, recipe["seed"], count, recipe["size"])
         _write_grounding(part, recipe["seed"], max(1, count // 2), recipe["size"])
@@ -197,7 +199,7 @@ def _write_pairs(folder: Path, seed: int, count: int, size: int) -> None:
     lines: list[Json] = []
     for row, scene in enumerate(_scenes(rng, count, size, evenly)):
         path = f"pairs/{row + 1:06d}.jpg"
-        write_jpeg(scene.pixels, folder / "images" / path)
+        scene.save(folder / "images" / path)
         lines += [
             {"file_name": path, "caption": describe(rng, scene.kinds)} for _ in range(_CAPTIONS)
         ]
@@ -211,7 +213,7 @@ def _write_grounding(folder: Path, seed: int, count: int, size: int) -> None:
     annotations: list[Json] = []
     for row, scene in enumerate(_scenes(rng, count, size, long_tail)):
         path, said = f"grounding/{row + 1:06d}.jpg", say(rng, scene.kinds)
-        write_jpeg(scene.pixels, folder / "images" / path)
+        scene.save(folder / "images" / path)
         facts = {"id": row + 1, "file_name": path, "height": size, "width": size}
         images.append({**facts, "caption": said.caption})
         annotations += _boxed(scene, said, row + 1, len(annotations) + 1)
@@ -233,11 +235,15 @@ def _scenes(rng: np.random.Generator, count: int, size: int, law: Law) -> Iterat
 
 def _boxed(scene: Scene, said: Said, image_id: int, first_id: int) -> list[Json]:
     """MDETR's `annotations` of one image: rare objects are named in the caption but not boxed."""
-    shown = np.array([is_base(kind) for kind in scene.kinds], dtype=bool)
-    boxes, areas = scene.boxes[shown], scene.areas[shown]
-    records = annotation_records(image_id, first_id, [1] * len(boxes), boxes, areas)
-    spans = [span for span, boxed in zip(said.spans, shown.tolist(), strict=True) if boxed]
+    boxed = [is_base(kind) for kind in scene.kinds]
+    annotations = scene.annotations(image_id, first_id, [1] * len(boxed), boxed)
+    spans = itertools.compress(said.spans, boxed)
     return [
-        {**record, "iscrowd": 0, "tokens_positive": [span]}
-        for record, span in zip(records, spans, strict=True)
+        {**each, "iscrowd": 0, "tokens_positive": [span]}
+        for each, span in zip(annotations, spans, strict=True)
     ]
+
+
+def write_lines(rows: Sequence[Json], file: Path) -> None:
+    """Write one json object a line."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,6 +1,7 @@
 """The mini data set: scenes of the mini world as real JPEG files with true LVIS-form json."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,17 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gridclip.data.synthetic.lvis_writer import (
-    Json,
-    annotation_records,
-    image_record,
-    is_finished,
-    tally,
-    whole_folder,
-    write_jpeg,
-    write_lines,
-)
-from gridclip.data.synthetic.mini_captions import make_hybrid
+from gridclip.data.synthetic.mini_captions import make_hybrid, write_lines
 from gridclip.data.synthetic.mini_world import (
     KINDS,
     NAMES,
@@ -30,13 +21,14 @@ from gridclip.data.synthetic.mini_world import (
     long_tail,
     synonyms,
 )
-from gridclip.data.synthetic.painter import Scene, draw_scene
-from gridclip.io.errors import InputError
+from gridclip.data.synthetic.painter import Json, Scene, draw_scene
+from gridclip.io.errors import require_at_least
+from gridclip.io.files import is_finished, written_whole
 
 Split = Literal["train", "val"]
 
 VERSION = 1  # raised when the same arguments would give other files
-RECORD = "mini.json"  # tells how a folder was made; a folder without it is not finished
+RECORD = "mini.json"  # how a folder was made; a folder without it is not finished
 
 _FULL = 4000  # training images from which LVIS's own thresholds of frequency hold
 _TWIN_RATE = 0.06  # scenes where a second object of one category stands
@@ -55,14 +47,9 @@ class _Recipe:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        least = {"seed": 0, "train_images": 1, "val_images": 1, "size": 64}
-        for field, lowest in least.items():
-            if getattr(self, field) < lowest:
-                raise InputError(
-                    f"{getattr(self, field)} is too small",
-                    field=field,
-                    fix=f"give {lowest} or more",
-                )
+        require_at_least(0, seed=self.seed)
+        require_at_least(1, train_images=self.train_images, val_images=self.val_images)
+        require_at_least(64, size=self.size)
 
 
 class _Labelled(NamedTuple):
@@ -101,8 +88,9 @@ def make_mini(
         InputError: if an argument is out of range, or the folder holds something else.
     """
     recipe = _Recipe(seed=seed, train_images=train_images, val_images=val_images, size=size)
-    if not is_finished(dir, RECORD, asdict(recipe), what="a mini data set"):
-        with whole_folder(dir) as part:
+    other = "a mini data set made with {made}"
+    if not is_finished(dir / RECORD, asdict(recipe), field="dir", other=other):
+        with written_whole(dir) as part:
             _write(part, recipe)
     make_hybrid(dir / "hybrid", asdict(recipe))
 
@@ -128,9 +116,10 @@ def _write_images(
     rng = np.random.default_rng([recipe.seed, split == "val", 1])  # leaves the scenes' own alone
     for row, labelled in enumerate(_label_scenes(split, recipe)):
         file_name = f"{split}/{row + 1:06d}.jpg"
-        write_jpeg(labelled.scene.pixels, folder / "images" / file_name)
+        labelled.scene.save(folder / "images" / file_name)
         images.append(_image(rng, labelled, row + 1, file_name, split))
-        annotations += _annotations(labelled, row + 1, len(annotations) + 1)
+        scene, ids = labelled.scene, [_ID[kind] for kind in labelled.scene.kinds]
+        annotations += scene.annotations(row + 1, len(annotations) + 1, ids, labelled.boxed)
         caption = describe(rng, labelled.scene.kinds)
         captions.append({"file_name": file_name, "caption": caption})
     return {"images": images, "annotations": annotations}, captions
@@ -177,20 +166,22 @@ def _image(
     absent = sorted(set(_ID.values()) - {_ID[kind] for kind in labelled.scene.kinds})
     if split == "train":
         absent = np.sort(rng.choice(absent, _NEGATIVES, replace=False)).tolist()
-    size = (labelled.scene.pixels.shape[0], labelled.scene.pixels.shape[1])
-    return image_record(
-        image_id, file_name, size, absent=absent, not_exhaustive=labelled.not_exhaustive
-    )
-
-
-def _annotations(labelled: _Labelled, image_id: int, first_id: int) -> list[Json]:
-    scene, shown = labelled.scene, np.array(labelled.boxed, dtype=bool)
-    ids = [_ID[kind] for kind, boxed in zip(scene.kinds, labelled.boxed, strict=True) if boxed]
-    return annotation_records(image_id, first_id, ids, scene.boxes[shown], scene.areas[shown])
+    height, width = labelled.scene.pixels.shape[:2]
+    return {
+        "id": image_id,
+        "width": width,
+        "height": height,
+        "file_name": file_name,
+        "coco_url": "",
+        "neg_category_ids": absent,
+        "not_exhaustive_category_ids": labelled.not_exhaustive,
+    }
 
 
 def _categories(annotations: list[Json], scale: float) -> list[Json]:
-    images, instances = tally(annotations)
+    pairs = {(each["category_id"], each["image_id"]) for each in annotations}
+    images = Counter(category for category, _ in pairs)
+    instances = Counter(each["category_id"] for each in annotations)
     return [
         {
             "id": _ID[kind],

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from gridclip.data.synthetic.lvis_writer import deal, deal_evenly
 from gridclip.data.synthetic.painter import COLOURS, SHAPES, TEXTURES, Kind
 
 # Ways to speak of one object and of several.
@@ -122,13 +121,23 @@ def long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"
     base = np.array([row for row, kind in enumerate(KINDS) if is_base(kind)])
     base = np.random.default_rng(0).permutation(base)  # who is frequent belongs to the world
     number_rare = round(_RARE_SHARE * count)
-    drawn = base[deal(1 / (np.arange(len(base)) + _ZIPF_OFFSET), count - number_rare)]
-    return rng.permutation(np.concatenate([drawn, deal_evenly(rng, rare, number_rare)]))
+    law = np.cumsum(1 / (np.arange(len(base)) + _ZIPF_OFFSET))
+    # Each kind in proportion to the law, within one of its share.
+    places = (np.arange(count - number_rare) + 0.5) / (count - number_rare)
+    drawn = base[np.searchsorted(law / law[-1], places)]
+    return rng.permutation(np.concatenate([drawn, _deal_evenly(rng, rare, number_rare)]))
 
 
 def evenly(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
     """Rows of KINDS, shuffled, each as often as the next."""
-    return rng.permutation(deal_evenly(rng, np.arange(len(KINDS)), count))
+    return rng.permutation(_deal_evenly(rng, np.arange(len(KINDS)), count))
+
+
+def _deal_evenly(
+    rng: np.random.Generator, rows: Int64[np.ndarray, "K"], number: int
+) -> Int64[np.ndarray, "number"]:
+    """Each row as often as the next, give or take one; the generator says who gets one more."""
+    return np.resize(rng.permutation(rows), number)
 
 
 def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: float = 0.1) -> str:

@@ -5,14 +5,18 @@ from a cache after that. The same painter serves the mini data set and the train
 CLIP, so the two see one world.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 from PIL import Image
+
+Json = dict[str, Any]
 
 LARGEST = 768  # pixels of the noise fields' side, so of the largest ground
 
@@ -113,12 +117,42 @@ class Kind(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """An image and all that stands in it, whether a data set tells of it or not."""
+    """An image and all that stands in it, whether a data set annotates it or not."""
 
     pixels: UInt8[np.ndarray, "S S 3"]  # RGB
     boxes: Int64[np.ndarray, "T 4"]  # xyxy, pixels, tight around the shape
     areas: Int64[np.ndarray, "T"]  # pixels of the shape's mask
     kinds: list[Kind]  # those that found room, in the order they were asked for
+
+    def save(self, file: Path) -> None:
+        """Write the image as JPEG with little loss: quality 90, colours at full resolution."""
+        Image.fromarray(self.pixels).save(file, quality=90, subsampling=0)
+
+    def annotations(
+        self, image_id: int, first_id: int, category_ids: Sequence[int], boxed: Sequence[bool]
+    ) -> list[Json]:
+        """LVIS's `annotations` of the objects that are boxed, with boxes as xywh.
+
+        Args:
+            image_id: Of this image.
+            first_id: Of the first annotation; the others count on.
+            category_ids: Of each object.
+            boxed: Whether each object is annotated.
+        """
+        objects = zip(category_ids, self.boxes.tolist(), self.areas.tolist(), strict=True)
+        return [
+            {
+                "id": first_id + row,
+                "image_id": image_id,
+                "category_id": category,
+                "bbox": [left, top, right - left, bottom - top],
+                "area": area,
+                "segmentation": [],
+            }
+            for row, (category, (left, top, right, bottom), area) in enumerate(
+                itertools.compress(objects, boxed)
+            )
+        ]
 
 
 class _Mask(NamedTuple):

@@ -232,7 +232,7 @@ def test_a_run_cut_short_leaves_nothing_that_looks_finished(tmp_path, monkeypatc
     "wrong", [{"seed": -1}, {"train_images": 0}, {"val_images": -3}, {"size": 20}]
 )
 def test_arguments_out_of_range_are_named(tmp_path, wrong):
-    with pytest.raises(InputError, match=f"{next(iter(wrong))}: .* is too small"):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))}: .* is out of range"):
         make_mini(tmp_path / "set", **wrong)
     assert list(tmp_path.iterdir()) == []
 
