@@ -50,7 +50,8 @@ def require_range(
     Raises:
         InputError: naming it and the range.
     """
-    if not (math.isfinite(value) and least <= value <= most and above < value < below):
+    # By default infinities are neither above nor below, and no comparison holds for NaN.
+    if not (least <= value <= most and above < value < below):
         if math.isinf(most) and math.isinf(below):
             wanted = f"a number above {above}" if above > least else f"{least} or more"
         else:
