@@ -18,7 +18,7 @@ COMMANDS = {
     "data mini": "gridclip.data.synthetic.mini_dataset:make_mini",
     "data hold-out": "gridclip.data.annotations.hold_out:hold_out",
     "data check": "gridclip.data.annotations.check:check_annotations",
-    "data show": "gridclip.data.datamodules.preview:show_samples",
+    "data show": "gridclip.data.drawing:show_samples",
     "data concepts": "gridclip.data.datasets.concept_pool:concepts_command",
     "data entities": "gridclip.data.datasets.flickr30k:entities_command",
     "data pack": "gridclip.data.images.pack:pack_command",

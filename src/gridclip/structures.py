@@ -96,8 +96,14 @@ class DetectionBatch(NamedTuple):
     # Names of which the image's boxes tell presence and absence; None: they do of every name.
     verified: Bool[Tensor, "B K"] | None = None
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
-    shares: Float[Tensor, "K"] | None = None  # share of the training images that show each name
+    # Share of the training images that show each category.
+    category_frequency: Float[Tensor, "K"] | None = None
     regions: list[RegionTargets] | None = None  # stored embeddings of proposals in these very views
+
+    @property
+    def log_group(self) -> str:
+        """What the logged names of its losses begin with."""
+        return "train/"
 
 
 class ImageBatch(NamedTuple):
@@ -108,6 +114,11 @@ class ImageBatch(NamedTuple):
     vocabulary: Vocabulary
     records: list[Record]
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
+
+    @property
+    def log_group(self) -> str:
+        """What the logged names of its losses begin with."""
+        return "train/image_level/"
 
 
 class ConceptBatch(NamedTuple):
@@ -131,6 +142,15 @@ class ConceptBatch(NamedTuple):
     regions: list[Float[Tensor, "R 4"]] | None = (
         None  # proposals, xyxy, pixels of the resized image
     )
+
+    @property
+    def log_group(self) -> str:
+        """What the logged names of its losses begin with."""
+        return f"train/{self.kind}/"
+
+
+Batch = DetectionBatch | ImageBatch | ConceptBatch
+"""What a training step is given."""
 
 
 class Cells(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from gridclip.data.annotations.reader import Annotations, Ragged
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_fraction
 from gridclip.structures import Vocabulary
 
 RareSplit = Literal["base_only", "all"]
@@ -66,8 +66,8 @@ def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
     return counts
 
 
-def name_shares(labels: Ragged, num_categories: int) -> Float[np.ndarray, "K"]:
-    """Share of all images that have a box of each name: `DetectionBatch.shares`.
+def category_frequency(labels: Ragged, num_categories: int) -> Float[np.ndarray, "K"]:
+    """Share of all images that have a box of each category, in [0, 1].
 
     Args:
         labels: For each image the rows of the training vocabulary of its boxes.
@@ -95,13 +95,8 @@ def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Flo
     Raises:
         InputError: if the threshold is no share.
     """
-    if not 0 <= threshold <= 1:
-        raise InputError(
-            f"{threshold} is no share of the images",
-            field="repeat_threshold",
-            fix="give a number in [0, 1], such as 0.001; 0 repeats nothing",
-        )
-    share = name_shares(labels, num_categories)
+    require_fraction(repeat_threshold=threshold)
+    share = category_frequency(labels, num_categories)
     # Names that no image shows ask for nothing; any share does for them.
     asked = np.maximum(1, np.sqrt(threshold / np.where(share, share, 1)))
     factors = np.ones(len(labels.offsets) - 1)

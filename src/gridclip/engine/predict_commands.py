@@ -8,8 +8,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from gridclip.data.drawing import Label, draw
 from gridclip.data.images.decode import read_image
-from gridclip.data.images.draw_boxes import Label, draw
 from gridclip.engine.predictor import (
     _SPEED,
     Found,

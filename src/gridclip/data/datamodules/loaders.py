@@ -17,6 +17,7 @@ from gridclip.data.sampling import Kind, MixedSampler, Position, SampleIndex
 from gridclip.io.errors import InputError
 from gridclip.ops.images import pad
 from gridclip.structures import (
+    Batch,
     ConceptBatch,
     DetectionBatch,
     ImageBatch,
@@ -33,16 +34,18 @@ class Collate:
     Args:
         vocabulary: What the labels are rows of.
         multiple: As in `pad`.
-        shares: Share of the training images that show each name; evaluation has none.
+        category_frequency: Share of the training images that show each category; evaluation has
+            none.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         multiple: int = 32,
-        shares: Float[Tensor, "K"] | None = None,
+        category_frequency: Float[Tensor, "K"] | None = None,
     ) -> None:
-        self.vocabulary, self.multiple, self.shares = vocabulary, multiple, shares
+        self.vocabulary, self.multiple = vocabulary, multiple
+        self.category_frequency = category_frequency
 
     def __call__(self, samples: list[Sample]) -> DetectionBatch:
         """Pad and gather."""
@@ -53,7 +56,7 @@ class Collate:
             records=[sample.record for sample in samples],
             verified=_stack([sample.verified for sample in samples]),
             teacher=_stack([sample.teacher for sample in samples]),
-            shares=self.shares,
+            category_frequency=self.category_frequency,
             regions=_all([sample.regions for sample in samples]),
         )
 
@@ -82,7 +85,6 @@ def _stack(values: list[Tensor | None]) -> Tensor | None:
     return None if present is None else torch.stack(present)
 
 
-Batch = DetectionBatch | ImageBatch | ConceptBatch
 Whole = TypeVar("Whole")
 
 
@@ -102,7 +104,7 @@ class Batches(Dataset[Batch]):
         multiple: int = 32,
     ) -> None:
         self.detection, self.image_level = detection, image_level
-        self.collate = Collate(detection.vocabulary, multiple, detection.shares)
+        self.collate = Collate(detection.vocabulary, multiple, detection.category_frequency)
         if image_level is not None:
             self.collate_images = CollateImages(image_level.vocabulary, multiple)
 

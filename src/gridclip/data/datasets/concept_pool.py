@@ -13,11 +13,10 @@ from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.category_names import Concept, read_concepts
 from gridclip.data.datasets.grounding import read_grounding
 from gridclip.data.datasets.noun_phrases import Phrases, words
-from gridclip.data.images.image_list import CAPTIONS
-from gridclip.data.images.sources import open_images
+from gridclip.data.images.sources import CAPTIONS, open_images
 from gridclip.data.vocabulary import image_counts
 from gridclip.io.errors import InputError
-from gridclip.io.files import written_whole
+from gridclip.io.files import write_text
 from gridclip.io.json_table import read_content
 
 _ENDINGS = (".txt", ".csv")
@@ -136,8 +135,7 @@ def write_concepts(file: Path, concepts: Iterable[Concept]) -> None:
         lines.writerows([each.name, each.definition, each.times] for each in concepts)
     else:
         text.writelines(f"{each.name}\t{each.times}\n" for each in concepts)
-    with written_whole(file) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
+    write_text(file, text.getvalue())
 
 
 def _of_json(source: Path) -> tuple[bool, Iterator[Concept]]:

@@ -10,18 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gridclip.data.annotations.table import Annotations, Ragged
 from gridclip.data.datasets.image_level import ImageLevelSource
-from gridclip.data.images.decode import read_image, reading_faults, require_size
+from gridclip.data.images.decode import read_header, read_image, require_size
 from gridclip.data.precomputed.stored import StoredEmbeddings, StoredRegions
 from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import Transform
 from gridclip.data.transforms.example import IMAGES, Example, Mosaic, to_tensor, wholly_inside
-from gridclip.data.vocabulary import LabelMap, image_counts, repeat_factors
+from gridclip.data.vocabulary import LabelMap, category_frequency, repeat_factors
 from gridclip.io.errors import InputError
 from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
 
@@ -106,10 +105,10 @@ class DetectionDataset(Dataset[Sample]):
         return self.annotations.sizes[self.images]
 
     @cached_property
-    def shares(self) -> Float[Tensor, "K"]:
-        """Share of the images of the file that show each name."""
-        counts = image_counts(self.labels, len(self.vocabulary))
-        return torch.tensor(counts / len(self.annotations.image_ids), dtype=torch.float32)
+    def category_frequency(self) -> Float[Tensor, "K"]:
+        """Share of the images of the file that show each category."""
+        frequency = category_frequency(self.labels, len(self.vocabulary))
+        return torch.tensor(frequency, dtype=torch.float32)
 
     def pool(
         self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0
@@ -236,9 +235,7 @@ def check_images(annotations: Annotations, folder: Path) -> None:
         return
     for path, size in zip(annotations.paths.tolist(), annotations.sizes.tolist(), strict=True):
         file = folder / path
-        with reading_faults(file), Image.open(file) as image:
-            width, height = image.size
-        require_size(file, (height, width), tuple(size), annotations.file)
+        require_size(file, read_header(file, file)[:2], tuple(size), annotations.file)
 
 
 def _unlisted(paths: list[str], folder: Path) -> Iterator[Path]:

@@ -1,9 +1,10 @@
-"""Image files: read as RGB, and checked against the annotation file before training."""
+"""Image files: their pixels as RGB, their headers, and what is wrong with them."""
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +12,10 @@ from PIL import Image
 
 from gridclip.io.errors import InputError
 
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif")
+"""Endings of image files, the one to take first where a sample of a shard has several."""
+
+_SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 _END_OF_JPEG = b"\xff\xd9"
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -72,6 +77,32 @@ def _decode_jpeg(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
     return decoded
 
 
+class ImageHeader(NamedTuple):
+    """What the first bytes of an image file say."""
+
+    height: int
+    width: int
+    suffix: str  # the ending that its format, whatever its name, should have
+
+
+def read_header(opened: io.BufferedIOBase | Path, place: Path) -> ImageHeader:
+    """Reads size and format of an image, without its pixels.
+
+    Raises:
+        InputError: if it is no image.
+    """
+    with reading_faults(place), Image.open(opened) as image:  # type: ignore[arg-type]
+        width, height = image.size
+        format = str(image.format)
+    return ImageHeader(height, width, _SUFFIX_OF.get(format, format.lower()))
+
+
+def is_image(name: str) -> bool:
+    """Tell an image by the ending of its name; hidden files are none."""
+    base = name.rsplit("/", 1)[-1]
+    return not base.startswith(".") and base.rsplit(".", 1)[-1].lower() in SUFFIXES
+
+
 def require_size(
     file: Path, found: tuple[int, ...], listed: tuple[int, ...], annotation_file: Path
 ) -> None:
@@ -99,6 +130,6 @@ def reading_faults(file: Path) -> Iterator[None]:
     except Exception as error:  # PIL's readers raise whatever their format's parser does
         raise InputError(
             f"the image cannot be read ({type(error).__name__}: {error})",
-            fix="fetch or write it again, or take it out of the annotation file",
+            fix="fetch or write it again, or take it out of the data set",
             file=file,
         ) from error

@@ -12,12 +12,12 @@ from jaxtyping import Int64
 from rich.console import Console
 from rich.progress import track
 
-from gridclip.data.images.decode import decode_image
-from gridclip.data.images.image_list import SUFFIXES, ImageList, read_header
+from gridclip.data.images.decode import SUFFIXES, decode_image, read_header
+from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.shards import INDEX, Shards, open_shards, write_index
 from gridclip.data.images.sources import open_images
-from gridclip.io.errors import InputError
-from gridclip.io.files import is_finished, read_recipe, written_whole
+from gridclip.io.errors import InputError, require_range
+from gridclip.io.files import is_finished, read_recipe, write_text, written_whole
 
 RECORD = "pack.json"
 _BESIDE_IMAGE = 2048  # bytes of tar headers, padding and json that go with each, about
@@ -45,6 +45,7 @@ def pack_command(
         shard_size: Most megabytes of a shard, unless a single image is larger.
         check_pixels: Decode every image, to find those that are cut short.
     """
+    require_range(shard_size, "shard_size", least=1e-6)
     packed = pack(
         open_images(source, images),
         output_dir,
@@ -69,8 +70,6 @@ def pack(
     Raises:
         InputError: if the folder holds something else, or an image cannot be read.
     """
-    if shard_bytes < 1:
-        raise InputError(f"{shard_bytes} bytes", fix="give megabytes above 0", field="shard_size")
     recipe = {"form": 1, "images": _content(images), "shard_bytes": shard_bytes}
     other = "other images, or shards of another size"
     if not is_finished(output_dir / RECORD, recipe, field="output_dir", other=other):
@@ -104,8 +103,7 @@ def _part(output_dir: Path, recipe: dict[str, object]) -> Path:
             raise InputError("is in the way, and not ours", fix=fix, file=part)
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
-    with written_whole(part / RECORD) as file:
-        file.write_text(json.dumps(recipe))
+    write_text(part / RECORD, json.dumps(recipe))
     for left in part.glob(".*"):  # half a shard, of a run that was killed
         left.unlink()
     return part

@@ -18,14 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from gridclip.data.images.image_list import (
-    SUFFIXES,
-    ImageList,
-    ListedImage,
-    fingerprint_of,
-    is_image,
-    read_header,
-)
+from gridclip.data.images.decode import SUFFIXES, is_image, read_header
+from gridclip.data.images.image_list import ImageList, ListedImage, fingerprint_of
 from gridclip.io.column_store import ColumnarFile, digest, text_columns, write_columnar
 from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder
@@ -59,7 +53,7 @@ def scan_shard(file: Path) -> list[Member]:
     """List the images of a shard, in its order.
 
     Of a sample with several images (an image and its mask, say) the first in the order of
-    `image_list.SUFFIXES` counts.
+    `decode.SUFFIXES` counts.
 
     Args:
         file: A tar file, not compressed, in WebDataset's layout.

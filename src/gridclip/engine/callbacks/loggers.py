@@ -19,7 +19,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from gridclip.structures import DetectionBatch, ImageBatch
+from gridclip.io.run_metrics import MAIN_METRICS
+from gridclip.structures import Batch
 
 
 def default_loggers(folder: Path) -> list[Logger]:
@@ -67,7 +68,7 @@ class Throughput(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,  # noqa: ANN401 - Lightning's signature
-        batch: DetectionBatch | ImageBatch,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
         """Count the images of a step, and log where Lightning logs."""
@@ -83,7 +84,6 @@ class Throughput(Callback):
         self.images, self.started = 0, time.perf_counter()
 
 
-FIGURES = ("AP", "APr", "APc", "APf")
 # Of the recipe, beside whatever a sweep varies; a name that ends in a dot stands for all below it.
 MAIN = (
     "seed_everything",
@@ -155,7 +155,7 @@ def conclude(
     # that says it; without, it looks at all runs.
     _, start, end = hparams({name: _plain(value) for name, value in settings.items()}, {})
     writer.add_summary(start)
-    for name in FIGURES:
+    for name in MAIN_METRICS:
         if not math.isnan(figures[name]):
             writer.add_summary(scalar(name, figures[name]), step)
     writer.add_summary(end)

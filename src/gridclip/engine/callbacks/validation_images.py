@@ -15,8 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from gridclip.data.images.draw_boxes import Label, draw
-from gridclip.data.images.draw_boxes import side_by_side as side_by_side
+from gridclip.data.drawing import Label, draw, side_by_side
 from gridclip.structures import DetectionBatch, Detections
 
 LEAST_SCORE = 0.05  # below, detections only make the page heavy

@@ -1,26 +1,64 @@
-"""What training sees: a sheet of augmented images with their boxes."""
+"""Images with boxes drawn on them, and a sheet of what training sees."""
 
-import os
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.datasets.detection import DetectionDataset
-from gridclip.data.images.draw_boxes import Label, draw, side_by_side
 from gridclip.data.sampling import SampleIndex
 from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
 from gridclip.data.vocabulary import label_map
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.files import written_whole
 
 _RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
 _AUGMENTATION = Augmentation()
+PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000")
 
 
-def show_samples(
+class Label(NamedTuple):
+    """One box to draw."""
+
+    box: tuple[float, float, float, float]  # xyxy, pixels of the image
+    text: str
+
+
+def draw(image: Image.Image, labels: Sequence[Label]) -> Image.Image:
+    """Returns a copy of the image with boxes and their texts; a text always has the same colour."""
+    canvas = image.convert("RGB")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(9, canvas.height // 40))
+    for box, text in labels:
+        colour = PALETTE[zlib.crc32(text.rsplit(" ", 1)[0].encode()) % len(PALETTE)]
+        pen.rectangle(box, outline=colour, width=max(1, canvas.height // 200))
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        x = max(0.0, min(box[0], canvas.width - (right - left)))
+        y = max(0.0, box[1] - (bottom - top) - 2)
+        pen.rectangle((x, y, x + right - left + 2, y + bottom - top + 2), fill=colour)
+        pen.text((x + 1 - left, y + 1 - top), text, fill="white", font=font)
+    return canvas
+
+
+def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.Image:
+    """Returns rows of images on one white sheet."""
+    width = max(sum(image.width + gap for image in row) for row in rows)
+    height = sum(max(image.height for image in row) + gap for row in rows)
+    sheet, y = Image.new("RGB", (width, height), "white"), 0
+    for row in rows:
+        x = 0
+        for image in row:
+            sheet.paste(image, (x, y))
+            x += image.width + gap
+        y += max(image.height for image in row) + gap
+    return sheet
+
+
+def show_samples(  # noqa: PLR0913 - one argument an option
     source: Path,
     images: Path | None = None,
     output: Path = Path("samples.jpg"),
@@ -31,17 +69,17 @@ def show_samples(
     resize: Resize = _RESIZE,
     augmentation: Augmentation = _AUGMENTATION,
 ) -> None:
-    """Draw augmented training images with their boxes and names on one sheet.
+    """Draws augmented training images with their boxes and names on one sheet.
 
-    A row is an image that has boxes; its images are what chance makes of it in the first epochs,
-    exactly as training with the same seed and settings sees them.
+    A row is an image that has boxes, as the augmentation shows it in the first epochs: exactly what
+    training with the same seed and settings sees.
 
     Args:
         source: Folder of a data set, with a train.json, or an annotation file.
         images: Folder of the images; without it the folder "images" beside the annotation file.
         output: Where to write the sheet: .jpg or .png.
         count: Images, drawn by the seed.
-        views: Images of each image.
+        views: Epochs that each image is shown of.
         side: Longest side of each image on the sheet, in pixels.
         seed: Of the augmentation, and of which images are drawn.
         resize: As in training (data.init_args.resize).
@@ -50,11 +88,10 @@ def show_samples(
     Raises:
         InputError: if a file is absent or wrong, or no image has a box.
     """
-    for field, value in (("count", count), ("views", views), ("side", side)):
-        if value < 1:
-            raise InputError(f"{value} is below 1", field=field, fix="give 1 or more")
+    require_at_least(1, count=count, views=views, side=side)
     if output.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise InputError("has no image's ending", file=output, fix="end it in .jpg or .png")
+    require_writable(output)
     file = source / "train.json" if source.is_dir() else source
     annotations = read_annotations(file)
     dataset = DetectionDataset(
@@ -71,7 +108,9 @@ def show_samples(
     rows = np.random.default_rng(seed).permutation(len(dataset))[:count].tolist()
     draws = [[SampleIndex(row, epoch) for epoch in range(views)] for row in rows]
     sheet = side_by_side([[_image(dataset, drawn, side) for drawn in row] for row in draws])
-    _save(sheet, output)
+    kind: Literal["PNG", "JPEG"] = "PNG" if output.suffix.lower() == ".png" else "JPEG"
+    with written_whole(output) as part:
+        sheet.save(part, kind, quality=90)
     Console().print(f"{output}: {len(rows)} images, {views} views of each")
 
 
@@ -83,12 +122,3 @@ def _image(dataset: DetectionDataset, drawn: SampleIndex, side: int) -> Image.Im
     texts = [dataset.vocabulary.names[label] for label in labels.tolist()]
     corners = [(x1, y1, x2, y2) for x1, y1, x2, y2 in (boxes * zoom).tolist()]
     return draw(small, [Label(*pair) for pair in zip(corners, texts, strict=True)])
-
-
-def _save(sheet: Image.Image, output: Path) -> None:
-    """Write whole or not at all."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    kind: Literal["PNG", "JPEG"] = "PNG" if output.suffix.lower() == ".png" else "JPEG"
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    sheet.save(unfinished, kind, quality=90)
-    unfinished.replace(output)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gridclip.data.datamodules.preview import show_samples
+from gridclip.data.drawing import show_samples
 from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.io.errors import InputError
 
@@ -56,7 +56,7 @@ def test_an_annotation_file_with_a_folder_of_pictures_will_do(folder, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"count": 0}, "count: 0 is below 1"),
+        ({"count": 0}, "count: 0 is out of range"),
         ({"output": "sheet.txt"}, "ending"),
     ],
 )
