@@ -10,7 +10,7 @@ from gridclip.data.annotations.reader import Ragged, read_annotations
 from gridclip.data.vocabulary import (
     image_counts,
     label_map,
-    name_shares,
+    category_frequency,
     repeat_factors,
     verified_names,
 )
@@ -86,7 +86,7 @@ def test_an_image_counts_once_for_a_name_however_many_boxes_it_has(listed, tmp_p
     naive = [sum(i in boxed(listed, image) for image in listed["images"]) for i in ids]
     counts = image_counts(rows, len(labels.vocabulary))
     assert counts.tolist() == naive
-    assert name_shares(rows, len(labels.vocabulary)).tolist() == [n / 30 for n in naive]
+    assert category_frequency(rows, len(labels.vocabulary)).tolist() == [n / 30 for n in naive]
     assert counts.sum() < len(rows.values)  # or nothing was counted once
     assert 0 in naive
 
@@ -94,7 +94,7 @@ def test_an_image_counts_once_for_a_name_however_many_boxes_it_has(listed, tmp_p
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_a_threshold_that_is_no_share_is_refused(threshold):
     nothing = Ragged(np.zeros(0, np.int64), np.zeros(3, np.int64))
-    with pytest.raises(InputError, match=r"repeat_threshold: .* is no share"):
+    with pytest.raises(InputError, match=r"repeat_threshold: .* is out of range"):
         repeat_factors(nothing, 2, threshold)
 
 

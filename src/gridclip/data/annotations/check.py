@@ -14,6 +14,7 @@ from gridclip.data.annotations.repair import Edits, Finding, Survey, edited, sur
 from gridclip.data.annotations.schema import image_path
 from gridclip.data.images.decode import read_image
 from gridclip.io.errors import InputError
+from gridclip.io.files import require_writable
 from gridclip.io.json_table import Fault, JsonTable, read_content
 
 
@@ -30,7 +31,7 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
             doubled ids of boxes, category ids from 0 and unknown ids in lists are mended.
     """
     if fix is not None:
-        _require_new(fix, file)
+        require_writable(fix, field="fix", new=True)
     content = read_content(file)
     lists = parse_lists(file, content)
     found = find_problems(file, lists, images)
@@ -152,14 +153,6 @@ def _find_unverified(file: Path, found: Survey) -> Finding | None:
         fix="add images that show them or are known not to, or take them out of the list",
     )
     return None if fault is None else Finding(fault, {})
-
-
-def _require_new(output: Path, file: Path) -> None:
-    """Refuse, before any work, to write over something."""
-    if output.exists():
-        same = file.exists() and output.samefile(file)
-        problem = "is the file to repair, which is never changed" if same else "exists already"
-        raise InputError(problem, fix="give the name of a new file", file=output, field="fix")
 
 
 def _print(console: Console, file: Path, found: Survey, lists: CocoLists) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from gridclip.data.annotations.coco_json import parse_lists
 from gridclip.data.category_names import read_names
 from gridclip.io.errors import InputError
+from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import read_content
 
 BASE = (
@@ -47,6 +48,7 @@ def hold_out(
         novel: Names to hold out, a line each; by default the 17 of open-vocabulary COCO.
         images: Folder to write before each file name: COCO's lie in train2017 and val2017.
     """
+    require_writable(output)
     marks = dict.fromkeys(BASE if base is None else read_names(base).names, "f")
     held = NOVEL if novel is None else read_names(novel).names
     both = [name for name in held if name in marks]
@@ -62,10 +64,7 @@ def hold_out(
     if images:
         for each in marked["images"]:
             each["file_name"] = f"{images}/{each['file_name']}"
-    unfinished = output.with_name(f".{output.name}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(json.dumps(marked), encoding="utf-8")
-    unfinished.replace(output)
+    write_text(output, json.dumps(marked))
     count = {part: len(marked[part]) for part in ("categories", "images", "annotations")}
     held_out = sum(each["frequency"] == "r" for each in marked["categories"])
     Console().print(f"{output}: {count}, {held_out} names held out")

@@ -125,7 +125,7 @@ def edited(lists: CocoLists, edits: Edits) -> CocoLists:
 
 def _first_fault(file: Path, lists: CocoLists, shown: CocoLists) -> Fault | None:
     try:
-        to_columns(file, lists, shown)
+        to_columns(file, lists, shown=shown)
     except FaultError as error:
         return error.fault
     return None
@@ -281,17 +281,9 @@ def write_edited(content: bytes, edits: Edits, output: Path) -> None:
         content: Of the file.
         edits: By list and row.
         output: Appears whole or not at all.
-
-    Raises:
-        InputError: if it cannot be written.
     """
-    try:
-        with written_whole(output) as part:
-            part.write_bytes(_edited(content, edits))
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        fix = "give a path in a folder of yours, with room for it"
-        raise InputError(problem, fix=fix, file=output, field="fix") from error
+    with written_whole(output) as part:
+        part.write_bytes(_edited(content, edits))
 
 
 def _edited(content: bytes, edits: Edits) -> bytes:

@@ -13,7 +13,7 @@ from gridclip.data.category_names import read_names
 from gridclip.data.datamodules.loaders import Collate, gather
 from gridclip.data.datasets.concepts import ConceptSample
 from gridclip.data.datasets.detection import Sample
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_at_least
 from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
 
 
@@ -43,10 +43,7 @@ class SyntheticData(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        given = {"height": height, "width": width, "length": length, "batch_size": batch_size}
-        for field, value in given.items():
-            if value < 1:
-                raise InputError(f"{value} is below 1", fix="give 1 or more", field=field)
+        require_at_least(1, height=height, width=width, length=length, batch_size=batch_size)
         made_up = (f"thing {number}" for number in range(names)) if isinstance(names, int) else None
         self.vocabulary = Vocabulary(made_up) if made_up else read_names(Path(str(names)))
         self.dataset = NoiseDataset(

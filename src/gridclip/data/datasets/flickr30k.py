@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from gridclip.io.errors import InputError
-from gridclip.io.files import written_whole
+from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import read_content
 
 Json = dict[str, Any]
@@ -50,6 +50,7 @@ def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> 
     Raises:
         InputError: if a file is absent or of another form.
     """
+    require_writable(output)
     if ids is not None:
         names = read_content(ids).decode("utf-8").split()
     else:
@@ -70,8 +71,7 @@ def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> 
             annotations += _boxed(sight, mentions, len(images), len(annotations) + 1)
     categories = [{"supercategory": "object", "id": 1, "name": "object"}]
     document = {"images": images, "annotations": annotations, "categories": categories}
-    with written_whole(output) as part:
-        part.write_text(json.dumps(document))
+    write_text(output, json.dumps(document))
     Console().print(f"{output}: {len(images)} captions, {len(annotations)} boxes of phrases")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int32, Int64
 
 from gridclip.io.column_store import ColumnarFile, text_columns, write_columnar
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least, require_fraction, require_positive
 from gridclip.structures import Vocabulary
 
 FORM = "gridclip pseudo-labels 1"
@@ -35,14 +35,9 @@ class Keep:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            problem = f"{self.threshold} is no score"
-            raise InputError(problem, fix="give a number in [0, 1]", field="threshold")
-        if self.top_k < 1:
-            raise InputError(f"{self.top_k} names", fix="give 1 or more", field="top_k")
-        if not 0 < self.temperature < np.inf:
-            problem = f"{self.temperature} is no temperature"
-            raise InputError(problem, fix="give a number above 0", field="temperature")
+        require_fraction(threshold=self.threshold)
+        require_at_least(1, top_k=self.top_k)
+        require_positive(temperature=self.temperature)
 
 
 class Recipe(NamedTuple):

@@ -15,7 +15,7 @@ from gridclip.data.transforms.example import crop as crop
 from gridclip.data.transforms.example import mirror as mirror
 from gridclip.data.transforms.example import resize as resize
 from gridclip.data.transforms.example import to_tensor as to_tensor
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least, require_fraction
 
 # Makes another example of one, by chance if it likes; the generator is its only chance.
 Transform = Callable[[Example, np.random.Generator], Example]
@@ -85,17 +85,19 @@ class Augmentation:
     min_visibility: float = 0.1
 
     def __post_init__(self) -> None:
-        for field in ("flip", "colour", "crop", "erosion", "mosaic", "min_visibility"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise InputError(
-                    f"{getattr(self, field)} is outside [0, 1]", fix="give a fraction", field=field
-                )
+        require_fraction(
+            flip=self.flip,
+            colour=self.colour,
+            crop=self.crop,
+            erosion=self.erosion,
+            mosaic=self.mosaic,
+            min_visibility=self.min_visibility,
+        )
         if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise InputError(
                 f"{self.scale} is no range of factors", fix="give low, high", field="scale"
             )
-        if self.canvas < 0:
-            raise InputError(f"{self.canvas} is no side", fix="give pixels", field="canvas")
+        require_at_least(0, canvas=self.canvas)
 
     def uncacheable(self) -> list[str]:
         """Settings that make a teacher see another image, beyond its size and its mirror image.

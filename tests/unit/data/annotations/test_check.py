@@ -261,7 +261,7 @@ def test_a_copy_is_never_written_over_a_file(file, document):
     link.symlink_to(file)
     for output in (file, link, file.parent):
         before = file.read_bytes()
-        with pytest.raises(InputError, match=r"fix: (is the file to repair|exists already)"):
+        with pytest.raises(InputError, match="fix: exists already"):
             check_annotations(file, fix=output)
         assert file.read_bytes() == before
 

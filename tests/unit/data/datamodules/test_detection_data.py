@@ -242,8 +242,8 @@ def test_batches_tell_which_names_their_images_verify(root):
 
 def test_batches_tell_which_share_of_the_images_shows_each_name(root):
     batch = next(iter(data(root, rare_split="all").train_dataloader()))
-    assert batch.shares.tolist() == pytest.approx([2 / 5, 2 / 5, 1 / 5])
-    assert next(iter(data(root).val_dataloader())).shares is None
+    assert batch.category_frequency.tolist() == pytest.approx([2 / 5, 2 / 5, 1 / 5])
+    assert next(iter(data(root).val_dataloader())).category_frequency is None
 
 
 def test_images_of_few_fellows_are_repeated(root):
@@ -427,7 +427,7 @@ def test_images_of_several_folders_and_of_a_url_are_found(root):
     ],
 )
 def test_impossible_numbers_are_refused(tmp_path, settings, field):
-    with pytest.raises(InputError, match=f"{field}: -?. is below"):
+    with pytest.raises(InputError, match=f"{field}: -?. is out of range"):
         data(tmp_path, **settings)
 
 

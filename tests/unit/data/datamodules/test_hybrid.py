@@ -545,13 +545,13 @@ def test_the_same_few_batches_again_and_again(root):
     ("make", "told"),
     [
         (lambda root: pairs(root, parser="nltk"), r"parser: there is no parser 'nltk'"),
-        (lambda root: pairs(root, batch_size=0), r"batch_size: 0 is below 1"),
-        (lambda root: pairs(root, limit=0), r"limit: 0 is below 1"),
-        (lambda root: grounding(root, ratio=-1.0), r"ratio: -1.0 is below 0"),
-        (lambda root: grounding(root, ratio=float("inf")), r"ratio: inf is below 0"),
-        (lambda root: grounding(root, concepts=0), r"concepts: 0 is below 1"),
-        (lambda root: detection(root, concepts=0), r"concepts: 0 is below 1"),
-        (lambda root: detection(root, repeat_threshold=-1.0), r"repeat_threshold: -1.0 is below 0"),
+        (lambda root: pairs(root, batch_size=0), r"batch_size: 0 is out of range"),
+        (lambda root: pairs(root, limit=0), r"limit: 0 is out of range"),
+        (lambda root: grounding(root, ratio=-1.0), r"ratio: -1.0 is out of range"),
+        (lambda root: grounding(root, ratio=float("inf")), r"ratio: inf is out of range"),
+        (lambda root: grounding(root, concepts=0), r"concepts: 0 is out of range"),
+        (lambda root: detection(root, concepts=0), r"concepts: 0 is out of range"),
+        (lambda root: detection(root, repeat_threshold=-1.0), r"repeat_threshold: -1.0 is out of range"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_at_once(root, make, told):
