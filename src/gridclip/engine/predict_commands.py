@@ -16,8 +16,8 @@ from gridclip.engine.predictor import (
     Speed,
     load,
 )
-from gridclip.engine.run_folder import write_whole
 from gridclip.io.errors import InputError
+from gridclip.io.files import require_writable, write_text
 
 
 def classify_command(  # noqa: PLR0913 - a command has as many options as it has
@@ -41,6 +41,8 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
         best: So many names of each box are shown, the likeliest.
         device: Where to run it: cpu, cuda, mps.
     """
+    if output is not None:
+        require_writable(output)
     given = _read_boxes(boxes)
     detector = load(run, device)
     named = detector.classify(image, given, [name.strip() for name in names.split(",")])
@@ -51,8 +53,7 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
     Console().print(table)
     if output is not None:
         rows = [{"box": box, "names": n} for box, n in zip(given, named, strict=True)]
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(json.dumps(rows, indent=2), output)
+        write_text(output, json.dumps(rows, indent=2))
 
 
 def _read_boxes(file: Path) -> list[Any]:
@@ -88,10 +89,10 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         device: Where to run it: cpu, cuda, mps.
         speed: How to run it.
     """
+    require_writable(output / "detections.json")
     console = Console()
     detector = load(run, device, speed)
     wanted = [name.strip() for name in names.split(",")]
-    output.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = {}
     for file in images:
         found = detector.detect(file, wanted, threshold=threshold, limit=limit)
@@ -99,7 +100,7 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         drawn = output / f"{file.stem}-detected.png"
         _draw(Image.fromarray(read_image(file)), found).save(drawn)
         console.print(f"{file}: {len(found)} found, drawn in {drawn}")
-    (output / "detections.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    write_text(output / "detections.json", json.dumps(results, indent=2))
     console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
 
 

@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from gridclip.data.vocabulary import image_counts
 from gridclip.engine.callbacks import loggers
 from gridclip.evaluation.lvis import write_metrics
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.files import write_text, written_whole
 
 COLUMNS = ("name", "frequency", "training_images", "AP")
 
@@ -134,7 +134,7 @@ class RunFiles(Callback):
             return
         lines = file.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step(line) <= trainer.global_step]
-        write_whole("".join(line + "\n" for line in kept), file)
+        write_text(file, "".join(line + "\n" for line in kept))
         self.started -= json.loads(kept[-1]).get("time", 0.0) if kept else 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,7 +155,7 @@ class RunFiles(Callback):
         counted: Any = pl_module.average_precision
         results = counted.results()  # gathers over ranks, so every rank must ask
         if trainer.is_global_zero:
-            write_whole(json.dumps(results), self.folder / "detections.json")
+            write_text(self.folder / "detections.json", json.dumps(results))
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the final figures, metrics.json last: it marks the run as finished."""
@@ -163,7 +163,7 @@ class RunFiles(Callback):
         if not trainer.is_global_zero or metrics is None:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        write_whole(categories_csv(metrics.per_category, data), self.folder / "categories.csv")
+        write_text(self.folder / "categories.csv", categories_csv(metrics.per_category, data))
         loggers.conclude(self.folder, trainer.loggers, metrics.scalars(), step=trainer.global_step)
         write_metrics(metrics, self.folder / "metrics.json")
 
@@ -196,12 +196,8 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: Path, every_steps: int | None = None) -> None:
-        if every_steps is not None and every_steps < 1:
-            raise InputError(
-                f"{every_steps} is below 1",
-                field="checkpoint_every_steps",
-                fix="give 1 or more, or leave it out",
-            )
+        if every_steps is not None:
+            require_at_least(1, checkpoint_every_steps=every_steps)
         self.file, self.every_steps = folder / "last.ckpt", every_steps
         self.step = 0  # of the last checkpoint
 
@@ -225,12 +221,13 @@ class LastCheckpoint(Checkpoint):
         """Write the checkpoint; every process must call it."""
         if bool(getattr(trainer, "fast_dev_run", False)):
             return
-        part = self.file.with_name(f".{self.file.name}.part")
-        trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            _flush(part)
-            part.replace(self.file)
-            _flush(self.file.parent)
+            for left in self.file.parent.glob(f".{self.file.name}.*.part"):
+                left.unlink()  # a process was killed while it wrote
+            with written_whole(self.file, durable=True) as part:
+                trainer.save_checkpoint(part)
+        else:
+            trainer.save_checkpoint(self.file)  # takes part; the first process alone writes
         self.step = trainer.global_step
 
     def _due(self, trainer: Trainer) -> bool:
@@ -251,23 +248,6 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def _flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk and not only in memory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_whole(text: str, file: Path) -> None:
-    """Write a file that nobody ever sees half of."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
-
-
 class SaveRecipe(SaveConfigCallback):
     """Writes config.yaml into the run folder, so that `gridclip.load` can rebuild the model."""
 
@@ -279,4 +259,4 @@ class SaveRecipe(SaveConfigCallback):
         # The folder is no part of the recipe: whoever uses it again must not write over this run.
         recipe.run_dir = None
         text = self.parser.dump(recipe, skip_none=False)
-        write_whole(text, Path(self.config.run_dir) / "config.yaml")
+        write_text(Path(self.config.run_dir) / "config.yaml", text)

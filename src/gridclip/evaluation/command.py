@@ -9,7 +9,7 @@ from rich.table import Table
 
 from gridclip.evaluation.detections import RULES, Protocol
 from gridclip.evaluation.lvis import AT_50, FIGURES, evaluate, write_metrics
-from gridclip.io.errors import InputError
+from gridclip.io.files import require_writable
 
 
 def metrics_table(
@@ -55,7 +55,7 @@ def evaluate_command(
         output: Where to write the figures as json, as fractions and with AP by category.
     """
     if output is not None:
-        _require_writable(output)
+        require_writable(output)
     metrics = evaluate(annotations, detections, protocol=protocol)
     title = (
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
@@ -66,23 +66,3 @@ def evaluate_command(
     Console().print(metrics_table([row], title, figures))
     if output is not None:
         write_metrics(metrics, output)
-
-
-def _require_writable(output: Path) -> None:
-    """Find out before the work whether its result can be written."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"its folder can't be made ({error.strerror})",
-            fix="give a path in a folder of yours",
-            file=output,
-            field="output",
-        ) from error
-    if output.is_dir():
-        raise InputError(
-            "is a folder",
-            fix="give a file, such as metrics.json in it",
-            file=output,
-            field="output",
-        )

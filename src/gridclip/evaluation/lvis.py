@@ -6,7 +6,6 @@ boxes are scored) and backends (who does the arithmetic).
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from gridclip.evaluation.backends import PRECISION, Backend
 from gridclip.evaluation.detections import DetectionTable, check, read_detections, select
 from gridclip.evaluation.detections import Protocol as Protocol
 from gridclip.evaluation.ground_truth import GroundTruth, read_annotations
+from gridclip.io.files import write_text
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 AT_50 = ("AP50r", "AP50c", "AP50f")
@@ -105,14 +105,7 @@ def evaluate(
 
 def write_metrics(metrics: Metrics, path: str | Path) -> None:
     """Write the figures as json, whole or not at all; the folder is made if need be."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(Path(path), json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
 
 
 def _summarize(

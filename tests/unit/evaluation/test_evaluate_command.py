@@ -234,7 +234,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(files, tmp_
         lambda: evaluate_command(
             annotations=annotations, detections=detections, output=under_a_file
         ),
-        "can't be made",
+        "cannot be written",
     )
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from gridclip.data.drawing import Label, draw, side_by_side
+from gridclip.io.files import write_text
 from gridclip.structures import DetectionBatch, Detections
 
 LEAST_SCORE = 0.05  # below, detections only make the page heavy
@@ -69,9 +70,7 @@ def write_examples(examples: Sequence[ValidationExample], folder: Path) -> None:
                 "found": [_numbers(box) for box in example.found if _is_shown(box)],
             }
         )
-    part = folder / ".examples.json"
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(folder / "examples.json")
+    write_text(folder / "examples.json", json.dumps(content))
 
 
 def _numbers(box: Box) -> list[object]:

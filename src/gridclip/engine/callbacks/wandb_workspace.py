@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gridclip.engine.callbacks.loggers import logged_in
 from gridclip.io.errors import InputError
+from gridclip.io.files import write_text
 from gridclip.sweeps.results.table import short_names, swept
 from gridclip.sweeps.spec.sweep_file import read_sweep
 
@@ -86,8 +87,7 @@ def show_workspace(
     if output is None:
         Console().print_json(text)
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text + "\n", encoding="utf-8")
+    write_text(output, text + "\n")
 
 
 def push_workspace(entity: str, project: str = "gridclip", sweep: Path | None = None) -> None:

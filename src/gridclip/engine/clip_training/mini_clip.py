@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from gridclip.data.synthetic.mini_captions import MiniPairs, PairBatch
 from gridclip.engine.clip_training.zero_shot import mini_tokenizer, zero_shot
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_at_least
+from gridclip.io.files import require_writable, write_text, written_whole
 from gridclip.models.encoders.open_clip import (
     MINI_FOLDER,
     MINI_RECORD,
@@ -55,11 +56,10 @@ class _Settings:
     weight_decay: float
 
     def __post_init__(self) -> None:
-        least = {"seed": 0, "steps": 1, "learning_rate": 0.0, "weight_decay": 0.0}
-        for field, lowest in least.items():
-            value = getattr(self, field)
-            if not (math.isfinite(value) and value >= lowest):
-                raise InputError(f"{value} is too small", field=field, fix=f"give {lowest} or more")
+        require_at_least(1, steps=self.steps)
+        require_at_least(
+            0, seed=self.seed, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+        )
 
     def command(self) -> str:
         """What to type for the same weights."""
@@ -91,7 +91,7 @@ def train_mini_clip(
     settings = _Settings(
         seed=seed, steps=steps, learning_rate=learning_rate, weight_decay=weight_decay
     )
-    _check_writable(output)
+    require_writable(output / MINI_WEIGHTS.name)
     torch.manual_seed(seed)
     began = time.monotonic()
     model = ClipModel(weights=RANDOM).create().train()
@@ -125,18 +125,6 @@ def _fit(model: nn.Module, settings: _Settings) -> None:
                 f"step {step + 1} of {settings.steps}, loss {loss.item():.3f}, {passed:.0f} s"
             )
     _forget_unused_words(model, optimizer)
-
-
-def _check_writable(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        trial = output / ".trial"
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise InputError(
-            f"cannot be written ({error.strerror})", fix="name another folder", file=output
-        ) from error
 
 
 def contrastive_loss(model: Any, batch: PairBatch) -> Float[Tensor, ""]:  # noqa: ANN401
@@ -212,15 +200,13 @@ def _round_to_half(model: nn.Module) -> None:
 
 
 def _save(model: nn.Module, record: dict[str, object], output: Path) -> None:
-    """Write both files beside their names, then rename."""
-    from safetensors.torch import save
+    """Writes both files whole, the record last."""
+    from safetensors.torch import save_file
 
     state = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    weights, page = output / MINI_WEIGHTS.name, output / MINI_RECORD.name
-    weights.with_suffix(".part").write_bytes(save(state, metadata={"format": "pt"}))
-    page.with_suffix(".part").write_text(json.dumps(record, indent=2) + "\n")
-    weights.with_suffix(".part").replace(weights)
-    page.with_suffix(".part").replace(page)
+    with written_whole(output / MINI_WEIGHTS.name) as part:
+        save_file(state, part, metadata={"format": "pt"})
+    write_text(output / MINI_RECORD.name, json.dumps(record, indent=2) + "\n")

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float16
 
 from gridclip.io.errors import InputError
+from gridclip.io.files import require_writable
 
 _HEAD = 64  # bytes: the hash of the recipe, in hexadecimal
 
@@ -62,17 +63,13 @@ def journal_beside(output: Path) -> Iterator[Path]:
         InputError: if another process is writing that output, or it cannot be written.
     """
     journal = output.with_name(f".{output.name}.journal")
+    lock = FileLock(journal.with_name(f"{journal.name}.lock"), timeout=0)
+    require_writable(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(journal.with_name(f"{journal.name}.lock"), timeout=0)
         lock.acquire()
     except Timeout as error:
         fix = "wait for the other run, or name another file"
         raise InputError("another run is writing it", fix=fix, file=output) from error
-    except OSError as error:
-        fix = "give a file in a folder of yours"
-        problem = f"cannot be written ({error.strerror})"
-        raise InputError(problem, fix=fix, file=output, field="output") from error
     try:
         yield journal
         journal.unlink(missing_ok=True)

@@ -137,7 +137,7 @@ def test_arguments_that_make_no_sense_are_named_before_training(tmp_path, wrong,
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="name another folder"):
+    with pytest.raises(InputError, match="give a path in a folder of yours"):
         train_mini_clip(tmp_path / "file")
 
 
