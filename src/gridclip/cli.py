@@ -20,7 +20,7 @@ COMMANDS = {
     "data check": "gridclip.data.annotations.check:check_annotations",
     "data show": "gridclip.data.drawing:show_samples",
     "data concepts": "gridclip.data.datasets.concept_pool:concepts_command",
-    "data entities": "gridclip.data.datasets.flickr30k:entities_command",
+    "data entities": "gridclip.data.datasets.grounding:entities_command",
     "data pack": "gridclip.data.images.pack:pack_command",
     "data pseudo-label": "gridclip.engine.precompute.pseudo_label:pseudo_label_command",
     "data embed": "gridclip.engine.precompute.embed_images:embed_command",
@@ -35,7 +35,7 @@ COMMANDS = {
     "sweep status": "gridclip.sweeps.running.status:sweep_status",
     "sweep stop": "gridclip.sweeps.running.status:stop_sweep",
     "sweep table": "gridclip.sweeps.running.status:sweep_table",
-    "sweep report": "gridclip.sweeps.results.report:report_command",
+    "sweep report": "gridclip.sweeps.running.status:sweep_report",
     "dashboard show": "gridclip.engine.callbacks.wandb_workspace:show_workspace",
     "dashboard push": "gridclip.engine.callbacks.wandb_workspace:push_workspace",
 }

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gridclip.evaluation.lvis import FIGURES, evaluate
+from gridclip.evaluation.lvis import evaluate
+from gridclip.io.run_metrics import LVIS_METRICS
 
 lvis = pytest.importorskip("lvis")
 np.float = float  # lvis 0.5.3 needs the name that numpy took away
@@ -114,7 +115,7 @@ def figures_of_lvis(path, detections, image_ids=None, max_dets=300):
     if image_ids is not None:
         evaluation.params.img_ids = sorted(image_ids)
     evaluation.run()
-    figures = {name: evaluation.results[name] for name in FIGURES}
+    figures = {name: evaluation.results[name] for name in LVIS_METRICS}
     for k, category in enumerate(evaluation.params.cat_ids):
         precision = evaluation.eval["precision"][:, :, k, 0]
         defined = precision[precision > -1]

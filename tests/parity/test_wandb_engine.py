@@ -1,4 +1,4 @@
-"""Our spec, laws, grids and hyperband against W&B's own engine, the package `sweeps`.
+"""Our spec, distributions, grids and hyperband against W&B's own engine, the package `sweeps`.
 
 It demands numpy < 2, so it can't stand beside this package's requirements: `make parity` installs
 it into a folder of its own, without its dependencies, and runs these tests with it. Elsewhere they
@@ -86,18 +86,18 @@ def read(tmp_path: Path, config: dict):
 
 
 @pytest.mark.parametrize("config", LAWS, ids=str)
-def test_a_law_gives_the_engines_value_for_the_same_share(config, tmp_path):
+def test_a_distribution_gives_the_engines_value_for_the_same_share(config, tmp_path):
     (parameter,) = read(tmp_path, {"method": "random", "parameters": {"p": config}}).parameters
     theirs = HyperParameter("p", config)
     for u in SHARES:
-        expected, ours = theirs.ppf(u), parameter.law.at(u)
+        expected, ours = theirs.ppf(u), parameter.distribution.at(u)
         expected = expected.item() if hasattr(expected, "item") else expected
         assert type(ours) is type(expected)
         assert ours == (pytest.approx(expected, rel=1e-9) if type(ours) is float else expected)
 
 
 @pytest.mark.parametrize("config", LAWS, ids=str)
-def test_draws_follow_the_engines_law(config, tmp_path):
+def test_draws_follow_the_engines_distribution(config, tmp_path):
     spec = read(tmp_path, {"method": "random", "parameters": {"p": config}})
     search = make_search(spec, seed=1)
     ours = [search.propose(number, [])["p"] for number in range(1, DRAWS + 1)]
@@ -124,12 +124,14 @@ def plain(value):
 @pytest.mark.parametrize("config", LAWS, ids=str)
 def test_a_share_is_the_engines_cumulative_distribution(config, tmp_path):
     (parameter,) = read(tmp_path, {"method": "random", "parameters": {"p": config}}).parameters
-    if not isinstance(parameter.law, Numbers) or parameter.law.q is not None:
+    if not isinstance(parameter.distribution, Numbers) or parameter.distribution.q is not None:
         return  # of a step we take the middle, and W&B the end
     theirs = HyperParameter("p", config)
     for u in (0.01, 0.3, 0.5, 0.99):
-        value = parameter.law.at(u)
-        assert share(parameter.law, value) == pytest.approx(float(theirs.cdf(value)), abs=1e-6)
+        value = parameter.distribution.at(u)
+        assert share(parameter.distribution, value) == pytest.approx(
+            float(theirs.cdf(value)), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("parameters", GRIDS, ids=str)
@@ -277,7 +279,7 @@ LATER = {
     r"terminate\.s .* of at least 1": "the engine: bands must not be empty, or TypeError",
     "nothing to choose": "the engine: need at least one searchable parameter",
     "whole number and one that is not": "`wandb sweep`: is ambiguous",
-    "(sigma|a|b) must be above 0": "the engine: its law is nan",
+    "(sigma|a|b) must be above 0": "the engine: its distribution is nan",
     "is not less than": "the schema looks at the first level only",
     "no grid can be made of it": "the engine: disallowed type with grid search",
     "no shares of 1|[0-9] values, [0-9] probabilities": "the schema looks at the first level only",

@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 from PIL import Image
 
 from gridclip.sweeps.results.report import write_report
+from gridclip.sweeps.spec.sweep_file import read_sweep
+from gridclip.sweeps.storage.trial import Trial
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -30,18 +33,28 @@ NAMES = {"cup": "f", "fork": "c", EVIL: "r"}
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "sweep.yaml").write_text(SWEEP)
+    trials = []
     for number in range(1, 7):
         place = folder / "trials" / f"{number:03d}"
         (place / "pictures").mkdir(parents=True)
         point = {"weights.image": [0.0, 0.1, 0.3][(number - 1) // 2], "seed_everything": number % 2}
-        record = {"number": number, "parameters": point, "state": "failed", "reason": EVIL}
-        record |= {"started": "2026-01-01T10:00:00+00:00", "ended": "2026-01-01T10:02:00+00:00"}
-        if number <= len(APR):
-            record |= {"state": "finished", "reason": ""}
+        finished = number <= len(APR)
+        if finished:
             write_figures(place, APR[number - 1], APF[number - 1])
-        (place / "trial.json").write_text(json.dumps(record))
         (place / "log.txt").write_text(f"it broke\n{EVIL}\n")
-    return folder
+        trial = Trial(
+            number=number,
+            folder=place,
+            point=point,
+            argv=(),
+            run_id="r",
+            started=datetime(2026, 1, 1, 10, 0, tzinfo=UTC),
+            ended=datetime(2026, 1, 1, 10, 2, tzinfo=UTC),
+            state="finished" if finished else "failed",
+            reason="" if finished else EVIL,
+        )
+        trials.append(trial)
+    return folder, trials
 
 
 def write_figures(place, rare, frequent):
@@ -89,7 +102,8 @@ def browser():
 @pytest.fixture
 def page(browser, sweep):
     """The opened page; whatever it complains of or asks for fails the test that uses it."""
-    file = write_report(sweep)
+    folder, trials = sweep
+    file = write_report(read_sweep(folder / "sweep.yaml"), folder, trials)
     opened = browser.new_page()
     complaints, requests = [], []
     opened.on("console", lambda message: complaints.append(message.text))

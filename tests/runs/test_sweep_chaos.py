@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from gridclip.sweeps.running.guard import MARK
-from gridclip.sweeps.storage.opening import find_sweep
+from gridclip.sweeps.running.start import find_sweep
 
 # A trial that tells an outside file when it begins and ends, beside what it tells the sweep. It
 # takes hold of its number first: a second process of that number at the same time says so.
@@ -113,7 +113,7 @@ def processes(kind: str) -> list[psutil.Process]:
 
 def assert_survived(folder: Path, trials: int, storage: str | None = None) -> None:
     """Each trial once, with its result, and by the outside file never two at a time."""
-    _, store = find_sweep(str(folder), folder.parent, storage)
+    store = find_sweep(str(folder), folder.parent, storage).storage
     board = store.read()
     assert [trial.number for trial in board.trials] == list(range(1, trials + 1))
     assert Counter(trial.state for trial in board.trials) == {"finished": trials}

@@ -18,8 +18,8 @@ from gridclip.io.errors import InputError
 from gridclip.sweeps.running.claims import next_attempt, this_runner
 from gridclip.sweeps.running.command import run_sweep
 from gridclip.sweeps.running.guard import MARK
+from gridclip.sweeps.running.start import find_sweep
 from gridclip.sweeps.running.status import list_sweeps, stop_sweep, sweep_status, sweep_table
-from gridclip.sweeps.storage.opening import find_sweep
 
 # A training in a few lines: it says that it began, validates, and leaves its figures.
 PROGRAM = """
@@ -278,7 +278,7 @@ def test_a_trial_that_another_runner_took_is_ended_here(sweep, tmp_path):
     sweep(WAIT)
     runner = background("--cap=1")
     until(lambda: validated(1))
-    _, storage = find_sweep("latest", Path("runs/sweeps"), None)
+    storage = find_sweep("latest", Path("runs/sweeps")).storage
     other = replace(this_runner(), id="other", machine="another")
     storage.join(other)
     until(lambda: storage.read().trials[0].history())  # no news is left that would be refused

@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from gridclip.evaluation.detections import RULES, Protocol
-from gridclip.evaluation.lvis import AT_50, FIGURES, evaluate, write_metrics
+from gridclip.evaluation.lvis import AT_50, evaluate, write_metrics
 from gridclip.io.files import require_writable
+from gridclip.io.run_metrics import LVIS_METRICS
 
 
 def metrics_table(
-    rows: Sequence[Mapping[str, object]], title: str, fractions: Collection[str] = FIGURES
+    rows: Sequence[Mapping[str, object]], title: str, fractions: Collection[str] = LVIS_METRICS
 ) -> Table:
     """Runs as rows, in the columns that any of them has, in the order of their first appearance.
 
@@ -61,7 +62,7 @@ def evaluate_command(
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
     )
-    figures = (*FIGURES, *AT_50)
+    figures = (*LVIS_METRICS, *AT_50)
     row = {name: getattr(metrics, name) for name in figures}
     Console().print(metrics_table([row], title, figures))
     if output is not None:

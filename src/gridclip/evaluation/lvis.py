@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from gridclip.data.annotations.table import Annotations
 from gridclip.evaluation.backends import PRECISION, Backend
 from gridclip.evaluation.detections import DetectionTable, check, read_detections, select
 from gridclip.evaluation.detections import Protocol as Protocol
-from gridclip.evaluation.ground_truth import GroundTruth, read_annotations
+from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.io.files import write_text
+from gridclip.io.run_metrics import LVIS_METRICS
 
-FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 AT_50 = ("AP50r", "AP50c", "AP50f")
 
 
@@ -49,11 +50,11 @@ class Metrics(NamedTuple):
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """The nine figures for a logger, such as val/AP and val/APr for the prefix "val/"."""
-        return {prefix + name: getattr(self, name) for name in FIGURES}
+        return {prefix + name: getattr(self, name) for name in LVIS_METRICS}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as json can say it: null for nan."""
-        figures = {name: _or_null(getattr(self, name)) for name in (*FIGURES, *AT_50)}
+        figures = {name: _or_null(getattr(self, name)) for name in (*LVIS_METRICS, *AT_50)}
         per_category = {name: _or_null(value) for name, value in self.per_category.items()}
         return {
             **figures,
@@ -65,7 +66,7 @@ class Metrics(NamedTuple):
 
 
 def evaluate(
-    annotations: str | Path | GroundTruth,
+    annotations: str | Path | Annotations | GroundTruth,
     detections: str | Path | list[dict[str, Any]] | DetectionTable,
     *,
     protocol: Protocol,
@@ -78,7 +79,8 @@ def evaluate(
     category that is not boxed exhaustively there is never wrong.
 
     Args:
-        annotations: A json file in LVIS or COCO form, or one read before (`read_annotations`).
+        annotations: A json file in LVIS or COCO form, or its table, read by the rules of
+            evaluation or validation.
         detections: A json file in LVIS results form, its content, or a table of the same.
         protocol: Which boxes are scored: standard (300 an image) or fixed (10 000 a category).
         image_ids: The images that were run; all of the annotation file if left out. Boxes in an
@@ -88,7 +90,7 @@ def evaluate(
     Raises:
         InputError: if either file is malformed or they do not belong together.
     """
-    truth = annotations if isinstance(annotations, GroundTruth) else read_annotations(annotations)
+    truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.of(annotations)
     file = Path(detections) if isinstance(detections, str | Path) else None
     found = detections if isinstance(detections, DetectionTable) else read_detections(detections)
     check(found, truth, file)

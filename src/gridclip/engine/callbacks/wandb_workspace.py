@@ -13,7 +13,7 @@ from rich.console import Console
 from gridclip.engine.callbacks.loggers import logged_in
 from gridclip.io.errors import InputError
 from gridclip.io.files import write_text
-from gridclip.sweeps.results.table import short_names, swept
+from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import read_sweep
 
 if TYPE_CHECKING:

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gridclip.io.errors import InputError
-from gridclip.sweeps.results.table import (
-    best_trial,
-    cell,
-    figure,
-    is_precision,
-    measured_names,
-    short_names,
-    swept,
-)
-from gridclip.sweeps.spec.parameters import Point
+from gridclip.io.files import write_text
+from gridclip.io.run_metrics import is_precision
+from gridclip.sweeps.results.table import best_trial, cell, figure, measured_names
+from gridclip.sweeps.spec.parameters import Point, short_names, swept
 from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
 from gridclip.sweeps.spec.yaml_section import Number
-from gridclip.sweeps.storage.trial import Trial, write_text
+from gridclip.sweeps.storage.trial import Trial
 
 
 class Spread(NamedTuple):
@@ -119,7 +113,6 @@ def put_into(file: Path, title: str, text: str) -> None:
         page = before + section + rest.partition(end)[2]
     else:
         page = f"{page.rstrip()}\n\n{section}\n".lstrip("\n")
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, page)
 
 

@@ -10,7 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gridclip.sweeps.results.table import FIGURES, cell, figure, short_names, swept
+from gridclip.io.run_metrics import MAIN_METRICS
+from gridclip.sweeps.results.table import cell, figure
+from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import SweepSpec
 from gridclip.sweeps.storage.trial import FINAL, Trial
 
@@ -134,7 +136,7 @@ class Progress:
         caption += f", about {duration(left)} left" if left else ""
         table = Table(caption=caption)
         hosts = {trial.host for trial in trials if trial.host}
-        shown = ("trial", *self.short.values(), "state", "steps", *FIGURES, "time", "left")
+        shown = ("trial", *self.short.values(), "state", "steps", *MAIN_METRICS, "time", "left")
         for heading in (*shown, "host") if len(hosts) > 1 else shown:
             table.add_column(heading, justify="right", overflow="fold")
         for trial in trials:
@@ -145,13 +147,13 @@ class Progress:
 
     def _row(self, trial: Trial, trials: Sequence[Trial], now: datetime) -> list[str]:
         left = _trial_left(trial, trials, now)
-        latest = trial.metrics() or trial.latest()
+        latest = trial.metrics_so_far()
         return [
             str(trial.number),
             *(cell(trial.point[name]) for name in self.names),
             trial.state,
             steps(trial),
-            *(figure(name, latest.get(name)) for name in FIGURES),
+            *(figure(name, latest.get(name)) for name in MAIN_METRICS),
             duration(trial.seconds(now)),
             duration(left) if left is not None else "–",
             trial.host,
@@ -212,6 +214,6 @@ def _trial_left(trial: Trial, trials: Sequence[Trial], now: datetime) -> float |
 
 
 def _figures(trial: Trial) -> str:
-    latest = trial.metrics() or trial.latest()
-    shown = [f"{name} {figure(name, latest[name])}" for name in FIGURES if name in latest]
+    latest = trial.metrics_so_far()
+    shown = [f"{name} {figure(name, latest[name])}" for name in MAIN_METRICS if name in latest]
     return ": " + ", ".join(shown) if shown else ""

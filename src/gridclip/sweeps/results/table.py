@@ -2,38 +2,19 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from gridclip.sweeps.spec.parameters import Parameter
+from gridclip.io.files import write_text
+from gridclip.io.run_metrics import MAIN_METRICS, bare, is_precision
+from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
 from gridclip.sweeps.spec.yaml_section import Number
-from gridclip.sweeps.storage.trial import Trial, write_json, write_text
-
-FIGURES = ("AP", "APr", "APc", "APf")  # fractions in files, percent on the screen
-
-
-def swept(parameters: Iterable[Parameter]) -> list[str]:
-    """The full names of the parameters that differ between trials."""
-    return [parameter.name for parameter in parameters if not parameter.is_constant]
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of dotted names that still tell them apart."""
-    parts = {name: name.split(".") for name in names}
-    short = {}
-    for name, words in parts.items():
-        others = [other for other in names if other != name]
-        ends = [".".join(words[start:]) for start in reversed(range(len(words)))]
-        short[name] = next(
-            (end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)),
-            name,
-        )
-    return short
+from gridclip.sweeps.storage.trial import Trial, write_json
 
 
 def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, Number] | None:
@@ -51,11 +32,6 @@ def figure(name: str, value: Number | None) -> str:
     if value is None:
         return "–"
     return f"{100 * value:.1f}" if is_precision(name) else f"{value:.4g}"
-
-
-def is_precision(name: str) -> bool:
-    """Whether a metric is an average precision."""
-    return name.removeprefix("val/").startswith("AP")
 
 
 def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
@@ -145,6 +121,6 @@ def _minutes(trial: Trial) -> float | None:
 def measured_names(spec: SweepSpec) -> tuple[str, ...]:
     """What a table shows of a trial: the four figures, and the metric where it is none of them."""
     metric = spec.metric
-    if metric is None or metric.name.removeprefix("val/") in FIGURES:
-        return FIGURES
-    return (*FIGURES, metric.name)
+    if metric is None or bare(metric.name) in MAIN_METRICS:
+        return MAIN_METRICS
+    return (*MAIN_METRICS, metric.name)

@@ -13,18 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from gridclip.io.run_metrics import bare, finite_numbers, peek_json
 from gridclip.sweeps.running.process import Exit
 from gridclip.sweeps.spec.parameters import Point
 from gridclip.sweeps.spec.sweep_file import Metric
-from gridclip.sweeps.storage.protocol import Board, Runner
-from gridclip.sweeps.storage.trial import (
-    WAITING,
-    State,
-    Trial,
-    finite_numbers,
-    read_json,
-    trial_folder,
-)
+from gridclip.sweeps.storage.protocol import Runner, SweepState
+from gridclip.sweeps.storage.trial import WAITING, State, Trial, trial_folder
 
 BEATS = 12  # in a lease
 SILENCE = 0.6  # of a lease: when a guard ends its trial, well before others may start it again
@@ -72,7 +66,7 @@ def is_dead(runner: Runner) -> bool:
         return True
 
 
-class Leases:
+class Heartbeats:
     """Watches the runners, by its own clock: the clocks of two machines need not agree.
 
     A runner is gone that left, whose process has ended on this machine, or whose sign of life has
@@ -110,19 +104,19 @@ OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def to_run_again(
-    board: Board, me: Runner, gone: Collection[str], busy: Collection[int]
+    state: SweepState, me: Runner, gone: Collection[str], busy: Collection[int]
 ) -> Trial | None:
     """The first trial that nobody runs any more though it did not come to an end.
 
     Args:
-        board: What is known.
+        state: What is known.
         me: This runner.
         gone: The ids of runners that are gone.
         busy: The numbers that this runner has in hand. One that is recorded for it and not there
             was taken when the storage's answer got lost.
     """
-    known = {runner.id for runner in board.runners} - set(gone)
-    for trial in board.trials:
+    known = {runner.id for runner in state.runners} - set(gone)
+    for trial in state.trials:
         is_lost = trial.runner not in known or (trial.runner == me.id and trial.number not in busy)
         if trial.state in WAITING or (trial.state == "running" and is_lost):
             return trial
@@ -186,11 +180,11 @@ def _problem(trial: Trial, code: int | None, metric: Metric | None) -> str:
         return f"killed by {_signal_name(code)}"
     if code != 0:
         return f"exit code {code}"
-    content = read_json(trial.folder / "metrics.json")
+    content = peek_json(trial.folder / "metrics.json")
     if not finite_numbers(content):
         return "exit code 0, but no complete metrics.json"
     if metric and isinstance(content, dict):
-        for name in (metric.name, metric.name.removeprefix("val/")):
+        for name in (metric.name, bare(metric.name)):
             value = content.get(name)
             if isinstance(value, float) and not math.isfinite(value):
                 return f"exit code 0, but {name} is {value}"

@@ -8,16 +8,17 @@ from pathlib import Path
 from rich.console import Console
 
 from gridclip.io.errors import InputError
+from gridclip.io.run_metrics import is_precision
 from gridclip.sweeps.results.progress import Progress
 from gridclip.sweeps.results.report import write_report
-from gridclip.sweeps.results.table import best_trial, figure, is_precision, trial_table
-from gridclip.sweeps.running.begin import Begun, begin, go_on
+from gridclip.sweeps.results.table import best_trial, figure, trial_table
 from gridclip.sweeps.running.process import stop_requests
 from gridclip.sweeps.running.runner import Sweep
 from gridclip.sweeps.running.running_trial import Plan
+from gridclip.sweeps.running.start import StoredSweep, resume_sweep, start_sweep
 from gridclip.sweeps.search.search import Search, make_search
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
-from gridclip.sweeps.storage.protocol import Storage, StorageError
+from gridclip.sweeps.storage.protocol import StorageError
 from gridclip.sweeps.storage.trial import Trial
 
 LOGS_SHOWN = 3  # of failed trials, at the end
@@ -64,60 +65,57 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
     try:
         if resume is None:
             _planned(spec, make_search(spec, seed=seed or 0), cap)
-            begun = begin(spec, dir, storage, seed=seed or 0, cap=cap, lease=lease)
+            stored = start_sweep(spec, dir, storage, seed=seed or 0, cap=cap, lease=lease)
         else:
-            begun = go_on(resume, spec, dir, storage, seed=seed)
-        plan = _plan(spec, begun, jobs=jobs, cap=cap, attempts=attempts)
-        status = _run(plan, begun.storage)
+            stored = resume_sweep(resume, spec, dir, storage, seed=seed)
+        status = _run(_plan(spec, stored, jobs=jobs, cap=cap, attempts=attempts), stored)
     except StorageError as error:
         raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
     if status:
         sys.exit(status)
 
 
-def _run(plan: Plan, storage: Storage) -> int:
-    """Run a sweep, and say how it went; its exit status."""
+def _run(plan: Plan, stored: StoredSweep) -> int:
+    """Runs a sweep, reports how it went, and returns the exit status."""
     console, spec, folder = make_console(), plan.spec, plan.folder
     _announce(console, plan)
     with stop_requests() as request:
         with Progress(console, spec, planned=plan.planned, jobs=plan.jobs) as progress:
-            sweep = Sweep(plan, storage, progress)
+            sweep = Sweep(plan, stored.storage, progress)
             sweep.run(request)
-        trials = sweep.board.trials
+        trials = sweep.state.trials
         report(console, spec, folder, trials)
         if any(trial.history() or trial.metrics() for trial in trials):
-            _name_page(console, folder)
+            _write_page(console, stored, trials)
     if sweep.stopping:
-        _say(console, f"go on: gridclip sweep run {spec.file} --resume {plan.head.id}")
+        say(console, f"go on: gridclip sweep run {spec.file} --resume {plan.info.id}")
         return 130
     return 0 if trials and all(trial.state in ("finished", "pruned") for trial in trials) else 1
 
 
-def _plan(spec: SweepSpec, begun: Begun, *, jobs: int, cap: int | None, attempts: int) -> Plan:
-    search = make_search(spec, seed=begun.head.seed)
+def _plan(
+    spec: SweepSpec, stored: StoredSweep, *, jobs: int, cap: int | None, attempts: int
+) -> Plan:
+    search = make_search(spec, seed=stored.info.seed)
     return Plan(
-        head=begun.head,
+        info=stored.info,
         spec=spec,
         search=search,
-        folder=begun.folder,
+        folder=stored.folder,
         jobs=jobs,
-        planned=_planned(spec, search, begun.head.cap if cap is None else cap),
+        planned=_planned(spec, search, stored.info.cap if cap is None else cap),
         attempts=attempts,
     )
 
 
 def make_console() -> Console:
-    """A console as wide as the terminal; a log gets room for a table."""
+    """Returns a console as wide as the terminal; a log gets room for a table."""
     wide = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if wide else 120)
 
 
 def report(console: Console, spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> None:
-    """Print the table of trials, the best of them and how to use it, and what went wrong."""
-
-    def say(line: str) -> None:
-        _say(console, line)
-
+    """Prints the table of trials, the best of them and how to use it, and what went wrong."""
     console.print(trial_table(trials, spec))
     metric = spec.metric
     best = best_trial(trials, metric) if metric else None
@@ -125,20 +123,27 @@ def report(console: Console, spec: SweepSpec, folder: Path, trials: Sequence[Tri
         trial, value = best
         unit = " %" if is_precision(metric.name) else ""
         shown = figure(metric.name, value) + unit
-        say(f"best {metric.name}: {shown}, trial {trial.number} in {trial.folder}")
+        say(console, f"best {metric.name}: {shown}, trial {trial.number} in {trial.folder}")
         if (trial.folder / "config.yaml").exists():
-            say(f'  use it: gridclip detect --run {trial.folder} --names "a cup, a cat" IMAGE.jpg')
+            say(
+                console,
+                f'  use it: gridclip detect --run {trial.folder} --names "a cup, a cat" IMAGE.jpg',
+            )
     elif metric:
-        say(f"no finished trial has the metric {metric.name}, so none is the best")
+        say(console, f"no finished trial has the metric {metric.name}, so none is the best")
     failed = [trial for trial in trials if trial.state not in ("running", "finished", "pruned")]
     for trial in failed:
-        say(f"trial {trial.number} {trial.state}: {trial.reason}, see {trial.folder / 'log.txt'}")
+        say(
+            console,
+            f"trial {trial.number} {trial.state}: {trial.reason}, see {trial.folder / 'log.txt'}",
+        )
     for trial in [trial for trial in failed if trial.state == "failed"][:LOGS_SHOWN]:
-        say(f"--- the last lines of trial {trial.number} ---\n{trial.log_tail()}")
-    say(f"results: {folder / 'results.csv'}")
+        say(console, f"--- the last lines of trial {trial.number} ---\n{trial.log_tail()}")
+    say(console, f"results: {folder / 'results.csv'}")
 
 
-def _say(console: Console, line: str) -> None:
+def say(console: Console, line: str) -> None:
+    """Prints a line as it is: no markup, no colours, no wrapping."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -149,15 +154,16 @@ def _announce(console: Console, plan: Plan) -> None:
     lines += [f"  ignored on this machine: {', '.join(spec.ignored)}"] if spec.ignored else []
     lines += [f"  mind: {warning}" for warning in spec.warnings]
     for line in lines:
-        _say(console, line)
+        say(console, line)
 
 
-def _name_page(console: Console, folder: Path) -> None:
-    """Write the page about the sweep; whatever goes wrong there, the sweep is done."""
+def _write_page(console: Console, stored: StoredSweep, trials: Sequence[Trial]) -> None:
+    """Writes the page about the sweep; whatever goes wrong there, the sweep is done."""
     try:
-        _say(console, f"report: {write_report(folder)}")
+        page = write_report(stored.spec(), stored.folder, trials)
+        say(console, f"report: {page}")
     except Exception as error:
-        _say(console, f"no report page: {type(error).__name__}: {error}")
+        say(console, f"no report page: {type(error).__name__}: {error}")
 
 
 def _check(*, jobs: int, cap: int | None, attempts: int, lease: float) -> None:

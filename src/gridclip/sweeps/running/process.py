@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NamedTuple
 
+from gridclip.io.run_metrics import peek_json
 from gridclip.sweeps.running import guard
 from gridclip.sweeps.spec.sweep_file import SweepSpec
-from gridclip.sweeps.storage.trial import Trial, read_json
+from gridclip.sweeps.storage.trial import Trial
 
 PATIENCE = 30.0  # seconds between SIGTERM and SIGKILL, as W&B's agent has it
 EXIT_FILE = "exit.json"
@@ -126,7 +127,7 @@ class TrialProcess:
 
 def read_exit(trial: Trial) -> Exit | None:
     """What the guard of this attempt left; None if it was killed itself."""
-    word = read_json(trial.folder / EXIT_FILE)
+    word = peek_json(trial.folder / EXIT_FILE)
     if not isinstance(word, dict) or word.get("attempt") != trial.attempt:
         return None
     return Exit(word["exit_code"], word["cause"])

@@ -9,7 +9,7 @@ from gridclip.sweeps.results.progress import Progress
 from gridclip.sweeps.results.table import best_trial, write_results
 from gridclip.sweeps.running.claims import (
     BEATS,
-    Leases,
+    Heartbeats,
     first_attempt,
     next_attempt,
     now,
@@ -17,9 +17,9 @@ from gridclip.sweeps.running.claims import (
     to_run_again,
 )
 from gridclip.sweeps.running.process import StopRequest
-from gridclip.sweeps.running.running_trial import Plan, Work
+from gridclip.sweeps.running.running_trial import Plan, RunningTrial
 from gridclip.sweeps.search.search import stragglers
-from gridclip.sweeps.storage.protocol import Board, Storage, StorageError
+from gridclip.sweeps.storage.protocol import Storage, StorageError, SweepState
 from gridclip.sweeps.storage.trial import State, Trial
 
 POLL = 0.05  # seconds between two looks at the processes
@@ -36,18 +36,18 @@ class Sweep:
         progress: What people see.
 
     Attributes:
-        board: What is known of the sweep.
+        state: What is known of the sweep.
         stopping: Why no trial is started any more; empty while they are.
     """
 
     def __init__(self, plan: Plan, storage: Storage, progress: Progress) -> None:
         self.plan, self.storage, self.progress = plan, storage, progress
         self.me = this_runner()
-        self.board = Board((), ())
+        self.state = SweepState((), ())
         self.stopping = ""
-        self._leases = Leases(plan.head.lease)
+        self._heartbeats = Heartbeats(plan.info.lease)
         self._gone: set[str] = set()  # runners
-        self._work: dict[int, Work] = {}  # by the trial's number
+        self._running: dict[int, RunningTrial] = {}  # by the trial's number
         self._looked = self._beaten = self._answered = time.monotonic()
         self._validations = 0
         self._over = False
@@ -70,8 +70,8 @@ class Sweep:
 
     def _step(self) -> None:
         """Look at the processes, and at the storage where there is news or it is time."""
-        has_news = [work.has_ended() for work in self._work.values()]
-        if self._work and not any(has_news) and time.monotonic() - self._looked < LOOK:
+        has_news = [running.has_ended() for running in self._running.values()]
+        if self._running and not any(has_news) and time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
         try:
@@ -81,7 +81,7 @@ class Sweep:
             self.progress.trouble(f"the storage does not answer, trying again: {error}")
             silent = time.monotonic() - self._answered
             self._over = bool(self.stopping) and all(has_news) and silent > LAST_WORDS
-        self.progress.show(self.board.trials)
+        self.progress.show(self.state.trials)
 
     def _exchange(self) -> None:
         """Tell the storage what happened here, learn what happened elsewhere, and act on it."""
@@ -92,52 +92,52 @@ class Sweep:
         self._tell(ended)
         self._prune()
         self._fill()
-        running = [trial for trial in self.board.trials if trial.state == "running"]
-        self._over = not self._work and (bool(self.stopping) or not running)
-        if not self._work and not self._over:
+        running = [trial for trial in self.state.trials if trial.state == "running"]
+        self._over = not self._running and (bool(self.stopping) or not running)
+        if not self._running and not self._over:
             self.progress.waiting(running)
 
     def _beat(self) -> None:
         """Say that this runner lives, to the others and then to the guards of its trials."""
         began = time.monotonic()
-        if began - self._beaten >= self.plan.head.lease / BEATS:
+        if began - self._beaten >= self.plan.info.lease / BEATS:
             self.storage.beat(replace(self.me, seen=now()))
             self._beaten = began
-            for work in self._work.values():
-                work.feed()
+            for running in self._running.values():
+                running.feed()
 
     def _record_validations(self) -> None:
-        for work in self._work.values():
-            trial = work.news() if work.result is None and not work.is_lost else None
+        for running in self._running.values():
+            trial = running.news() if running.result is None and not running.is_lost else None
             if trial is None:
                 continue
             if self.storage.update(trial):
-                work.trial = trial
+                running.trial = trial
             else:
-                work.lose()
+                running.lose()
 
     def _record_results(self) -> list[Trial]:
         """Record the trials that ended; each result is taken once."""
         recorded = []
-        for number, work in list(self._work.items()):
-            if work.result is None:
+        for number, running in list(self._running.items()):
+            if running.result is None:
                 continue
-            if not work.is_lost and self.storage.update(work.result):
-                recorded.append(work.result)
+            if not running.is_lost and self.storage.update(running.result):
+                recorded.append(running.result)
             else:
                 self.progress.trouble(f"trial {number} was taken over by another runner")
-            del self._work[number]
+            del self._running[number]
         return recorded
 
     def _look(self) -> None:
         """Read the storage; give up what others took, and stop if asked to."""
-        self.board = self.storage.read()
-        self._gone = self._leases.gone(self.board.runners)
-        holders = {trial.number: (trial.attempt, trial.runner) for trial in self.board.trials}
-        for number, work in self._work.items():
-            if holders.get(number) != (work.trial.attempt, self.me.id):
-                work.lose()
-        if any(runner.id == self.me.id and runner.asked for runner in self.board.runners):
+        self.state = self.storage.read()
+        self._gone = self._heartbeats.gone(self.state.runners)
+        holders = {trial.number: (trial.attempt, trial.runner) for trial in self.state.trials}
+        for number, running in self._running.items():
+            if holders.get(number) != (running.trial.attempt, self.me.id):
+                running.lose()
+        if any(runner.id == self.me.id and runner.asked for runner in self.state.runners):
             self._stop("stopped", "by gridclip sweep stop")
 
     def _tell(self, ended: Sequence[Trial]) -> None:
@@ -149,29 +149,29 @@ class Sweep:
         except OSError as error:
             self.progress.trouble(f"can't write: {error}")
         for trial in ended:
-            self.progress.ended(trial, self.board.trials)
+            self.progress.ended(trial, self.state.trials)
 
     def _save(self, ended: Sequence[Trial]) -> None:
         for trial in ended:
             trial.save()
         plan = self.plan
-        write_results(plan.folder, plan.spec, self.board.trials, seed=plan.head.seed)
+        write_results(plan.folder, plan.spec, self.state.trials, seed=plan.info.seed)
 
     def _prune(self) -> None:
         """End those of our trials that W&B's rule would stop now, if anybody validated since."""
         rule, metric = self.plan.spec.early_terminate, self.plan.spec.metric
-        validations = sum(len(trial.history()) for trial in self.board.trials)
+        validations = sum(len(trial.history()) for trial in self.state.trials)
         if rule is None or metric is None or validations == self._validations:
             return
         self._validations = validations
-        for trial in stragglers(rule, metric, self.board.trials):
-            if trial.number in self._work:
-                self._work[trial.number].end("pruned", "behind the others (hyperband)")
+        for trial in stragglers(rule, metric, self.state.trials):
+            if trial.number in self._running:
+                self._running[trial.number].end("pruned", "behind the others (hyperband)")
 
     def _fill(self) -> None:
         """Take up trials until all jobs are busy or there is nothing to take up."""
-        while not self.stopping and len(self._work) < self.plan.jobs:
-            earlier = to_run_again(self.board, self.me, self._gone, self._work.keys())
+        while not self.stopping and len(self._running) < self.plan.jobs:
+            earlier = to_run_again(self.state, self.me, self._gone, self._running.keys())
             trial = next_attempt(earlier, self.me) if earlier else self._new_trial()
             if trial is None or self._target_reached():
                 return
@@ -180,7 +180,7 @@ class Sweep:
             self._look()
 
     def _new_trial(self) -> Trial | None:
-        trials = self.board.trials
+        trials = self.state.trials
         number = trials[-1].number + 1 if trials else 1
         if number > self.plan.planned:
             return None
@@ -190,38 +190,38 @@ class Sweep:
         return first_attempt(number, point, self.me, self.plan.folder)
 
     def _take_up(self, trial: Trial, earlier: Trial | None) -> None:
-        work = self._work[trial.number] = Work(self.plan, trial)
-        if work.begin(earlier):
-            self.progress.started(work.trial)
+        running = self._running[trial.number] = RunningTrial(self.plan, trial)
+        if running.start(earlier):
+            self.progress.started(running.trial)
 
     def _target_reached(self) -> bool:
         metric = self.plan.spec.metric
         if metric is None or metric.target is None:
             return False
-        best = best_trial(self.board.trials, metric)
+        best = best_trial(self.state.trials, metric)
         return best is not None and metric.reached(best[1])
 
     def _stop(self, fate: State, why: str) -> None:
         self.stopping = self.stopping or why
-        for work in self._work.values():
-            work.end(fate, why)
+        for running in self._running.values():
+            running.end(fate, why)
 
     def _kill(self) -> None:
-        for work in self._work.values():
-            work.kill()
+        for running in self._running.values():
+            running.kill()
 
     def _leave(self) -> None:
         """Let no process outlive this runner, whatever went wrong, and say goodbye."""
-        for work in self._work.values():
-            work.end("interrupted", "its runner broke off")
-            work.kill()
+        for running in self._running.values():
+            running.end("interrupted", "its runner broke off")
+            running.kill()
         deadline = time.monotonic() + LAST_WORDS
-        while not all(work.has_ended() for work in self._work.values()):
+        while not all(running.has_ended() for running in self._running.values()):
             if time.monotonic() > deadline:
                 break
             time.sleep(POLL)
         with suppress(StorageError, OSError):
             ended = self._record_results()
             self.storage.beat(replace(self.me, seen=now(), left=True))
-            self.board = self.storage.read()
+            self.state = self.storage.read()
             self._save(ended)

@@ -8,21 +8,15 @@ from typing import Any
 
 import yaml
 
+from gridclip.io.run_metrics import read_history, read_metrics
 from gridclip.sweeps.running import guard
 from gridclip.sweeps.running.claims import SILENCE, judge
 from gridclip.sweeps.running.process import Exit, TrialProcess, environment, read_exit
 from gridclip.sweeps.search.search import Search
 from gridclip.sweeps.spec.parameters import arguments
 from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command
-from gridclip.sweeps.storage.protocol import Head
-from gridclip.sweeps.storage.trial import (
-    FINAL,
-    State,
-    Trial,
-    finite_numbers,
-    read_history,
-    read_json,
-)
+from gridclip.sweeps.storage.protocol import SweepInfo
+from gridclip.sweeps.storage.trial import FINAL, State, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +24,7 @@ class Plan:
     """What a runner is to do.
 
     Args:
-        head: The sweep.
+        info: What was fixed when the sweep started.
         spec: Its file.
         search: What to try.
         folder: Its folder on this machine.
@@ -39,7 +33,7 @@ class Plan:
         attempts: How often a trial may be killed from outside before it counts as failed.
     """
 
-    head: Head
+    info: SweepInfo
     spec: SweepSpec
     search: Search
     folder: Path
@@ -48,7 +42,7 @@ class Plan:
     attempts: int = 3
 
 
-class Work:
+class RunningTrial:
     """A trial that this runner has claimed.
 
     Args:
@@ -69,13 +63,13 @@ class Work:
         self._why = ""
         self._process: TrialProcess | None = None
 
-    def begin(self, earlier: Trial | None) -> bool:
-        """Start it, once nothing is left of an earlier attempt; say whether it was started.
+    def start(self, earlier: Trial | None) -> bool:
+        """Starts it, once nothing is left of an earlier attempt; returns whether it was started.
 
         It is not where it cannot be, or where the earlier attempt came to an end that nobody saw,
         because its runner was gone.
         """
-        mark = f"{self.plan.head.uid}/{self.trial.number}"
+        mark = f"{self.plan.info.uid}/{self.trial.number}"
         if earlier and not guard.kill_all(mark):
             self._fail("processes of its earlier attempt cannot be ended")
         elif earlier and (result := self._unseen_result(earlier)):
@@ -83,7 +77,7 @@ class Work:
         else:
             try:
                 self.trial = self._prepare()
-                self._process = self._start(mark)
+                self._process = self._start_process(mark)
             except OSError as error:
                 self._fail(f"can't start: {error}")
         return self._process is not None
@@ -149,16 +143,16 @@ class Work:
         trial.save()
         return trial
 
-    def _start(self, mark: str) -> TrialProcess:
+    def _start_process(self, mark: str) -> TrialProcess:
         env = environment(
             self.plan.spec,
             self.trial,
-            group=self.plan.head.id,
+            group=self.plan.info.id,
             mark=mark,
             jobs=self.plan.jobs,
             inherited=os.environ,
         )
-        return TrialProcess(self.trial, env, silence=SILENCE * self.plan.head.lease)
+        return TrialProcess(self.trial, env, silence=SILENCE * self.plan.info.lease)
 
     def _judge(self, trial: Trial, ended: Exit | None) -> Trial:
         return judge(trial, ended, self.plan.spec.metric, attempts=self.plan.attempts)
@@ -182,7 +176,7 @@ class Work:
             trial,
             ended=datetime.now(UTC),
             rows=read_history(trial.folder),
-            figures=finite_numbers(read_json(trial.folder / "metrics.json")),
+            figures=read_metrics(trial.folder),
         )
 
 

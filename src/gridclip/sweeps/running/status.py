@@ -1,4 +1,4 @@
-"""`gridclip sweep list | status | stop | table`: sweeps from outside, wherever they run."""
+"""`gridclip sweep list | status | stop | table | report`: sweeps seen from outside."""
 
 import time
 from collections import Counter
@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.results.over_seeds import full_name, markdown, put_into
 from gridclip.sweeps.results.progress import duration
-from gridclip.sweeps.running.begin import SWEEP_FILE
+from gridclip.sweeps.results.report import write_report
 from gridclip.sweeps.running.claims import is_dead
-from gridclip.sweeps.running.command import make_console, report
-from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
-from gridclip.sweeps.storage.opening import find_sweep, known_sweeps
-from gridclip.sweeps.storage.protocol import Board, Runner, Storage, StorageError
-from gridclip.sweeps.storage.trial import write_text
+from gridclip.sweeps.running.command import make_console, report, say
+from gridclip.sweeps.running.start import StoredSweep, find_sweep, known_sweeps
+from gridclip.sweeps.storage.protocol import Runner, StorageError, SweepState
 
 ROOT = Path("runs/sweeps")
 
@@ -35,8 +32,8 @@ def list_sweeps(dir: Path = ROOT, storage: str | None = None) -> None:
     for heading in ("sweep", "trials", "runners"):
         table.add_column(heading, overflow="fold")
     for name in known_sweeps(dir, storage):
-        _, _, board = _look(name, dir, storage)
-        table.add_row(*map(Text, (name, _counts(board), str(len(_alive(board.runners))))))
+        _, state = _look(name, dir, storage)
+        table.add_row(*map(Text, (name, _counts(state), str(len(_alive(state.runners))))))
     make_console().print(table)
 
 
@@ -48,14 +45,14 @@ def sweep_status(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    folder, store, board = _look(id, dir, storage)
-    spec, console = _spec(folder, store), make_console()
-    _say(console, f"{folder.name}: {_counts(board)}, in {folder}")
-    report(console, spec, folder, board.trials)
-    for runner in _alive(board.runners):
+    sweep, state = _look(id, dir, storage)
+    spec, folder, console = sweep.spec(), sweep.folder, make_console()
+    say(console, f"{folder.name}: {_counts(state)}, in {folder}")
+    report(console, spec, folder, state.trials)
+    for runner in _alive(state.runners):
         silent = (datetime.now(UTC) - datetime.fromisoformat(runner.seen)).total_seconds()
-        mine = [str(t.number) for t in board.trials if t.runner == runner.id and not t.ended]
-        _say(
+        mine = [str(t.number) for t in state.trials if t.runner == runner.id and not t.ended]
+        say(
             console,
             f"runner on {runner.host}, process {runner.pid}, heard of"
             f" {duration(max(0.0, silent))} ago: trials {', '.join(mine) or 'none'}"
@@ -74,11 +71,12 @@ def stop_sweep(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    folder, store, _ = _look(id, dir, storage)
-    asked = [runner for runner in store.ask_to_stop() if not is_dead(runner)]
+    sweep, _ = _look(id, dir, storage)
+    asked = [runner for runner in sweep.storage.ask_to_stop() if not is_dead(runner)]
     hosts = ", ".join(sorted({runner.host for runner in asked}))
     many = f"{len(asked)} runner{'s' * (len(asked) != 1)}"
-    _say(make_console(), f"{folder.name}: asked {many} to stop" + (f" on {hosts}" * bool(hosts)))
+    name = sweep.folder.name
+    say(make_console(), f"{name}: asked {many} to stop" + (f" on {hosts}" * bool(hosts)))
 
 
 def sweep_table(
@@ -99,46 +97,44 @@ def sweep_table(
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    folder, store, board = _look(id, dir, storage)
-    spec = _spec(folder, store)
-    text = markdown(board.trials, spec, full_name(over, spec) if over else None)
+    sweep, state = _look(id, dir, storage)
+    spec = sweep.spec()
+    text = markdown(state.trials, spec, full_name(over, spec) if over else None)
     if output is None:
-        _say(make_console(), text)
+        say(make_console(), text)
         return
     day = time.strftime("%Y-%m-%d")
-    said = f"`gridclip sweep table {folder.name}" + (f" --over {over}" if over else "")
-    put_into(output, spec.name, f"{text}\n\nWritten on {day} by {said} --output {output}`.")
-    _say(make_console(), f"table: {output}")
+    command = f"gridclip sweep table {sweep.folder.name}" + (f" --over {over}" if over else "")
+    put_into(output, spec.name, f"{text}\n\nWritten on {day} by `{command} --output {output}`.")
+    say(make_console(), f"table: {output}")
 
 
-def _look(id: str, root: Path, address: str | None) -> tuple[Path, Storage, Board]:
+def sweep_report(sweep: str, output: Path | None = None, dir: Path = ROOT) -> None:
+    """Write the report page of a sweep: one HTML file that any browser opens without a network.
+
+    Args:
+        sweep: The name of its folder, a path to it, or "latest".
+        output: Where to write the page; report.html in the sweep's folder if left out.
+        dir: Where the folders of sweeps are.
+    """
+    stored, state = _look(sweep, dir, None)
+    page = write_report(stored.spec(), stored.folder, state.trials, output)
+    say(make_console(), f"report: {page}")
+
+
+def _look(id: str, root: Path, address: str | None) -> tuple[StoredSweep, SweepState]:
     try:
-        folder, store = find_sweep(id, root, address)
-        return folder, store, store.read()
+        sweep = find_sweep(id, root, address)
+        return sweep, sweep.storage.read()
     except StorageError as error:
         raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
 
 
-def _spec(folder: Path, store: Storage) -> SweepSpec:
-    """The file of a sweep as it began; fetched if another machine began it."""
-    file = folder / SWEEP_FILE
-    head = store.head()
-    assert head is not None
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, head.text)
-    return read_sweep(file)
-
-
-def _counts(board: Board) -> str:
-    counts = Counter(trial.state for trial in board.trials)
+def _counts(state: SweepState) -> str:
+    counts = Counter(trial.state for trial in state.trials)
     return ", ".join(f"{count} {state}" for state, count in counts.items()) or "no trial yet"
 
 
 def _alive(runners: Sequence[Runner]) -> list[Runner]:
     """Those that may be at work, as far as one look can tell."""
     return [runner for runner in runners if not runner.left and not is_dead(runner)]
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,9 +1,9 @@
 """A search that learns from results: W&B's `method: bayes`, by Optuna's Gaussian process.
 
-Every number is searched as its share u of [0, 1], as W&B's engine does it, so that any law of
-`laws.py` is flat; a list is searched as a list, and what is constant takes no part. W&B and Optuna
-agree on the rest too: expected improvement over a Matern process, with the trials in flight taken
-into account; the points that they propose differ.
+Every number is searched as its share u of [0, 1], as W&B's engine does it, so that any of its
+distributions is flat; a list is searched as a list, and what is constant takes no part. W&B and
+Optuna agree on the rest too: expected improvement over a Matern process, with the trials in flight
+taken into account; the points that they propose differ.
 """
 
 import random
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gridclip.sweeps.spec.distributions import Choice, Law, identity, share
+from gridclip.sweeps.spec.distributions import Choice, Distribution, identity, share
 from gridclip.sweeps.spec.parameters import Parameter, Point
 from gridclip.sweeps.spec.sweep_file import Metric
 from gridclip.sweeps.spec.yaml_section import Number
@@ -48,7 +48,7 @@ class BayesSearch:
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point:
         """A point of an even spread while few values are known, then the most promising one."""
-        axes = {p.name: p.law for p in self.parameters if not p.is_constant}
+        axes = {p.name: p.distribution for p in self.parameters if not p.is_constant}
         scored = scores(self.metric, sorted(trials, key=lambda trial: trial.number))
         known = [(place, score) for trial, score in scored if (place := _place(axes, trial.point))]
         if sum(score is not None for _, score in known) < STARTUP:
@@ -56,8 +56,8 @@ class BayesSearch:
         else:
             draw = random.Random(f"{self.seed}/{number}")
             place = _most_promising(axes, known, self.metric.goal, seed=draw.getrandbits(31))
-            chosen = {name: _value(law, place[name]) for name, law in axes.items()}
-        return {p.name: chosen.get(p.name, p.law.at(0.0)) for p in self.parameters}
+            chosen = {name: _value(axis, place[name]) for name, axis in axes.items()}
+        return {p.name: chosen.get(p.name, p.distribution.at(0.0)) for p in self.parameters}
 
 
 def scores(metric: Metric, trials: Sequence[Trial]) -> list[tuple[Trial, Number | None]]:
@@ -96,7 +96,7 @@ def _score(metric: Metric, trial: Trial) -> Number | None:
     return best(logged) if rule == "best" else logged[-1]
 
 
-def _spread(axes: Mapping[str, Law], number: int, *, seed: int) -> dict[str, object]:
+def _spread(axes: Mapping[str, Distribution], number: int, *, seed: int) -> dict[str, object]:
     """The point of a number in a scrambled Sobol sequence, which fills the cube evenly.
 
     No runner has to ask the others for theirs.
@@ -107,11 +107,11 @@ def _spread(axes: Mapping[str, Law], number: int, *, seed: int) -> dict[str, obj
     if number > 1:
         sequence.fast_forward(number - 1)  # which takes no 0
     shares = sequence.random(1)[0]
-    return {name: law.at(float(u)) for (name, law), u in zip(axes.items(), shares, strict=True)}
+    return {name: axis.at(float(u)) for (name, axis), u in zip(axes.items(), shares, strict=True)}
 
 
 def _most_promising(
-    axes: Mapping[str, Law],
+    axes: Mapping[str, Distribution],
     known: Sequence[tuple[Place, Number | None]],
     goal: Literal["minimize", "maximize"],
     *,
@@ -122,7 +122,7 @@ def _most_promising(
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its lines would cut through the live table
-    distributions = {name: _distribution(law) for name, law in axes.items()}
+    distributions = {name: _for_optuna(axis) for name, axis in axes.items()}
     study = optuna.create_study(
         direction=goal, sampler=optuna.samplers.GPSampler(seed=seed, n_startup_trials=1)
     )
@@ -134,31 +134,31 @@ def _most_promising(
     return study.ask(distributions).params
 
 
-def _distribution(law: Law) -> "BaseDistribution":
+def _for_optuna(axis: Distribution) -> "BaseDistribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if not isinstance(law, Choice):
+    if not isinstance(axis, Choice):
         return FloatDistribution(0.0, 1.0)
-    shares = law.probabilities or (1.0,) * len(law.values)
+    shares = axis.probabilities or (1.0,) * len(axis.values)
     return CategoricalDistribution([place for place, share in enumerate(shares) if share > 0])
 
 
-def _place(axes: Mapping[str, Law], point: Point) -> Place | None:
+def _place(axes: Mapping[str, Distribution], point: Point) -> Place | None:
     """Where a point lies in the cube; None for one that the sweep can't have drawn."""
     place: dict[str, float | int] = {}
-    for name, law in axes.items():
+    for name, axis in axes.items():
         value = point.get(name)
-        if isinstance(law, Choice):
-            offered = [identity(entry) for entry in law.values]
+        if isinstance(axis, Choice):
+            offered = [identity(entry) for entry in axis.values]
             if name not in point or identity(value) not in offered:
                 return None
             place[name] = offered.index(identity(value))
         elif isinstance(value, int | float):
-            place[name] = share(law, value)
+            place[name] = share(axis, value)
         else:
             return None
     return place
 
 
-def _value(law: Law, place: float | int) -> object:
-    return law.values[int(place)] if isinstance(law, Choice) else law.at(place)
+def _value(axis: Distribution, place: float | int) -> object:
+    return axis.values[int(place)] if isinstance(axis, Choice) else axis.at(place)

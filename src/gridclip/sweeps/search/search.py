@@ -1,4 +1,4 @@
-"""Where a sweep tries next: every point of a grid, draws by the laws of the file, or a good guess.
+"""Where a sweep tries next: every point of a grid, random draws, or a good guess.
 
 A search proposes the point of a trial from its number and the trials there are; it keeps nothing in
 between, so one that learns from results, one that resumes, or one on many machines is like these.
@@ -119,7 +119,7 @@ class GridSearch:
 
 @dataclass(frozen=True)
 class RandomSearch:
-    """Draws by each parameter's law.
+    """Draws by each parameter's distribution.
 
     A draw depends on nothing but the seed, the number of the trial and the name of the parameter:
     a sweep that goes on, or one with a parameter more, keeps its other values.
@@ -140,7 +140,7 @@ class RandomSearch:
     def propose(self, number: int, trials: Sequence[Trial]) -> Point:
         """The draw of that number, whatever the others do."""
         return {
-            parameter.name: parameter.law.at(
+            parameter.name: parameter.distribution.at(
                 random.Random(f"{self.seed}/{number}/{parameter.name}").random()
             )
             for parameter in self.parameters
@@ -169,4 +169,5 @@ def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
 
 def _grid(parameter: Parameter) -> tuple[object, ...]:
     """The values of a parameter, equal ones once: the last of them, in the place of the first."""
-    return tuple({identity(value): value for value in parameter.law.grid() or ()}.values())
+    values = parameter.distribution.grid() or ()
+    return tuple({identity(value): value for value in values}.values())

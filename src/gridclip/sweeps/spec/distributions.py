@@ -1,8 +1,8 @@
-"""The laws a swept parameter may follow: W&B's own, each as its inverse cumulative distribution.
+"""The distributions of a swept parameter: W&B's own, each by its inverse cumulative function.
 
-Every law turns a number u in [0, 1] into a value, so a random search draws u evenly and a cleverer
-one may search the unit cube. What each name means was read in W&B's engine (the package `sweeps`
-0.3.0, `params.py`), and tests/parity compares with it.
+Every distribution turns a number u in [0, 1] into a value, so a random search draws u evenly and a
+cleverer one may search the unit cube. What each name means is that of W&B's engine (the package
+`sweeps` 0.3.0, `params.py`), and tests/parity compares with it.
 """
 
 import inspect
@@ -75,7 +75,7 @@ class Integers:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A law on real numbers, rounded to multiples of q where q is given (W&B's `q_…`).
+    """A distribution on real numbers, rounded to multiples of q where q is given (W&B's `q_…`).
 
     Args:
         name: One of `CURVES`.
@@ -105,7 +105,7 @@ class Numbers:
             raise ValueError(f"its values would go beyond all numbers: {self.settings}")
 
     def at(self, u: float) -> Number:
-        """The number below which the law has the share u of its mass."""
+        """The number below which the distribution has the share u of its mass."""
         value = CURVES[self.name](u, **self.settings)
         if self.q is None:
             return value
@@ -122,8 +122,8 @@ class Numbers:
 
 
 # What a parameter draws from. Each has `at`, which turns u in [0, 1] into a value, and `grid`, all
-# values in the order of a grid, or None where W&B makes no grid of the law.
-Law = Choice | Integers | Numbers
+# values in the order of a grid, or None where W&B makes no grid of the distribution.
+Distribution = Choice | Integers | Numbers
 
 
 def uniform(u: float, *, min: Number, max: Number) -> float:
@@ -147,7 +147,7 @@ def inv_log_uniform(u: float, *, min: Number, max: Number) -> float:
 
 
 def inv_log_uniform_values(u: float, *, min: Number, max: Number) -> float:
-    """1/x is evenly spread in the logarithm: the same law as `log_uniform_values`."""
+    """1/x is evenly spread in the logarithm: the same distribution as `log_uniform_values`."""
     return log_uniform_values(u, min=min, max=max)
 
 
@@ -163,7 +163,7 @@ def log_normal(u: float, *, mu: Number = 0.0, sigma: Number = 1.0) -> float:
 
 
 def beta(u: float, *, a: Number = 1.0, b: Number = 1.0) -> float:
-    """The beta law on [0, 1]."""
+    """The beta distribution on [0, 1]."""
     from scipy.special import betaincinv
 
     return float(betaincinv(a, b, u))
@@ -186,15 +186,15 @@ CURVES: Mapping[str, Callable[..., float]] = {
 QUANTISED = frozenset(f"q_{name}" for name in CURVES if not name.startswith("inv_"))
 
 
-def share(law: Integers | Numbers, value: Number) -> float:
-    """The share u at which a law gives a value, the middle of them if many do.
+def share(distribution: Integers | Numbers, value: Number) -> float:
+    """The share u at which a distribution gives a value, the middle of them if many do.
 
-    No law needs a cumulative distribution of its own for it, for all of them rise with u. Where a
-    law never gives the value, it is the share of the nearest one below or above.
+    No distribution needs a cumulative function of its own for it, for all of them rise with u.
+    Where a distribution never gives the value, it is the share of the nearest one below or above.
     """
     steps = range(SHARES + 1)
-    first = bisect_left(steps, value, key=lambda step: law.at(step / SHARES))
-    last = bisect_right(steps, value, key=lambda step: law.at(step / SHARES))
+    first = bisect_left(steps, value, key=lambda step: distribution.at(step / SHARES))
+    last = bisect_right(steps, value, key=lambda step: distribution.at(step / SHARES))
     return min((first + last) / 2 / SHARES, 1.0)
 
 

@@ -1,7 +1,7 @@
-"""The `parameters` of a sweep file: what is swept, and by which law."""
+"""The `parameters` of a sweep file: what is swept, and by which distribution."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ from gridclip.sweeps.spec.distributions import (
     CURVES,
     QUANTISED,
     Choice,
+    Distribution,
     Integers,
-    Law,
     Numbers,
     settings_of,
 )
@@ -37,11 +37,11 @@ class Parameter:
 
     Args:
         path: Its name; several keys where the file nests `parameters` in a parameter.
-        law: What its values are drawn from.
+        distribution: What its values are drawn from.
     """
 
     path: tuple[str, ...]
-    law: Law
+    distribution: Distribution
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class Parameter:
     @property
     def is_constant(self) -> bool:
         """Whether every trial gets the same value."""
-        return isinstance(self.law, Choice) and len(self.law.values) == 1
+        return isinstance(self.distribution, Choice) and len(self.distribution.values) == 1
 
 
 def read_parameters(section: Section, *, grid: bool) -> tuple[Parameter, ...]:
@@ -59,7 +59,7 @@ def read_parameters(section: Section, *, grid: bool) -> tuple[Parameter, ...]:
 
     Args:
         section: The mapping under the key `parameters`.
-        grid: Whether a grid is to be made of them, which not every law allows.
+        grid: Whether a grid is to be made of them, which not every distribution allows.
 
     Raises:
         InputError: if a name, a key or a value is none that W&B takes.
@@ -84,6 +84,25 @@ def arguments(parameters: tuple[Parameter, ...], point: Point) -> dict[str, Any]
     return tree
 
 
+def swept(parameters: Iterable[Parameter]) -> list[str]:
+    """Returns the full names of the parameters that differ between trials."""
+    return [parameter.name for parameter in parameters if not parameter.is_constant]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns the shortest ends of dotted names that still tell them apart, by full name."""
+    parts = {name: name.split(".") for name in names}
+    short = {}
+    for name, words in parts.items():
+        others = [other for other in names if other != name]
+        ends = [".".join(words[start:]) for start in reversed(range(len(words)))]
+        short[name] = next(
+            (end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)),
+            name,
+        )
+    return short
+
+
 def _walk(section: Section, path: tuple[str, ...], grid: bool) -> Iterator[Parameter]:
     if not section:
         raise section.fault(None, "nothing is swept", "name at least one parameter")
@@ -101,18 +120,18 @@ def _walk(section: Section, path: tuple[str, ...], grid: bool) -> Iterator[Param
             inner.accept(["parameters"])
             yield from _walk(inner.section("parameters"), (*path, name), grid)
             continue
-        law = _read_law(inner)
-        if grid and law.grid() is None:
+        distribution = _read_distribution(inner)
+        if grid and distribution.grid() is None:
             raise inner.fault(
                 None,
-                f"no grid can be made of it ({_distribution(inner)})",
+                f"no grid can be made of it ({_distribution_name(inner)})",
                 "give values, int_uniform or q_uniform, or choose method: random",
             )
-        yield Parameter(path=(*path, name), law=law)
+        yield Parameter(path=(*path, name), distribution=distribution)
 
 
-def _distribution(section: Section) -> str:
-    """The name of the law: what the file says, else what W&B infers from the keys."""
+def _distribution_name(section: Section) -> str:
+    """The name of the distribution: what the file says, else what W&B infers from the keys."""
     if "distribution" in section:
         return section.choice("distribution", DISTRIBUTIONS)
     if "value" in section:
@@ -133,30 +152,32 @@ def _distribution(section: Section) -> str:
     )
 
 
-def _read_law(section: Section) -> Law:
-    distribution = _distribution(section)
-    keys = _keys(distribution)
+def _read_distribution(section: Section) -> Distribution:
+    name = _distribution_name(section)
+    keys = _keys(name)
     section.accept(["distribution", *keys])
     section.require(*(key for key, default in keys.items() if default is None))
     try:
-        return _make_law(distribution, section, keys)
+        return _make_distribution(name, section, keys)
     except InputError:
         raise
-    except ValueError as error:  # what a law says of its own settings
+    except ValueError as error:  # what a distribution says of its own settings
         raise section.fault(None, str(error), "mend the values") from error
 
 
-def _make_law(distribution: str, section: Section, keys: Mapping[str, Number | None]) -> Law:
-    if distribution == "constant":
+def _make_distribution(
+    name: str, section: Section, keys: Mapping[str, Number | None]
+) -> Distribution:
+    if name == "constant":
         return Choice(values=(section.data["value"],))
     if "values" in keys:
         shares = section.numbers("probabilities") if "probabilities" in keys else None
         return Choice(values=tuple(section.items("values")), probabilities=shares)
-    if distribution == "int_uniform":
+    if name == "int_uniform":
         return Integers(min=section.whole("min"), max=section.whole("max"))
     settings = {key: section.number(key, default) for key, default in keys.items()}
     step = settings.pop("q", None)
-    return Numbers(name=distribution.removeprefix("q_"), settings=settings, q=step)
+    return Numbers(name=name.removeprefix("q_"), settings=settings, q=step)
 
 
 def _keys(distribution: str) -> dict[str, Number | None]:

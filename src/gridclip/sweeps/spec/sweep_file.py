@@ -317,11 +317,11 @@ def _ignored(top: Section, method: str) -> tuple[str, ...]:
 
 
 def _warnings(parameters: tuple[Parameter, ...]) -> Iterator[str]:
-    """W&B's own warning: two old laws take exponents, and are mistaken for their successors."""
+    """W&B's own warning: two old distributions take exponents, unlike their successors."""
     for parameter in parameters:
-        law = parameter.law
-        if isinstance(law, Numbers) and law.name in ("log_uniform", "inv_log_uniform"):
+        drawn = parameter.distribution
+        if isinstance(drawn, Numbers) and drawn.name in ("log_uniform", "inv_log_uniform"):
             yield (
-                f"{parameter.name}: min and max of {law.name} are exponents of e, so it gives "
-                f"{law.at(0.0):.4g} to {law.at(1.0):.4g}; {law.name}_values takes the values"
+                f"{parameter.name}: min and max of {drawn.name} are exponents of e, so it gives "
+                f"{drawn.at(0.0):.4g} to {drawn.at(1.0):.4g}; {drawn.name}_values takes the values"
             )

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from gridclip.io.errors import InputError
-from gridclip.sweeps.storage.protocol import Board, Head, Runner, StorageError
+from gridclip.sweeps.storage.protocol import Runner, StorageError, SweepInfo, SweepState
 from gridclip.sweeps.storage.trial import WAITING, Trial, read_record
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
@@ -103,10 +103,10 @@ class Database:
             found = connection.scalars(select(SWEEPS.c.id).order_by(SWEEPS.c.created, SWEEPS.c.id))
             return list(found)
 
-    def create(self, head: Head) -> None:
+    def create(self, info: SweepInfo) -> None:
         """Begin the sweep."""
-        text = json.dumps(asdict(head))
-        row = {"id": self.sweep, "created": head.created, "head": text}
+        text = json.dumps(asdict(info))
+        row = {"id": self.sweep, "created": info.created, "head": text}
         try:
             with self._connected() as connection:
                 connection.execute(insert(SWEEPS).values(row))
@@ -114,14 +114,14 @@ class Database:
             problem = f"a sweep {self.sweep} is in this database already"
             raise InputError(problem, fix="choose another name", field="--storage") from error
 
-    def head(self) -> Head | None:
+    def info(self) -> SweepInfo | None:
         """What the sweep is; None if there is none."""
         query = select(SWEEPS.c.head).where(SWEEPS.c.id == self.sweep)
         with self._connected() as connection:
             text = connection.scalar(query)
-        return None if text is None else Head(**json.loads(text))
+        return None if text is None else SweepInfo(**json.loads(text))
 
-    def read(self) -> Board:
+    def read(self) -> SweepState:
         """All there is to know; of the trials only those that changed are fetched."""
         mine = TRIALS.c.sweep == self.sweep
         with self._connected() as connection:
@@ -137,7 +137,7 @@ class Database:
                 for number, version, text in connection.execute(query.where(mine, where)):
                     self._seen[number] = _Seen(version, self._trial(text))
             runners = self._runners(connection)
-        return Board(tuple(self._seen[number].trial for number in sorted(self._seen)), runners)
+        return SweepState(tuple(self._seen[number].trial for number in sorted(self._seen)), runners)
 
     def claim(self, trial: Trial) -> bool:
         """Take a number, unless another runner was quicker."""

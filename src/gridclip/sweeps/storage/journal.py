@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.storage.protocol import (
-    Board,
-    Head,
     Runner,
     StorageError,
+    SweepInfo,
+    SweepState,
     may_claim,
     may_update,
 )
@@ -42,29 +42,29 @@ class Journal:
         self.file = file
         self._lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=PATIENCE)
         self._read = 0  # bytes
-        self._head: Head | None = None
+        self._info: SweepInfo | None = None
         self._trials: dict[int, Trial] = {}
         self._runners: dict[str, Runner] = {}
 
-    def create(self, head: Head) -> None:
+    def create(self, info: SweepInfo) -> None:
         """Begin the sweep."""
         with self._locked():
-            if self._head is not None:
+            if self._info is not None:
                 raise InputError("is there already", fix="choose another name", file=self.file)
-            self._append({"sweep": asdict(head)})
+            self._append({"sweep": asdict(info)})
 
-    def head(self) -> Head | None:
+    def info(self) -> SweepInfo | None:
         """What the sweep is; None if there is none."""
         with _answering(self.file):
             self._catch_up()
-        return self._head
+        return self._info
 
-    def read(self) -> Board:
+    def read(self) -> SweepState:
         """All there is to know; readers need no lock."""
         with _answering(self.file):
             self._catch_up()
         trials = tuple(self._trials[number] for number in sorted(self._trials))
-        return Board(trials, tuple(self._runners.values()))
+        return SweepState(trials, tuple(self._runners.values()))
 
     def claim(self, trial: Trial) -> bool:
         """Take a number, unless another runner was quicker."""
@@ -143,7 +143,7 @@ class Journal:
         if "trial" in change:
             self._apply_trial(change)
         elif "sweep" in change:
-            self._head = Head(**change["sweep"])
+            self._info = SweepInfo(**change["sweep"])
         elif "runner" in change:
             self._runners[change["runner"]["id"]] = Runner(**change["runner"])
         elif "beat" in change and change["beat"] in self._runners:

@@ -16,7 +16,7 @@ class StorageError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class SweepInfo:
     """What a sweep is, fixed when it begins.
 
     Args:
@@ -63,7 +63,7 @@ class Runner:
     asked: bool = False
 
 
-class Board(NamedTuple):
+class SweepState(NamedTuple):
     """All that a storage knows at one moment.
 
     Args:
@@ -83,13 +83,13 @@ class Storage(Protocol):
     then, or all of it.
     """
 
-    def create(self, head: Head) -> None:
+    def create(self, info: SweepInfo) -> None:
         """Begin the sweep; an InputError if there is one of this name."""
 
-    def head(self) -> Head | None:
+    def info(self) -> SweepInfo | None:
         """What the sweep is; None if there is none."""
 
-    def read(self) -> Board:
+    def read(self) -> SweepState:
         """All there is to know."""
 
     def claim(self, trial: Trial) -> bool:

@@ -1,8 +1,6 @@
 """One trial of a sweep: its folder, its record, and what it measured."""
 
 import json
-import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gridclip.io.errors import InputError
+from gridclip.io.files import write_text
+from gridclip.io.run_metrics import bare, read_history, read_metrics
 from gridclip.sweeps.spec.parameters import Point
 from gridclip.sweeps.spec.yaml_section import Number
 
@@ -19,6 +19,8 @@ Row = Mapping[str, Number]  # a validation
 
 WAITING = ("stopped", "interrupted")  # ended, but to be run again by a sweep that goes on
 FINAL = ("finished", "failed", "pruned")
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves
+LOG_READ = 200_000  # characters from the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class Trial:
         """Its final figures, those that are finite; none if metrics.json is absent or broken."""
         if self.figures is not None:
             return self.figures
-        return finite_numbers(read_json(self.folder / "metrics.json"))
+        return read_metrics(self.folder)
 
     def history(self) -> Sequence[Row]:
         """The numbers of every validation so far, oldest first; a line half written is left out."""
@@ -105,20 +107,32 @@ class Trial:
     def latest(self) -> dict[str, Number]:
         """The last validation, its names without their `val/`."""
         rows = self.history()
-        return {_bare(name): value for name, value in rows[-1].items()} if rows else {}
+        return {bare(name): value for name, value in rows[-1].items()} if rows else {}
+
+    def metrics_so_far(self) -> Row:
+        """Returns its final metrics, else those of its last validation, by name without val/."""
+        return {bare(name): value for name, value in self.metrics().items()} or self.latest()
 
     def value(self, metric: str) -> Number | None:
         """A metric as a sweep file names it: of metrics.json, else the last in the history."""
         final = self.metrics()
-        for name in (metric, _bare(metric)):
+        for name in (metric, bare(metric)):
             if name in final:
                 return final[name]
         logged = [row[metric] for row in self.history() if metric in row]
         return logged[-1] if logged else None
 
     def log_tail(self, lines: int = 12) -> str:
-        """The last lines of its log."""
-        return log_tail(self.folder / "log.txt", lines)
+        """Returns the last lines of its log as a terminal would have left them, without colours."""
+        try:
+            # Not read as text, for that takes a carriage return for the end of a line.
+            text = (self.folder / "log.txt").read_bytes().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        plain = TERMINAL_CODE.sub("", text[-LOG_READ:])
+        # A progress bar redraws its line behind a carriage return; only its last state is shown.
+        shown = [line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n")]
+        return "\n".join([line for line in shown if line.strip()][-lines:])
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -168,69 +182,6 @@ def read_record(
     )
 
 
-def read_history(folder: Path) -> tuple[Row, ...]:
-    """The numbers of every whole line of history.jsonl."""
-    try:
-        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ()
-    return tuple(row for line in lines if (row := finite_numbers(_parsed(line))))
-
-
-def read_json(file: Path) -> object:
-    """What a JSON file holds; None if it is absent or broken."""
-    try:
-        return _parsed(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def write_json(file: Path, content: Mapping[str, object]) -> None:
     """Write JSON atomically; what only YAML knows, such as a date, becomes text."""
     write_text(file, json.dumps(content, indent=2, default=str) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file under a name of this process beside it, then rename it."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
-
-
-def finite_numbers(content: object) -> dict[str, Number]:
-    """The finite numbers of a mapping."""
-    if not isinstance(content, dict):
-        return {}
-    return {
-        str(name): value
-        for name, value in content.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _bare(metric: str) -> str:
-    return metric.removeprefix("val/")
-
-
-TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves
-READ = 200_000  # characters from the end
-
-
-def log_tail(file: Path, lines: int = 12) -> str:
-    """The last lines of a log as a terminal would have left them, without their colours."""
-    try:
-        # Not read as text, for that takes a carriage return for the end of a line.
-        text = file.read_bytes().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    plain = TERMINAL_CODE.sub("", text[-READ:])
-    # A progress bar redraws its line behind a carriage return; only its last state tells.
-    shown = [line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n")]
-    return "\n".join([line for line in shown if line.strip()][-lines:])

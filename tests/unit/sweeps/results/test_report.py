@@ -3,13 +3,19 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from PIL import Image
 
 from gridclip.io.errors import InputError
-from gridclip.sweeps.results.report import best_number, find_sweep, page_data, write_report
-from gridclip.sweeps.results.sweep_records import head_comment, read_records
+from gridclip.sweeps.results.page_data import head_comment
+from gridclip.sweeps.results.report import write_report
+from gridclip.sweeps.running.start import start_sweep
+from gridclip.sweeps.running.status import sweep_report
+from gridclip.sweeps.spec.sweep_file import read_sweep
+from gridclip.sweeps.storage.trial import Trial
 
 SWEEP = """# Does weight help, or does it not?
 # A second line.
@@ -23,6 +29,8 @@ parameters:
 command: [train, "${args}"]
 """
 
+START = datetime(2026, 1, 1, 10, tzinfo=UTC)
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -34,21 +42,27 @@ def folder(tmp_path):
 
 
 def add_trial(folder, number, *, state="finished", weight=0.0, reason="", **metrics):
-    """The files that a trial leaves; figures are fractions."""
+    """A trial and the files that it leaves; metrics are fractions."""
     place = folder / "trials" / f"{number:03d}"
     place.mkdir(parents=True)
-    record = {
-        "number": number,
-        "state": state,
-        "reason": reason,
-        "started": "2026-01-01T10:00:00+00:00",
-        "ended": None if state == "running" else "2026-01-01T10:01:30+00:00",
-        "parameters": {"model.weights.image": weight, "data.rare_split": "all"},
-    }
-    (place / "trial.json").write_text(json.dumps(record))
     if metrics:
         (place / "metrics.json").write_text(json.dumps(metrics))
-    return place
+    return Trial(
+        number=number,
+        folder=place,
+        point={"model.weights.image": weight, "data.rare_split": "all"},
+        argv=(),
+        run_id="r",
+        started=START,
+        state=state,
+        reason=reason,
+        ended=None if state == "running" else START + timedelta(seconds=90),
+        runner="me",
+    )
+
+
+def make_report(folder, *trials, output=None):
+    return write_report(read_sweep(folder / "sweep.yaml"), folder, trials, output)
 
 
 def embedded(page):
@@ -59,9 +73,9 @@ def embedded(page):
 
 
 def test_a_page_holds_the_figures_of_every_trial(folder):
-    add_trial(folder, 1, AP=0.4, APr=0.2, APc=0.4, APf=0.5)
-    add_trial(folder, 2, weight=0.1, AP=0.3, APr=0.3, APc=0.3, APf=0.4)
-    data = embedded(write_report(folder))
+    first = add_trial(folder, 1, AP=0.4, APr=0.2, APc=0.4, APf=0.5)
+    second = add_trial(folder, 2, weight=0.1, AP=0.3, APr=0.3, APc=0.3, APf=0.4)
+    data = embedded(make_report(folder, first, second))
     assert data["best"] == 2
     assert data["question"] == "Does weight help, or does it not? A second line."
     assert [trial["figures"]["APr"] for trial in data["trials"]] == [0.2, 0.3]
@@ -71,25 +85,27 @@ def test_a_page_holds_the_figures_of_every_trial(folder):
 
 
 def test_an_average_precision_that_is_undefined_is_absent(folder):
-    add_trial(folder, 1, AP=0.4, APr=-1.0, APc=None, APf=math.nan)
-    [trial] = embedded(write_report(folder))["trials"]
+    trial = add_trial(folder, 1, AP=0.4, APr=-1.0, APc=None, APf=math.nan)
+    [shown] = embedded(make_report(folder, trial))["trials"]
     figures = {"AP": 0.4, "APr": None, "APc": None, "APf": None, "AP50": None}
-    assert trial["figures"] == figures
+    assert shown["figures"] == figures
 
 
 def test_only_a_finished_trial_is_the_best(folder):
-    add_trial(folder, 1, APr=0.2)
-    add_trial(folder, 2, state="pruned", APr=0.9)
-    add_trial(folder, 3, APr=0.2)
-    assert best_number(read_records(folder)) == 1
+    trials = [
+        add_trial(folder, 1, APr=0.2),
+        add_trial(folder, 2, state="pruned", APr=0.9),
+        add_trial(folder, 3, APr=0.2),
+    ]
+    assert embedded(make_report(folder, *trials))["best"] == 1
 
 
 def test_what_a_name_or_a_log_says_is_never_markup(folder):
     evil = '</script><script>alert("x")</script><!--<img src=x onerror=alert(1)>&amp;'
     (folder / "sweep.yaml").write_text(SWEEP.replace("name: little", f"name: '{evil}'"))
-    place = add_trial(folder, 1, state="failed", reason=evil, per_category={evil: 0.5})
-    (place / "log.txt").write_text(evil)
-    page = write_report(folder)
+    trial = add_trial(folder, 1, state="failed", reason=evil, per_category={evil: 0.5})
+    (trial.folder / "log.txt").write_text(evil)
+    page = make_report(folder, trial)
     text = page.read_text()
     assert "<script>alert" not in text
     assert "<img" not in text
@@ -100,7 +116,7 @@ def test_what_a_name_or_a_log_says_is_never_markup(folder):
 
 
 def test_the_browser_is_told_to_run_this_script_alone(folder):
-    text = write_report(folder).read_text()
+    text = make_report(folder).read_text()
     script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
     for part in (script, style):
@@ -110,11 +126,11 @@ def test_the_browser_is_told_to_run_this_script_alone(folder):
 
 
 def test_names_are_sorted_by_how_many_training_images_show_them(folder):
-    place = add_trial(folder, 1, APr=0.1, per_category={"cup": 0.1, "fork": 0.25, "bowl": None})
-    (place / "categories.csv").write_text(
+    trial = add_trial(folder, 1, APr=0.1, per_category={"cup": 0.1, "fork": 0.25, "bowl": None})
+    (trial.folder / "categories.csv").write_text(
         'name,frequency,training_images,AP\nbowl,r,3,\ncup,f,200,0.1\n"fork",f,900,0.25\n'
     )
-    data = embedded(write_report(folder))
+    data = embedded(make_report(folder, trial))
     assert [(each["name"], each["images"]) for each in data["categories"]] == [
         ("fork", 900),
         ("cup", 200),
@@ -123,37 +139,43 @@ def test_names_are_sorted_by_how_many_training_images_show_them(folder):
     assert data["trials"][0]["precision"] == [250, 100, None]
 
 
-def test_results_stand_in_for_a_trial_whose_folder_is_elsewhere(folder):
-    record = {
-        "trial": 7,
-        "state": "finished",
-        "minutes": 3.0,
-        "folder": "trials/007",
-        "parameters": {"model.weights.image": 0.1},
-        "metrics": {"AP": 0.5, "APr": 0.4},
-    }
-    (folder / "results.json").write_text(json.dumps({"trials": [record]}))
-    data = embedded(write_report(folder))
-    assert (data["best"], data["trials"][0]["figures"]["AP"]) == (7, 0.5)
+def test_the_command_shows_what_the_storage_has_though_the_folders_are_elsewhere(folder, capsys):
+    sweep = start_sweep(
+        read_sweep(folder / "sweep.yaml"), folder.parent, None, seed=0, cap=None, lease=9.0
+    )
+    trial = add_trial(folder, 7)
+    claimed = replace(trial, state="running", ended=None)
+    row = {"step": 10, "val/AP": 0.4}
+    assert sweep.storage.claim(claimed)
+    assert sweep.storage.update(replace(trial, rows=(row,), figures={"AP": 0.5, "APr": 0.4}))
+    sweep_report("latest", dir=folder.parent)
+    assert f"report: {sweep.folder / 'report.html'}" in capsys.readouterr().out
+    data = embedded(sweep.folder / "report.html")
+    assert (data["best"], data["hours"]) == (7, 90 / 3600)
+    assert data["trials"][0]["figures"]["AP"] == 0.5
+    assert data["trials"][0]["history"] == {"step": [10], "AP": [0.4]}
 
 
 def test_half_written_files_are_passed_over(folder):
-    place = add_trial(folder, 1, state="running")
-    (place / "metrics.json").write_text('{"AP": 0.')
-    (place / "history.jsonl").write_text('{"step": 10, "val/AP": 0.1, "val/APr": null}\n{"step": 2')
-    (folder / "results.json").write_text("[")
-    [trial] = embedded(write_report(folder))["trials"]
-    assert trial["history"] == {"step": [10], "AP": [0.1], "APr": [None]}
-    assert (trial["minutes"], trial["figures"]["AP"], trial["state"]) == (None, 0.1, "running")
+    trial = add_trial(folder, 1, state="running")
+    (trial.folder / "metrics.json").write_text('{"AP": 0.')
+    rows = (
+        '{"step": 5, "val/AP": 0.2, "val/APr": 0.3}\n{"step": 10, "val/AP": 0.1, "val/APr": null}'
+    )
+    (trial.folder / "history.jsonl").write_text(rows + '\n{"step": 2')
+    [shown] = embedded(make_report(folder, trial))["trials"]
+    assert shown["history"] == {"step": [5, 10], "AP": [0.2, 0.1], "APr": [0.3, None]}
+    assert (shown["minutes"], shown["figures"]["AP"], shown["state"]) == (None, 0.1, "running")
 
 
 def test_examples_of_the_best_trial_are_inside_the_page(folder):
-    place = add_trial(folder, 1, APr=0.2)
+    trial = add_trial(folder, 1, APr=0.2)
+    place = trial.folder
     (place / "pictures").mkdir()
     Image.new("RGB", (8, 4), "red").save(place / "pictures" / "1.jpg")
     example = {"picture": "1.jpg", "width": 8, "height": 4, "truth": [[0, 0, 4, 4, "cup"]]}
     (place / "pictures" / "examples.json").write_text(json.dumps([example | {"found": []}]))
-    [shown] = embedded(write_report(folder))["examples"]
+    [shown] = embedded(make_report(folder, trial))["examples"]
     scheme, _, content = shown["picture"].partition(",")
     assert scheme == "data:image/jpeg;base64"
     assert base64.b64decode(content) == (place / "pictures" / "1.jpg").read_bytes()
@@ -165,23 +187,13 @@ def test_the_question_is_the_comment_above_the_costs():
     assert head_comment("name: x\n# no head\n") == ""
 
 
-def test_a_sweep_is_found_by_name_by_path_and_as_the_latest(folder):
-    assert find_sweep(folder.name, folder.parent) == folder
-    assert find_sweep(str(folder), folder / "nowhere") == folder
-    assert find_sweep("latest", folder.parent) == folder
-    with pytest.raises(InputError, match=f"the latest are .*{folder.name}"):
-        find_sweep("nobody", folder.parent)
-
-
-def test_a_folder_without_a_sweep_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no sweep\.yaml"):
-        write_report(tmp_path)
+def test_a_folder_without_a_sweep_is_refused(folder):
     with pytest.raises(InputError, match="gridclip sweep run"):
-        find_sweep("latest", tmp_path)
+        sweep_report("latest", dir=folder.parent)
 
 
 def test_a_page_goes_where_it_is_asked_to(folder, tmp_path):
-    page = write_report(folder, tmp_path / "new" / "page.html")
+    page = make_report(folder, output=tmp_path / "new" / "page.html")
     assert page == tmp_path / "new" / "page.html"
     assert page.exists()
     assert not (folder / "report.html").exists()
@@ -190,5 +202,5 @@ def test_a_page_goes_where_it_is_asked_to(folder, tmp_path):
 def test_a_sweep_without_trials_or_metric_has_a_page(folder):
     text = SWEEP.replace("metric: {name: val/APr, goal: maximize}\n", "")
     (folder / "sweep.yaml").write_text(text)
-    data = page_data(read_records(folder))
+    data = embedded(make_report(folder))
     assert (data["goal"], data["best"], data["trials"]) == (None, None, [])

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from gridclip.sweeps.results.progress import Progress, duration, steps
-from gridclip.sweeps.results.table import best_trial, figure, short_names, trial_table
+from gridclip.sweeps.results.table import best_trial, figure, trial_table
+from gridclip.sweeps.spec.parameters import short_names
 from gridclip.sweeps.spec.sweep_file import Metric, read_sweep
 from gridclip.sweeps.storage.trial import Trial
 

@@ -14,7 +14,7 @@ from gridclip.sweeps.running.claims import (
 )
 from gridclip.sweeps.running.process import Exit
 from gridclip.sweeps.spec.sweep_file import Metric
-from gridclip.sweeps.storage.protocol import Board
+from gridclip.sweeps.storage.protocol import SweepState
 from gridclip.sweeps.storage.trial import Trial
 
 METRIC = Metric(name="val/APr", goal="maximize")
@@ -94,19 +94,19 @@ def test_a_trial_may_be_killed_so_often_and_no_oftener(trial):
     ],
 )
 def test_only_what_nobody_runs_is_run_again(trial, state, runner, again):
-    board = Board((replace(trial, state=state, runner=runner.id),), (ME, OTHER))
-    found = to_run_again(board, ME, gone=(), busy=(1,))
+    state = SweepState((replace(trial, state=state, runner=runner.id),), (ME, OTHER))
+    found = to_run_again(state, ME, gone=(), busy=(1,))
     assert (found is not None) is again
 
 
 def test_the_trial_of_a_runner_that_is_gone_is_run_again(trial):
-    board = Board((replace(trial, runner=OTHER.id),), (ME, OTHER))
-    assert to_run_again(board, ME, gone={"other"}, busy=()) == board.trials[0]
+    state = SweepState((replace(trial, runner=OTHER.id),), (ME, OTHER))
+    assert to_run_again(state, ME, gone={"other"}, busy=()) == state.trials[0]
 
 
 def test_a_claim_whose_answer_got_lost_is_taken_up(trial):
-    board = Board((trial,), (ME,))  # recorded as mine, but I know of no such trial
-    assert to_run_again(board, ME, gone=(), busy=()) == trial
+    state = SweepState((trial,), (ME,))  # recorded as mine, but I know of no such trial
+    assert to_run_again(state, ME, gone=(), busy=()) == trial
 
 
 def test_another_attempt_has_the_same_point_and_a_run_of_its_own(trial):

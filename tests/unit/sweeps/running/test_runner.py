@@ -251,9 +251,9 @@ def test_a_page_that_cannot_be_written_does_not_fail_the_sweep(sweep, monkeypatc
     assert "no report page: FileNotFoundError" in capsys.readouterr().out
 
 
-def test_a_law_that_is_often_mistaken_is_pointed_out(sweep, capsys):
-    law = {"distribution": "log_uniform", "min": 0.0, "max": 1.0}
-    run_sweep(sweep(method="random", run_cap=1, parameters={"model.x": law}))
+def test_a_distribution_that_is_often_mistaken_is_pointed_out(sweep, capsys):
+    distribution = {"distribution": "log_uniform", "min": 0.0, "max": 1.0}
+    run_sweep(sweep(method="random", run_cap=1, parameters={"model.x": distribution}))
     assert "mind: model.x: min and max of log_uniform are exponents" in capsys.readouterr().out
 
 

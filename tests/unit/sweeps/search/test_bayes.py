@@ -16,11 +16,13 @@ from gridclip.sweeps.storage.trial import Trial
 
 LOSS = Metric(name="loss")
 RATE = Parameter(
-    path=("rate",), law=Numbers(name="log_uniform_values", settings={"min": 1e-5, "max": 1.0})
+    path=("rate",),
+    distribution=Numbers(name="log_uniform_values", settings={"min": 1e-5, "max": 1.0}),
 )
-WIDTH = Parameter(path=("width",), law=Integers(min=1, max=9))
-KIND = Parameter(path=("kind",), law=Choice(values=("good", ["bad"], None)))
-FIXED = Parameter(path=("fixed",), law=Choice(values=(7,)))
+UNIFORM = Numbers(name="uniform", settings={"min": 0, "max": 1})
+WIDTH = Parameter(path=("width",), distribution=Integers(min=1, max=9))
+KIND = Parameter(path=("kind",), distribution=Choice(values=("good", ["bad"], None)))
+FIXED = Parameter(path=("fixed",), distribution=Choice(values=(7,)))
 ALL = (FIXED, KIND, RATE, WIDTH)
 
 
@@ -86,7 +88,7 @@ def test_the_same_seed_number_and_trials_give_the_same_point(tmp_path):
 
 
 def test_the_metrics_goal_decides_what_is_better(tmp_path):
-    rate = Parameter(path=("x",), law=Numbers(name="uniform", settings={"min": 0, "max": 1}))
+    rate = Parameter(path=("x",), distribution=UNIFORM)
     trials = [
         trial(tmp_path, number, {"x": number / 10}, value=number / 10) for number in range(1, 10)
     ]
@@ -96,7 +98,7 @@ def test_the_metrics_goal_decides_what_is_better(tmp_path):
     assert least["x"] < 0.1
 
 
-def test_constants_stay_and_every_value_is_one_of_its_law(tmp_path):
+def test_constants_stay_and_every_value_is_one_of_its_distribution(tmp_path):
     for done in sweep(BayesSearch(ALL, LOSS), tmp_path, STARTUP + 4):
         assert done.point.keys() == {"fixed", "kind", "rate", "width"}
         assert done.point["fixed"] == 7
@@ -106,8 +108,8 @@ def test_constants_stay_and_every_value_is_one_of_its_law(tmp_path):
 
 
 def test_the_first_points_fill_the_cube_more_evenly_than_draws_do():
-    law = Numbers(name="uniform", settings={"min": 0, "max": 1})
-    axes = tuple(Parameter(path=(name,), law=law) for name in "xyz")
+    distribution = UNIFORM
+    axes = tuple(Parameter(path=(name,), distribution=distribution) for name in "xyz")
 
     def unevenness(search) -> float:
         points = [search.propose(number, []) for number in range(1, 17)]
@@ -175,7 +177,7 @@ def test_trials_without_a_value_are_left_out_while_there_is_none_at_all(tmp_path
 
 
 def test_points_where_trials_failed_are_avoided(tmp_path):
-    x = Parameter(path=("x",), law=Numbers(name="uniform", settings={"min": 0, "max": 1}))
+    x = Parameter(path=("x",), distribution=UNIFORM)
     ended = [trial(tmp_path, n, {"x": n / 20}, value=1 - n / 20) for n in range(1, 10)]
     onwards = BayesSearch((x,), LOSS).propose(20, ended)
     failed = [trial(tmp_path, n, {"x": n / 20}, state="failed") for n in range(10, 20)]
@@ -185,8 +187,8 @@ def test_points_where_trials_failed_are_avoided(tmp_path):
 
 
 def test_a_choice_of_no_probability_is_never_guessed(tmp_path):
-    law = Choice(values=("a", "b", "c", "d"), probabilities=(1.0, 0.0, 0.0, 0.0))
-    search = BayesSearch((Parameter(path=("x",), law=law), RATE), LOSS)
+    distribution = Choice(values=("a", "b", "c", "d"), probabilities=(1.0, 0.0, 0.0, 0.0))
+    search = BayesSearch((Parameter(path=("x",), distribution=distribution), RATE), LOSS)
     # All that is known is as bad, so anything new would be worth a try.
     points = [{"x": "a", "rate": 10.0**-n} for n in range(1, 6)]
     trials = [trial(tmp_path, n, point, value=1.0) for n, point in enumerate(points, start=1)]

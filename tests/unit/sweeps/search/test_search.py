@@ -74,7 +74,7 @@ def test_a_parameter_more_leaves_the_other_draws_as_they_were(tmp_path):
     assert [p["b"] for p in run_out(few, 5)] == [p["b"] for p in run_out(more, 5)]
 
 
-def test_draws_follow_the_law_and_are_independent_between_parameters(tmp_path):
+def test_draws_follow_the_distribution_and_are_independent_between_parameters(tmp_path):
     spec = spec_of(tmp_path, "a: {min: 0.0, max: 1.0}, b: {min: 0.0, max: 1.0}", "method: random")
     search = make_search(spec)
     assert isinstance(search, RandomSearch)

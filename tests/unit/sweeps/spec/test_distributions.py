@@ -20,7 +20,7 @@ from gridclip.sweeps.spec.distributions import (
 
 SHARES = [float(u) for u in np.linspace(0.001, 0.999, 37)]
 RANGE = {"min": 0.5, "max": 8.0}
-# What scipy calls the law that a name of W&B means.
+# What scipy calls the distribution that a name of W&B means.
 TWINS = {
     "uniform": (RANGE, stats.uniform(0.5, 7.5)),
     "log_uniform_values": (RANGE, stats.loguniform(0.5, 8)),
@@ -38,24 +38,24 @@ def test_every_curve_has_a_twin():
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_a_curve_is_the_inverse_cdf_of_its_law(name):
+def test_a_curve_is_the_inverse_cdf_of_its_distribution(name):
     settings, twin = TWINS[name]
-    law = Numbers(name=name, settings=settings)
-    np.testing.assert_allclose([law.at(u) for u in SHARES], twin.ppf(SHARES), rtol=1e-9)
+    distribution = Numbers(name=name, settings=settings)
+    np.testing.assert_allclose([distribution.at(u) for u in SHARES], twin.ppf(SHARES), rtol=1e-9)
 
 
-def test_every_law_has_a_value_at_both_ends():
+def test_every_distribution_has_a_value_at_both_ends():
     for name, (settings, _) in TWINS.items():
-        law = Numbers(name=name, settings=settings)
-        assert all(math.isfinite(law.at(u)) for u in (0.0, 1.0))
+        distribution = Numbers(name=name, settings=settings)
+        assert all(math.isfinite(distribution.at(u)) for u in (0.0, 1.0))
     assert [Integers(min=2, max=4).at(u) for u in (0.0, 1.0)] == [2, 4]
     assert [Choice(values=("a", "b")).at(u) for u in (0.0, 1.0)] == ["a", "b"]
     assert Choice(values=("a", "b"), probabilities=(0.3, 0.7)).at(1.0) == "b"
 
 
 def test_a_step_rounds_to_its_multiples_with_half_the_weight_at_both_ends():
-    law = Numbers(name="uniform", settings={"min": 8, "max": 32}, q=8)
-    values = [law.at((step + 0.5) / 600) for step in range(600)]
+    distribution = Numbers(name="uniform", settings={"min": 8, "max": 32}, q=8)
+    values = [distribution.at((step + 0.5) / 600) for step in range(600)]
     assert Counter(values) == {8: 100, 16: 200, 24: 200, 32: 100}
 
 
@@ -68,9 +68,9 @@ def test_a_whole_step_makes_whole_numbers(q, kind):
 
 @given(st.integers(-50, 50), st.integers(1, 60), st.floats(0, 1))
 def test_integers_stay_between_both_ends_and_rise_with_u(least, span, u):
-    law = Integers(min=least, max=least + span)
-    assert least <= law.at(u) <= least + span
-    assert law.at(u) <= law.at(min(1.0, u + 0.1))
+    distribution = Integers(min=least, max=least + span)
+    assert least <= distribution.at(u) <= least + span
+    assert distribution.at(u) <= distribution.at(min(1.0, u + 0.1))
 
 
 def test_a_border_between_two_integers_belongs_to_the_lower_one_as_in_scipy():
@@ -86,8 +86,8 @@ def test_integers_and_choices_are_equally_likely():
 
 
 def test_probabilities_are_the_shares_of_the_values():
-    law = Choice(values=("a", "b", "c"), probabilities=(0.2, 0.0, 0.8))
-    counts = Counter(law.at((step + 0.5) / 100) for step in range(100))
+    distribution = Choice(values=("a", "b", "c"), probabilities=(0.2, 0.0, 0.8))
+    counts = Counter(distribution.at((step + 0.5) / 100) for step in range(100))
     assert counts == {"a": 20, "c": 80}
 
 
@@ -114,30 +114,30 @@ def test_the_keys_of_a_curve_are_its_arguments():
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_share_leads_back_to_its_value(name):
-    law = Numbers(name=name, settings=TWINS[name][0])
+    distribution = Numbers(name=name, settings=TWINS[name][0])
     for u in (0.0, 0.001, 0.4, 0.999, 1.0):
-        assert share(law, law.at(u)) == pytest.approx(u, abs=1e-9)
+        assert share(distribution, distribution.at(u)) == pytest.approx(u, abs=1e-9)
 
 
 @given(st.integers(-9, 9), st.integers(1, 30), st.data())
 def test_the_share_of_one_of_many_is_the_middle_of_its_shares(least, span, data):
-    law = Integers(min=least, max=least + span)
+    distribution = Integers(min=least, max=least + span)
     value = data.draw(st.integers(least, least + span))
     middle = (value - least + 0.5) / (span + 1)
-    assert share(law, value) == pytest.approx(middle, abs=1e-9)
-    assert law.at(share(law, value)) == value
+    assert share(distribution, value) == pytest.approx(middle, abs=1e-9)
+    assert distribution.at(share(distribution, value)) == value
 
 
 def test_the_share_of_a_rounded_number_is_the_middle_of_what_is_rounded_to_it():
-    law = Numbers(name="uniform", settings={"min": 8, "max": 32}, q=8)
-    assert [share(law, value) for value in (8, 16, 24, 32)] == pytest.approx(
+    distribution = Numbers(name="uniform", settings={"min": 8, "max": 32}, q=8)
+    assert [share(distribution, value) for value in (8, 16, 24, 32)] == pytest.approx(
         [1 / 12, 1 / 3, 2 / 3, 11 / 12], abs=1e-9
     )
 
 
-def test_a_value_beyond_a_law_gets_the_share_of_its_end():
-    law = Integers(min=1, max=4)
-    assert (share(law, -5), share(law, 9)) == (0.0, 1.0)
+def test_a_value_beyond_a_distribution_gets_the_share_of_its_end():
+    distribution = Integers(min=1, max=4)
+    assert (share(distribution, -5), share(distribution, 9)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ def read(tmp_path: Path, text: str):
     return read_sweep(file)
 
 
-def laws(tmp_path: Path, parameters: str, method: str = "random"):
+def distributions(tmp_path: Path, parameters: str, method: str = "random"):
     spec = read(tmp_path, f"method: {method}\nprogram: p\nparameters: {{{parameters}}}\n")
-    return {parameter.name: parameter.law for parameter in spec.parameters}
+    return {parameter.name: parameter.distribution for parameter in spec.parameters}
 
 
 def test_a_whole_file_is_read(tmp_path):
@@ -55,8 +55,8 @@ def test_what_the_file_leaves_out_is_as_with_wandb(tmp_path):
     assert spec.metric == Metric(name="loss", goal="minimize")
 
 
-def test_the_law_follows_from_the_keys_as_with_wandb(tmp_path):
-    found = laws(
+def test_the_distribution_follows_from_the_keys_as_with_wandb(tmp_path):
+    found = distributions(
         tmp_path,
         "a: {value: 3}, b: {values: [x, 1]}, c: {min: 1, max: 4}, d: {min: 1.0, max: 4.0},"
         "e: {values: [x, y], probabilities: [0.25, 0.75]}, f: {distribution: q_normal, q: 2}",
@@ -141,7 +141,7 @@ def test_a_fault_is_refused_by_name_and_line(tmp_path, text, said):
 
 
 @pytest.mark.parametrize(
-    ("law", "said"),
+    ("distribution", "said"),
     [
         ("values: []", "at least one entry"),
         ("values: [1, 2], probabilities: [0.5]", "2 values, 1 probabilities"),
@@ -166,14 +166,14 @@ def test_a_fault_is_refused_by_name_and_line(tmp_path, text, said):
         ("parameters: {a: {value: 1}}, value: 3", "unknown key 'value'"),
     ],
 )
-def test_a_bad_law_is_refused_with_the_parameters_name(tmp_path, law, said):
+def test_a_bad_distribution_is_refused_with_the_parameters_name(tmp_path, distribution, said):
     with pytest.raises(InputError, match=rf"parameters\.x[^:]*: .*{said}"):
-        laws(tmp_path, f"x: {{{law}}}")
+        distributions(tmp_path, f"x: {{{distribution}}}")
 
 
 def test_a_dotted_and_a_nested_parameter_of_one_name_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"'a\.b' is named twice"):
-        laws(tmp_path, "a.b: {value: 1}, a: {parameters: {b: {value: 2}}}")
+        distributions(tmp_path, "a.b: {value: 1}, a: {parameters: {b: {value: 2}}}")
 
 
 def test_a_file_that_is_not_there_is_named():
@@ -242,7 +242,7 @@ def test_what_only_wandb_carries_out_is_read_and_listed(tmp_path):
     assert read(tmp_path, text).online == ("method: custom (line 2)", "scheduler (line 6)")
 
 
-def test_laws_of_exponents_are_warned_of(tmp_path):
+def test_distributions_of_exponents_are_warned_of(tmp_path):
     spec = read(
         tmp_path,
         MINIMAL + "  w: {distribution: log_uniform, min: 0.001, max: 0.1}\n"

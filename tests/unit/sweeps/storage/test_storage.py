@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gridclip.io.errors import InputError
-from gridclip.sweeps.running.claims import Leases, is_dead, this_runner
+from gridclip.sweeps.running.claims import Heartbeats, is_dead, this_runner
+from gridclip.sweeps.running.start import find_sweep, note_address, open_storage
 from gridclip.sweeps.storage.journal import Journal
-from gridclip.sweeps.storage.opening import find_sweep, note_address, open_storage
-from gridclip.sweeps.storage.protocol import Head, StorageError
+from gridclip.sweeps.storage.protocol import StorageError, SweepInfo
 from gridclip.sweeps.storage.trial import Trial
 
 KINDS = ("journal", "sqlite")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-HEAD = Head(id="s", uid="u", text="method: grid", seed=1, cap=None, lease=9.0, created="2026")
+INFO = SweepInfo(id="s", uid="u", text="method: grid", seed=1, cap=None, lease=9.0, created="2026")
 
 
 def make_trial(number=1, *, attempt=1, runner="a", state="running", folder=Path("s"), rows=()):
@@ -51,11 +51,11 @@ def storage(request, tmp_path):
 
 
 def test_a_sweep_begins_once_and_is_known_to_all(storage):
-    assert storage().head() is None
-    storage().create(HEAD)
-    assert storage().head() == HEAD
+    assert storage().info() is None
+    storage().create(INFO)
+    assert storage().info() == INFO
     with pytest.raises(InputError, match="already"):
-        storage().create(HEAD)
+        storage().create(INFO)
 
 
 def test_a_number_is_taken_once(storage):
@@ -162,7 +162,7 @@ def race(kind: str, folder: Path, name: str, start, queue) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_processes_that_race_for_a_number_one_wins(kind, tmp_path):
-    open_kind(kind, tmp_path / "s").create(HEAD)
+    open_kind(kind, tmp_path / "s").create(INFO)
     context = multiprocessing.get_context("fork")
     start, queue = context.Event(), context.Queue()
     names = ("a", "b", "c")
@@ -223,7 +223,7 @@ def test_any_order_of_acts_ends_as_in_a_dictionary(kind, acts, tmp_path_factory)
 
 def test_a_line_cut_short_counts_for_nothing_and_spoils_no_other(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.create(HEAD)
+    journal.create(INFO)
     journal.claim(make_trial(1))
     whole = journal.file.read_bytes()
     line = whole.splitlines()[-1].replace(b'"number": 1', b'"number": 2')
@@ -271,33 +271,33 @@ def test_a_sweep_is_found_by_name_folder_or_as_the_latest(tmp_path):
         folder.mkdir()
         (folder / "sweep.yaml").write_text("")
         os.utime(folder / "sweep.yaml", (1000 - age, 1000 - age))
-        Journal(folder / "journal.jsonl").create(replace(HEAD, id=name))
+        Journal(folder / "journal.jsonl").create(replace(INFO, id=name))
     for name, expected in (("old", "old"), (str(tmp_path / "old"), "old"), ("latest", "new")):
-        folder, storage = find_sweep(name, tmp_path, None)
-        assert storage.head().id == folder.name == expected
+        folder, storage, info = find_sweep(name, tmp_path)
+        assert storage.info().id == info.id == folder.name == expected
     with pytest.raises(InputError, match="name one of: old, new"):
         find_sweep("older", tmp_path, None)
 
 
 def test_a_runner_is_gone_once_its_sign_does_not_change_for_a_lease():
     clock = [0.0]
-    leases = Leases(12.0, clock=lambda: clock[0])
+    heartbeats = Heartbeats(12.0, clock=lambda: clock[0])
     far = replace(this_runner(), machine="another", pid=1)
     for clock[0] in (0.0, 3.0, 6.0, 9.0, 11.9):
-        assert leases.gone([far]) == set()
+        assert heartbeats.gone([far]) == set()
     clock[0] = 12.0
-    assert leases.gone([far]) == {far.id}
-    assert leases.gone([replace(far, seen="again")]) == set()
-    assert leases.gone([replace(far, left=True)]) == {far.id}
+    assert heartbeats.gone([far]) == {far.id}
+    assert heartbeats.gone([replace(far, seen="again")]) == set()
+    assert heartbeats.gone([replace(far, left=True)]) == {far.id}
 
 
 def test_a_time_in_which_nobody_could_look_counts_for_nothing():
     time = 0.0
-    leases = Leases(12.0, clock=lambda: time)
+    heartbeats = Heartbeats(12.0, clock=lambda: time)
     far = replace(this_runner(), machine="another", pid=1)
-    leases.gone([far])
+    heartbeats.gone([far])
     time = 600.0  # the database was away, or this machine asleep
-    assert leases.gone([far]) == set()
+    assert heartbeats.gone([far]) == set()
 
 
 def test_a_dead_runner_of_this_machine_is_known_at_once():

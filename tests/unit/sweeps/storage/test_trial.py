@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
 
-from gridclip.sweeps.storage.trial import Trial, log_tail
+from gridclip.sweeps.storage.trial import Trial
 
 
 @pytest.fixture
@@ -65,9 +66,9 @@ def test_the_tail_of_a_log_shows_a_progress_bar_once(trial, tmp_path):
     assert trial.log_tail(1) == "last"
 
 
-def test_a_log_is_shown_as_the_terminal_had_it(tmp_path):
+def test_a_log_is_shown_as_the_terminal_had_it(trial, tmp_path):
     file = tmp_path / "log.txt"
     file.write_bytes(b"first\n\n0%\r50%\r100%\n\x1b[1;31merror\x1b[0m: no memory\r\n")
-    assert log_tail(file, 3) == "first\n100%\nerror: no memory"
-    assert log_tail(file, 2) == "100%\nerror: no memory"
-    assert log_tail(tmp_path / "absent") == ""
+    assert trial.log_tail(3) == "first\n100%\nerror: no memory"
+    assert trial.log_tail(2) == "100%\nerror: no memory"
+    assert replace(trial, folder=tmp_path / "absent").log_tail() == ""
