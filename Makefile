@@ -45,7 +45,7 @@ test-all: .venv/ready $(MINI)/val.json  ## run every test, the slow ones too
 golden: .venv/ready  ## write the golden losses anew, when learning is meant to change
 	GRIDCLIP_WRITE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden
 
-# W&B's engine demands numpy < 2 but works with 2, so it stands in a folder of its own.
+# W&B's engine demands numpy < 2 but works with 2, so it has a folder of its own.
 .venv/wandb-engine/ready: | .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/wandb-engine \
 		sweeps==0.3.0 jsonref scikit-learn joblib cloudpickle threadpoolctl narwhals

@@ -1,7 +1,7 @@
 """What the benchmarks share: taking turns, ratios with their spread, peak memory, the table.
 
 Ours and the peer take turns in one process, so that a busy machine slows both; the ratio of each
-turn is taken, and the median of these is told with the middle half.
+turn is taken, and the median of these is reported with the middle half.
 """
 
 import argparse

@@ -18,7 +18,7 @@ import _timing
 import numpy as np
 
 from gridclip.evaluation.detections import DetectionTable, read_detections
-from gridclip.evaluation.ground_truth import GroundTruth, read_annotations
+from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.evaluation.lvis import FIGURES, evaluate
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def measure(
 
 
 def read(annotations: Path, detections: Path) -> tuple[GroundTruth, DetectionTable]:
-    return read_annotations(annotations), read_detections(detections)
+    return GroundTruth.of(annotations), read_detections(detections)
 
 
 def figures(truth: GroundTruth, found: DetectionTable) -> dict[str, float]:

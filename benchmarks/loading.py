@@ -33,13 +33,13 @@ def main() -> None:
     print_machine(arguments)
     ours, theirs = our_batches(arguments), their_batches(arguments)
     rounds = [
-        (pictures_a_second(ours, arguments), pictures_a_second(theirs, arguments))
+        (images_a_second(ours, arguments), pictures_a_second(theirs, arguments))
         for _ in range(arguments.rounds)
     ]
     ratios = [ours / theirs for ours, theirs in rounds]
     for name, values, unit in (
-        ("gridclip", [ours for ours, _ in rounds], "pictures/s"),
-        ("torchvision", [theirs for _, theirs in rounds], "pictures/s"),
+        ("gridclip", [ours for ours, _ in rounds], "images/s"),
+        ("torchvision", [theirs for _, theirs in rounds], "images/s"),
         ("gridclip / torchvision", ratios, "x"),
     ):
         spread = f"of {len(values)}: {min(values):.2f} to {max(values):.2f}"
@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pictures_a_second(batches: Iterator[int], arguments: argparse.Namespace) -> float:
+def images_a_second(batches: Iterator[int], arguments: argparse.Namespace) -> float:
     """Time some batches of an endless loader; the workers are at work before and after."""
     next(batches)
     start = time.perf_counter()
