@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_range
 from gridclip.models.base import Detector
 
 
@@ -38,17 +38,8 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         for name in ("lr", "pretrained_factor", "weight_decay"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(
-                    f"{value} is refused", field=f"optimizer.{name}", fix="give a number >= 0"
-                )
-        if not 0 <= self.warmup < 1:
-            raise InputError(
-                f"{self.warmup} is no share of the steps",
-                field="optimizer.warmup",
-                fix="use [0, 1)",
-            )
+            require_range(getattr(self, name), f"optimizer.{name}", least=0)
+        require_range(self.warmup, "optimizer.warmup", least=0, below=1)
 
 
 def make_optimizer(detector: Detector, settings: OptimizerSettings) -> Optimizer:

@@ -1,6 +1,5 @@
 """What every detector is: a module with three verbs."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_range
 from gridclip.structures import (
     ConceptBatch,
     DetectionBatch,
@@ -32,10 +31,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(
-                    f"{value} is no weight", field=f"weights.{name}", fix="give a number >= 0"
-                )
+            require_range(value, f"weights.{name}", least=0)
 
     def apply(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weight losses, and leave out those whose weight is zero."""

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_at_least, require_fraction, require_positive
 from gridclip.ops.focal_loss import Cosines
 from gridclip.ops.nms import hard_nms, soft_nms
 from gridclip.structures import Detections, Record
@@ -46,18 +46,9 @@ class DecodeSettings:
     least: float = 0.001
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "nms_iou", "least"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"{getattr(self, name)} is outside [0, 1]", field=name, fix="give a fraction"
-                )
-        for name in ("candidates", "limit", "pairs"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{getattr(self, name)} keeps nothing", field=name, fix="give 1 or more"
-                )
-        if not self.sigma > 0:
-            raise InputError(f"{self.sigma} is refused", field="sigma", fix="give a number above 0")
+        require_fraction(threshold=self.threshold, nms_iou=self.nms_iou, least=self.least)
+        require_at_least(1, candidates=self.candidates, limit=self.limit, pairs=self.pairs)
+        require_positive(sigma=self.sigma)
 
 
 class Candidates(NamedTuple):

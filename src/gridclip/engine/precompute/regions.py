@@ -24,7 +24,7 @@ from gridclip.engine.precompute.embed_images import DecodedImages
 from gridclip.engine.precompute.resume import RowJournal, journal_beside
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.teachers import SCALES, embed_crops
@@ -125,8 +125,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
         batch_size: Crops that the teacher sees at a time.
         num_workers: Processes that read images; 0 reads in this one.
     """
-    if limit < 1:
-        raise InputError(f"{limit} proposals", fix="give 1 or more", field="limit")
+    require_at_least(1, limit=limit)
     listed, chosen = open_images(source, images), teacher or ClipTeacher(clip)
     found = StoredProposals(proposals)
     chosen.load()

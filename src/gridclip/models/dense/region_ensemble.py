@@ -1,14 +1,12 @@
 """What a frozen image tower says of a dense detector's boxes, in its scores."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_range
 from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.encoders.region_encoders import RegionEncoder
 from gridclip.models.two_stage.classifier import Shares, geometric_mean
@@ -40,15 +38,9 @@ class RegionEnsemble(nn.Module):
         temperature: float = 0.01,
     ) -> None:
         super().__init__()
-        for field, given in {"weight": weight, "novel_weight": novel_weight}.items():
-            if not 0 <= given <= 1:
-                raise InputError(
-                    f"{given} is outside [0, 1]", field=f"ensemble.{field}", fix="give a share"
-                )
-        if not 0 < temperature < math.inf:
-            raise InputError(
-                f"{temperature} is refused", field="ensemble.temperature", fix="give more than 0"
-            )
+        require_range(weight, "ensemble.weight", least=0, most=1)
+        require_range(novel_weight, "ensemble.novel_weight", least=0, most=1)
+        require_range(temperature, "ensemble.temperature", above=0)
         self.regions, self.width = Frozen(regions), regions.width
         self.weight, self.novel_weight, self.temperature = weight, novel_weight, temperature
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import nms
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_range
 from gridclip.ops.distributed import gather, num_processes, total
 from gridclip.ops.focal_loss import Cosines
 from gridclip.structures import ConceptBatch
@@ -174,20 +174,11 @@ class WordRegionLoss:
     scaled: bool = False
 
     def __post_init__(self) -> None:
-        rules = {
-            "regions": self.regions >= 1,
-            "nms_iou": 0 <= self.nms_iou <= 1,
-            "temperature": self.temperature > 0,
-            "smoothing": 0 <= self.smoothing < 1,
-            "softness": self.softness > 0,
-        }
-        for field, right in rules.items():
-            if not right:
-                raise InputError(
-                    f"{getattr(self, field)} is out of range",
-                    field=f"words.{field}",
-                    fix="give regions >= 1, nms_iou in [0, 1], smoothing in [0, 1), others > 0",
-                )
+        require_range(self.regions, "words.regions", least=1)
+        require_range(self.nms_iou, "words.nms_iou", least=0, most=1)
+        require_range(self.temperature, "words.temperature", above=0)
+        require_range(self.smoothing, "words.smoothing", least=0, below=1)
+        require_range(self.softness, "words.softness", above=0)
 
     def loss(
         self,

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_range
 from gridclip.ops.focal_loss import Cosines, NegativeMask
 from gridclip.ops.losses import pool_log_sum_exp, pool_top, pseudo_label_agreement
 from gridclip.structures import DetectionBatch
@@ -44,12 +44,7 @@ class Negatives:
 
     def __post_init__(self) -> None:
         for field in ("rare_share", "num_names", "power"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                raise InputError(
-                    f"{getattr(self, field)} is out of range",
-                    field=f"negatives.{field}",
-                    fix="give a number >= 0",
-                )
+            require_range(getattr(self, field), f"negatives.{field}", least=0)
 
     def counted(self, batch: DetectionBatch) -> NegativeMask | None:
         """Where each name of the batch's vocabulary counts as a negative; None: everywhere.
@@ -139,18 +134,9 @@ class PseudoLabelLoss:
     absent: float = 0.1
 
     def __post_init__(self) -> None:
-        rules = {
-            "top_k": self.top_k >= 1,
-            "sharpness": self.sharpness > 0,
-            "absent": self.absent >= 0,
-        }
-        for field, right in rules.items():
-            if not right:
-                raise InputError(
-                    f"{getattr(self, field)} is out of range",
-                    field=f"pseudo_labels.{field}",
-                    fix="give top_k >= 1, sharpness > 0, absent >= 0",
-                )
+        require_range(self.top_k, "pseudo_labels.top_k", least=1)
+        require_range(self.sharpness, "pseudo_labels.sharpness", above=0)
+        require_range(self.absent, "pseudo_labels.absent", least=0)
 
     def loss(
         self, cosines: Cosines, inside: Bool[Tensor, "B N"], scores: Float[Tensor, "B K"]

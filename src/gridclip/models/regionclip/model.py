@@ -6,7 +6,6 @@ any training on boxes. Forms and settings are those of the released code where d
 so; how the encoder learns from captions is in `region_pretraining.py`.
 """
 
-import math
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_positive
 from gridclip.models.base import Batch, unlearnable
 from gridclip.models.encoders.region_encoders import RegionEncoder
 from gridclip.models.encoders.text import TextBank
@@ -273,10 +272,7 @@ def _check(
             field="text",
             fix="take both from the same CLIP",
         )
-    if not 0 < temperature < math.inf:
-        raise InputError(
-            f"{temperature} is refused", field="temperature", fix="give a number above 0"
-        )
+    require_positive(temperature=temperature)
     if checkpoint is not None and proposer is None:
         raise InputError(
             "is a checkpoint of nothing",

@@ -7,7 +7,6 @@ encoder. What is learnt is the encoder alone: `RegionCLIP` and `GridCLIP` can st
 """
 
 import copy
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.data.category_names import read_names
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least, require_range
 from gridclip.models.base import Batch, Weights
 from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.encoders.region_encoders import RegionEncoder, whole
@@ -73,9 +72,7 @@ class Temperatures:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not 0 < value < math.inf:
-                fix = "give a number above 0"
-                raise InputError(f"{value} is refused", field=f"temperatures.{name}", fix=fix)
+            require_range(value, f"temperatures.{name}", above=0)
 
 
 _WEIGHTS, _TEMPERATURES = PretrainingWeights(), Temperatures()
@@ -130,10 +127,7 @@ class RegionPretraining(RegionReader):
         self.looks = weights.region > 0 or weights.distillation > 0
         self.teacher: Frozen | None = None
         self.teacher_text, self.teacher_scale = teacher_text or text, teacher_scale
-        if teacher_scale < 1:
-            raise InputError(
-                f"{teacher_scale} is refused", field="teacher_scale", fix="give 1 or 2"
-            )
+        require_at_least(1, teacher_scale=teacher_scale)
         if self.looks:
             teacher = teacher or copy.deepcopy(regions)
             _check_width(teacher, self.teacher_text, "teacher")

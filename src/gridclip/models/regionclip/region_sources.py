@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.state_dicts import fill, read_state
 from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.two_stage.detector import Proposals, TwoStageDetector, load_proposer
@@ -28,8 +28,7 @@ class RegionSource(nn.Module, ABC):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        if count < 1:
-            raise InputError(f"{count} regions teach nothing", field="count", fix="give 1 or more")
+        require_at_least(1, count=count)
         self.count = count
 
     @abstractmethod
@@ -56,8 +55,7 @@ class RandomRegions(RegionSource):
 
     def __init__(self, count: int = 100, cell: int = 8) -> None:
         super().__init__(count)
-        if cell < 1:
-            raise InputError(f"{cell} is no grid", field="cell", fix="give 1 pixel or more")
+        require_at_least(1, cell=cell)
         self.cell = cell
 
     def propose(self, images: Images) -> list[Proposals]:

@@ -1,6 +1,5 @@
 """Which regions the second stage learns from."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_range
 from gridclip.models.base import Weights
 from gridclip.models.two_stage.detector import Proposals
 from gridclip.ops.boxes import offsets_from_boxes
@@ -53,19 +52,10 @@ class SamplingSettings:
     distilled: int = 300
 
     def __post_init__(self) -> None:
-        rules = {
-            "regions": self.regions >= 1,
-            "positive": 0 < self.positive <= 1,
-            "iou": 0 < self.iou <= 1,
-            "distilled": self.distilled >= 1,
-        }
-        for field, right in rules.items():
-            if not right:
-                raise InputError(
-                    f"{getattr(self, field)} is out of range",
-                    field=f"sampling.{field}",
-                    fix="give counts from 1, shares above 0 up to 1",
-                )
+        for field in ("regions", "distilled"):
+            require_range(getattr(self, field), f"sampling.{field}", least=1)
+        for field in ("positive", "iou"):
+            require_range(getattr(self, field), f"sampling.{field}", above=0, most=1)
 
 
 class Sampled(NamedTuple):
@@ -137,11 +127,7 @@ class NamingLoss:
 
     def __post_init__(self) -> None:
         for field in ("gamma", "background"):
-            value = getattr(self, field)
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(
-                    f"{value} is refused", field=f"naming.{field}", fix="give a number >= 0"
-                )
+            require_range(getattr(self, field), f"naming.{field}", least=0)
 
 
 PLAIN = NamingLoss()

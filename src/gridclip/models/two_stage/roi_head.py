@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_range
 
 
 class RegionPool(nn.Module):
@@ -90,12 +90,7 @@ class HeadSettings:
     def __post_init__(self) -> None:
         least = {"num_convs": 0, "num_fcs": 1, "fc_width": 8, "side": 1}
         for field, bound in least.items():
-            if getattr(self, field) < bound:
-                raise InputError(
-                    f"{getattr(self, field)} is below {bound}",
-                    field=f"head.{field}",
-                    fix=f"give {bound} or more",
-                )
+            require_range(getattr(self, field), f"head.{field}", least=bound)
 
 
 class RegionOutput(NamedTuple):

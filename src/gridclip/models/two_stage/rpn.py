@@ -1,6 +1,6 @@
 """Class-agnostic proposals: torchvision's region proposal network over a pyramid."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from torchvision.models.detection.rpn import (
     concat_box_prediction_layers,
 )
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import require_range
 from gridclip.models.two_stage.detector import Proposals
 from gridclip.structures import Targets
 
@@ -41,14 +41,12 @@ class ProposalSettings:
     anchors: int = 256
 
     def __post_init__(self) -> None:
-        for field, value in asdict(self).items():
-            least = min(value) if isinstance(value, tuple) and value else value
-            if not least or least < 0 or (isinstance(value, int) and value < 1):
-                raise InputError(
-                    f"{value} gives no proposals",
-                    field=f"proposals.{field}",
-                    fix="give numbers above zero",
-                )
+        for field in ("limit", "candidates", "anchors"):
+            require_range(getattr(self, field), f"proposals.{field}", least=1)
+        require_range(self.nms_iou, "proposals.nms_iou", above=0)
+        for field in ("anchor_scales", "ratios"):
+            for value in getattr(self, field) or (0.0,):
+                require_range(value, f"proposals.{field}", above=0)
 
 
 class ProposalNetwork(nn.Module):

@@ -3,12 +3,10 @@
 This is the baseline that ViLD (2104.13921) is made to be faster than.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least, require_positive
 from gridclip.models.base import Batch
 from gridclip.models.encoders.teachers import SCALES, Teacher, embed_crops
 from gridclip.models.encoders.text import TextBank
@@ -56,11 +54,8 @@ class CropAndClassify(TwoStageDetector):
         decoding: DecodeSettings = _DECODING,
     ) -> None:
         super().__init__()
-        rules = {"limit": limit, "batch_size": batch_size, "scales": len(scales)}
-        rules["temperature"] = math.ceil(temperature)
-        for field, least in rules.items():
-            if least < 1:
-                raise InputError("leaves nothing", field=field, fix="give more than 0")
+        require_at_least(1, limit=limit, batch_size=batch_size, scales=len(scales))
+        require_positive(temperature=temperature)
         self.proposer, self.text, self.teacher = proposer, text, teacher
         self.limit, self.scales, self.batch_size = limit, tuple(scales), batch_size
         self.temperature, self.decoding = temperature, decoding

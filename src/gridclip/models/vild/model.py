@@ -6,14 +6,13 @@ image (ViLD-image); ViLD does both with one embedding, ViLD-ensemble with two. F
 are those of the released configuration where docs/papers.md says so.
 """
 
-import math
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least, require_fraction, require_positive
 from gridclip.models.base import Batch, unlearnable
 from gridclip.models.encoders.backbones import Backbone
 from gridclip.models.encoders.pyramids import RegionPyramid
@@ -279,11 +278,8 @@ def _check(width: int, temperature: float, ensemble: float) -> None:
     Raises:
         InputError: with what would be right.
     """
-    rules = {
-        "width": (width, width >= 8 and width % 8 == 0, "a multiple of 8"),
-        "temperature": (temperature, 0 < temperature < math.inf, "a number above 0"),
-        "ensemble": (ensemble, 0 <= ensemble <= 1, "a share in [0, 1]"),
-    }
-    for field, (given, right, wanted) in rules.items():
-        if not right:
-            raise InputError(f"{given} is refused", field=field, fix=f"give {wanted}")
+    require_at_least(8, width=width)
+    if width % 8:
+        raise InputError(f"{width} is no multiple of 8", field="width", fix="give one")
+    require_positive(temperature=temperature)
+    require_fraction(ensemble=ensemble)

@@ -325,8 +325,8 @@ def test_the_pool_is_read_from_a_file_of_names(text, tmp_path):
         (lambda text: PretrainingWeights(region=-1.0), "weights.region"),
         (lambda text: Temperatures(image=0.0), "temperatures.image"),
         (lambda text: detector(text, teacher_scale=0), "teacher_scale"),
-        (lambda text: RandomRegions(count=0), "teach nothing"),
-        (lambda text: RandomRegions(cell=0), "no grid"),
+        (lambda text: RandomRegions(count=0), "count: 0"),
+        (lambda text: RandomRegions(cell=0), "cell: 0"),
         (lambda text: detector(text).losses(batch(kind="detection")), "RegionPretraining learns"),
         (
             lambda text: detector(text, source=BatchRegions()).propose(batch().images),
