@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_range
 from gridclip.io.state_dicts import load_weights
 from gridclip.models.encoders.attention_pool import AttentionPool, Pooled
 from gridclip.models.encoders.open_clip import ClipModel, pixel_scale
@@ -207,12 +207,7 @@ def _freeze_stages(model: Any, count: int) -> None:  # noqa: ANN401 - timm is un
     from timm.models import group_parameters
 
     stages = group_parameters(model, model.group_matcher(coarse=True))
-    if not 0 <= count <= len(stages):
-        raise InputError(
-            f"{count} of {len(stages)} stages cannot be frozen",
-            field="backbone.freeze_at",
-            fix=f"give 0 to {len(stages)}",
-        )
+    require_range(count, "backbone.freeze_at", least=0, most=len(stages))
     for stage in range(count):
         for name in stages[stage]:
             model.get_parameter(name).requires_grad_(False)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
-from gridclip.io.files import written_whole
+from gridclip.io.files import require_writable, written_whole
 from gridclip.io.state_dicts import read_state
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel
 
@@ -52,6 +52,7 @@ def convert_regionclip(file: Path, *, output: Path, clip: ClipModel = _CLIP) -> 
     """
     if output.suffix != ".safetensors":
         raise InputError("has another ending", file=output, fix="call it something.safetensors")
+    require_writable(output)
     groups = _groups(_read(file), file)
     blank = ClipModel(name=clip.name, weights=RANDOM).create()
     text = groups[TEXT] or _text_tower(clip, file)

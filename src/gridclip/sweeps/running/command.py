@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.run_metrics import is_precision
 from gridclip.sweeps.results.progress import Progress
 from gridclip.sweeps.results.report import write_report
@@ -168,9 +168,7 @@ def _write_page(console: Console, stored: StoredSweep, trials: Sequence[Trial]) 
 
 def _check(*, jobs: int, cap: int | None, attempts: int, lease: float) -> None:
     given = {"--jobs": jobs, "--cap": cap, "--attempts": attempts, "--lease": lease}
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise InputError(f"{value} is less than 1", fix="give 1 or more", field=name)
+    require_at_least(1, **{name: value for name, value in given.items() if value is not None})
 
 
 def _planned(spec: SweepSpec, search: Search, cap: int | None) -> int:

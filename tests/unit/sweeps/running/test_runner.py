@@ -234,8 +234,8 @@ def test_a_random_sweep_repeats_with_its_seed(sweep):
     [
         ({"method": "custom"}, {}, "custom"),
         ({"method": "random"}, {}, "a random search has no end"),
-        ({}, {"jobs": 0}, "--jobs: 0 is less than 1"),
-        ({}, {"cap": 0}, "--cap: 0 is less than 1"),
+        ({}, {"jobs": 0}, "--jobs: 0 is out of range"),
+        ({}, {"cap": 0}, "--cap: 0 is out of range"),
         ({}, {"dir": Path("train.py/x")}, "--dir: .*Not a directory"),
     ],
 )
