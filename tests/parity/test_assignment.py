@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models.detection.fcos import FCOS
 
-from gridclip.models.encoders.pyramids import STRIDES
+from gridclip.models.dense.grid_head import STRIDES
 from gridclip.ops.assigners import ATSSAssigner, FCOSAssigner
 from gridclip.ops.boxes import grid_cells
 from gridclip.structures import Cells, Targets

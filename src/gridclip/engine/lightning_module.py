@@ -10,14 +10,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gridclip.data.datamodules.base import EvaluatedData
 from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_schedule
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
 from gridclip.io.errors import InputError
 from gridclip.io.state_dicts import read_torch
-from gridclip.models.base import Batch, Detector
-from gridclip.models.regionclip.encoder_checkpoint import holds_encoder, load_encoder
-from gridclip.structures import DetectionBatch, Detections, ImageBatch, Vocabulary
+from gridclip.models.base import Detector
+from gridclip.structures import Batch, DetectionBatch, Detections, Vocabulary
 
 FINGERPRINT = "frozen"
 """Key of a checkpoint: which frozen networks its weights were trained with."""
@@ -41,7 +41,7 @@ class DetectionSystem(LightningModule):
         compile: Compile the networks when they first run: minutes once, then faster steps, on
             images of few sizes.
         init_from: A checkpoint whose weights start the training ("warm start"): of this very model,
-            or of RegionPretraining, whose encoder then starts the backbone. To go on with an
+            or of a region encoder's pre-training, which then starts the backbone. To go on with an
             interrupted run use --ckpt_path, which brings back everything, the settings too.
     """
 
@@ -65,38 +65,42 @@ class DetectionSystem(LightningModule):
         if compile:
             compile_networks(detector)
 
+    @property
+    def data(self) -> EvaluatedData | None:
+        """The data module, if the batches come from one that can be evaluated on."""
+        data = getattr(self.trainer, "datamodule", None)  # Lightning sets it where there is one
+        return data if isinstance(data, EvaluatedData) else None
+
     def on_fit_start(self) -> None:
         """Refuse stored embeddings of another teacher than the one that this training has.
 
         Raises:
             InputError: naming both.
         """
-        teacher = getattr(self.detector, "teacher", None)
-        for field in ("embeddings", "regions"):
-            stored = getattr(self.trainer.datamodule, field, None)  # type: ignore[attr-defined]
-            if stored is None or teacher is None or stored.fingerprint == teacher.fingerprint():
-                continue
-            raise InputError(
-                f"the embeddings are of {stored.fingerprint}, the teacher is "
-                f"{teacher.fingerprint()}",
-                file=stored.file,
-                field=f"data.{field}",
-                fix="embed the images with this teacher, or name that one",
-            )
+        stored = {} if self.data is None else self.data.stored_embeddings
+        for field, each in stored.items():
+            teacher = self.detector.teacher_fingerprint()
+            if teacher not in (None, each.fingerprint):
+                raise InputError(
+                    f"the embeddings are of {each.fingerprint}, the teacher is {teacher}",
+                    file=each.file,
+                    field=f"data.{field}",
+                    fix="embed the images with this teacher, or name that one",
+                )
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Make chance within networks (dropout) one of the step, so that a resume repeats it."""
+        """Seeds what is random in networks (dropout) by the step, so that a resume repeats it."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = (seed, self.trainer.current_epoch, index, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Sum of the detector's losses, each logged under its name; by kind of batch."""
+        """Sum of the detector's losses, each logged under its name, kinds of batch apart."""
         losses = self.detector.losses(batch)
         if isinstance(batch, DetectionBatch):
             self.detector.trained_on = batch.vocabulary
         total = torch.stack([*losses.values()]).sum() + self._touch_all()
-        group = _group(batch)
+        group = batch.log_group
         logged = {f"{group}{name}": loss for name, loss in losses.items()}
         self.log_dict(logged, batch_size=len(batch.records))
         self.log(f"{group}loss", total, prog_bar=True, batch_size=len(batch.records))
@@ -104,11 +108,13 @@ class DetectionSystem(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new count over the annotation file that the data module names."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
+        assert data is not None  # others have nothing to evaluate on
         if self.average_precision is None:
-            self.average_precision = LVISAveragePrecision(data.val_annotations, self.protocol)
+            annotations = data.val_set.annotations
+            self.average_precision = LVISAveragePrecision(annotations, self.protocol)
         self.average_precision.to(self.device).reset()
-        self.category_ids: Tensor = data.category_ids.to(self.device)
+        self.category_ids = data.category_ids.to(self.device)
 
     def validation_step(self, batch: DetectionBatch, index: int) -> dict[str, list[Detections]]:
         """Detect, and count what was found; callbacks get the detections."""
@@ -131,10 +137,10 @@ class DetectionSystem(LightningModule):
     predict_step = validation_step
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Let weights that this kind of batch did not read rest: no decay, no momentum.
+        """Leaves weights that this kind of batch did not read as they are: no decay, no momentum.
 
         AdamW would move them on along gradients of other batches, and the more so the rarer their
-        own kind is. Gradients are by now the same in all processes, so all agree on who rests.
+        own kind is. Gradients are by now the same in all processes, so all leave out the same ones.
         """
         if self._mixes_kinds:
             weights = [weight for weight in self.parameters() if weight.grad is not None]
@@ -144,7 +150,7 @@ class DetectionSystem(LightningModule):
 
     @property
     def _mixes_kinds(self) -> bool:
-        return getattr(getattr(self.trainer, "datamodule", None), "mixed", False)
+        return self.data is not None and self.data.mixed
 
     def _touch_all(self) -> Tensor | float:
         """Zero; where two kinds of batch are mixed, by way of every weight that is trained.
@@ -174,13 +180,6 @@ class DetectionSystem(LightningModule):
         """Refuse a checkpoint of another model, with what differs."""
         check_weights(self, checkpoint, "--ckpt_path")
         self.detector.trained_on = _trained_on(checkpoint)
-
-
-def _group(batch: Batch) -> str:
-    """Where the losses of a kind of batch stand among the logged values."""
-    if isinstance(batch, DetectionBatch):
-        return "train/"
-    return "train/image_level/" if isinstance(batch, ImageBatch) else f"train/{batch.kind}/"
 
 
 def compile_networks(detector: Detector) -> None:
@@ -233,15 +232,14 @@ def load_weights(system: DetectionSystem, file: Path) -> None:
 
 
 def start_from(system: DetectionSystem, file: Path) -> None:
-    """Load the weights of a checkpoint of the same model, or a pre-trained encoder into its tower.
+    """Loads a checkpoint of the same model, or of another one by which the detector can start.
 
     Raises:
         InputError: if the file is missing, unreadable, or fits neither way.
     """
     state = _read_checkpoint(file)["state_dict"]
-    if holds_encoder(state) and state.keys() != system.state_dict().keys():
-        load_encoder(system.detector, state, file)
-    else:
+    same = state.keys() == system.state_dict().keys()
+    if same or not system.detector.initialise_from(state, file):
         load_weights(system, file)
 
 

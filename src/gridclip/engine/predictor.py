@@ -1,9 +1,10 @@
 """A trained detector, rebuilt from its run folder, and the command that uses it on images."""
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -83,10 +84,6 @@ class Speed:
 
 
 _SPEED = Speed()
-
-# Arguments that a trained detector is past: files of parts whose weights it keeps, and the boxes
-# that its evaluation was given.
-_PAST = ("checkpoint", "box_weights", "given")
 
 
 class TrainedDetector:
@@ -234,11 +231,28 @@ def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> Tra
 
 
 def _without_past(model: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without the files that training and evaluation took: they may be gone."""
+    """A recipe without the files that training and evaluation took: they may be gone.
+
+    Raises:
+        InputError: if the class of its detector is not there.
+    """
     detector = model["detector"]
+    past = _detector_class(detector["class_path"]).past_arguments
     given = detector.get("init_args", {})
-    kept = {name: None if name in _PAST else value for name, value in given.items()}
+    kept = {name: None if name in past else value for name, value in given.items()}
     return model | {"init_from": None, "detector": detector | {"init_args": kept}}
+
+
+def _detector_class(path: str) -> type[Detector]:
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not there: {error}",
+            field="model.detector.class_path",
+            fix="install the package of that detector, in the version that trained it",
+        ) from error
+    return cast(type[Detector], found)
 
 
 def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:

@@ -1,16 +1,19 @@
-"""What every detector is: a module with three verbs."""
+"""What every detector is: a module with three verbs, and what shared code asks of it besides."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError, require_range
+from gridclip.models.encoders.region_encoders import encoder_weights, load_encoder
 from gridclip.structures import (
+    Batch,
     ConceptBatch,
     DetectionBatch,
     Detections,
@@ -39,18 +42,18 @@ class Weights:
         return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
 
 
-Batch = DetectionBatch | ImageBatch | ConceptBatch
-"""What a training step may be given."""
-
-
 class Detector(nn.Module, ABC):
     """A detector of whatever a vocabulary names: `forward`, `losses`, `detect`.
 
     Attributes:
         trained_on: The names it has been trained on; None before any training.
+        past_arguments: Arguments of the constructor that a trained detector no longer needs: files
+            of parts whose weights its checkpoint holds, and what only its evaluation was given.
+            `gridclip.load` sets them to None, since the files may be gone.
     """
 
     trained_on: Vocabulary | None = None
+    past_arguments: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, images: Images, vocabulary: Vocabulary) -> tuple[Any, ...]:
@@ -84,6 +87,56 @@ class Detector(nn.Module, ABC):
         """Names the frozen networks that a checkpoint leaves out but its weights depend on."""
         return ""
 
+    def teacher_fingerprint(self) -> str | None:
+        """Names the frozen teacher whose embeddings it learns from; None if it has none."""
+        return None
+
+    @property
+    def image_encoder(self) -> nn.Module | None:
+        """The part that sees images, if a pre-trained region encoder can initialise it."""
+        return None
+
+    def initialise_from(self, state: Mapping[str, Tensor], file: str | Path) -> bool:
+        """Initialises parts from a checkpoint of another detector.
+
+        Here it is `image_encoder`, from a checkpoint that holds a region encoder and nothing else.
+
+        Args:
+            state: Weights by their names in the checkpoint.
+            file: Where they were read.
+
+        Returns:
+            Whether the checkpoint is of a kind that the detector knows. If not, nothing has
+            changed, and it can only be one of the very same model.
+
+        Raises:
+            InputError: if it is, but of another network than the detector's.
+        """
+        weights = encoder_weights(state)
+        if weights is None:
+            return False
+        if self.image_encoder is None:
+            raise InputError(
+                f"holds a region encoder, of which {type(self).__name__} has no use",
+                file=file,
+                field="init_from",
+                fix="start a detector from it that has a backbone, or regions, of that network",
+            )
+        load_encoder(self.image_encoder, weights, file)
+        return True
+
+
+def freeze_unused(parts: Iterable[tuple[nn.Module | nn.Parameter | None, float | bool]]) -> None:
+    """Freezes what no loss reads: it costs no backward pass, and DDP does not wait for it.
+
+    Args:
+        parts: Parts, if they are there, each with the weight of the losses that read it, or with
+            whether one does.
+    """
+    for part, weight in parts:
+        if part is not None and not weight:
+            part.requires_grad_(False)
+
 
 def as_boxes(batch: ConceptBatch) -> DetectionBatch:
     """Concepts with boxes as any names with boxes; what is said without a box verifies nothing."""
@@ -97,7 +150,7 @@ def as_boxes(batch: ConceptBatch) -> DetectionBatch:
 
 
 def unlearnable(detector: str, batch: Batch) -> InputError:
-    """What to tell when a detector is given a kind of batch from which it learns nothing."""
+    """Returns the refusal of a kind of batch from which a detector learns nothing."""
     if isinstance(batch, ImageBatch):
         problem, field = "images without boxes", "data.init_args.image_level"
         return InputError(

@@ -10,7 +10,7 @@ over the count of all rows, times the number of processes.
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
@@ -55,6 +55,20 @@ def total(amount: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     if _together():
         distributed.all_reduce(everyones)
     return everyones
+
+
+def share_of_mean(loss: Float[Tensor, ""], count: int | Int[Tensor, ""]) -> Float[Tensor, ""]:
+    """This process' share of a mean over the rows of all processes, times their number.
+
+    DDP's mean of the shares is the loss of one process that has the whole batch, however unevenly
+    it is shared out. Alone it is the plain mean.
+
+    Args:
+        loss: Sum over this process' rows.
+        count: How many rows that is.
+    """
+    everyones = total(torch.as_tensor(count, dtype=loss.dtype, device=loss.device))
+    return loss * num_processes() / everyones.clamp(min=1)
 
 
 class _Gather(torch.autograd.Function):

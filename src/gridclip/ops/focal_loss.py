@@ -56,8 +56,8 @@ BLOCKS = {"cpu": Blocks(2**21, 256, 2**16), "cuda": Blocks(2**25, 256, 2**25)}
 
 def focal_sum(
     cosines: Cosines,
-    owners: Int[Tensor, "B N"],
-    counted: NegativeMask | None = None,
+    assigned_labels: Int[Tensor, "B N"],
+    negative_mask: NegativeMask | None = None,
     focus: Focus = FOCUS,
 ) -> Float[Tensor, ""]:
     """Sum of the sigmoid focal loss over all cells and names.
@@ -67,11 +67,11 @@ def focal_sum(
 
     Args:
         cosines: Every cell and every name.
-        owners: The name that each cell has to show, a row of the vocabulary; -1: none.
-        counted: Which names are negatives, and where; None: all, everywhere.
+        assigned_labels: The name that each cell has to show, a row of the vocabulary; -1: none.
+        negative_mask: Which names are negatives, and where; None: all, everywhere.
         focus: Constants.
     """
-    total: Tensor = _FocalSum.apply(*cosines, owners, counted, focus)
+    total: Tensor = _FocalSum.apply(*cosines, assigned_labels, negative_mask, focus)
     return total
 
 
@@ -80,10 +80,10 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:  # noqa: ANN401 - torch's signature
-        cosines, (owners, counted, focus) = Cosines(*given[:4]), given[4:]
+        cosines, (assigned_labels, negative_mask, focus) = Cosines(*given[:4]), given[4:]
         work = _Work(cosines, focus, ctx.needs_input_grad)
         with torch.autocast(work.device, enabled=False):
-            total = work.run(_Truth.of(owners, cosines.bias, counted))
+            total = work.run(_Truth.of(assigned_labels, cosines.bias, negative_mask))
         ctx.save_for_backward(cosines.scale, *work.slopes)
         return total
 
@@ -99,7 +99,7 @@ class _FocalSum(torch.autograd.Function):
 
 
 def _kept() -> bool:
-    """Whether the backward pass that runs just now keeps its graph; if torch does not tell, yes."""
+    """Whether the backward pass that runs just now keeps its graph; if torch cannot say, yes."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return ask is None or bool(ask())
 
@@ -114,14 +114,14 @@ class _Truth(NamedTuple):
 
     @classmethod
     def of(
-        cls, owners: Int[Tensor, "B N"], bias: Float[Tensor, ""], counted: NegativeMask | None
+        cls, labels: Int[Tensor, "B N"], bias: Float[Tensor, ""], mask: NegativeMask | None
     ) -> "_Truth":
-        owned = owners >= 0
-        column, names = owned.flatten()[:, None], owners.clamp(min=0).flatten()[:, None]
-        if counted is None:
+        owned = labels >= 0
+        column, names = owned.flatten()[:, None], labels.clamp(min=0).flatten()[:, None]
+        if mask is None:
             return cls(column, names, bias, None)
-        table = torch.stack(tuple(counted), dim=1).flatten(0, 1)
-        images = torch.arange(len(owners), device=owners.device)[:, None]
+        table = torch.stack(tuple(mask), dim=1).flatten(0, 1)
+        images = torch.arange(len(labels), device=labels.device)[:, None]
         shifts = torch.where(table, bias, -torch.inf)
         return cls(column, names, shifts, (2 * images + owned).flatten())
 

@@ -1,4 +1,4 @@
-"""Losses as pure functions: tensors in, one scalar out; no weights, logging or ranks inside."""
+"""Losses as pure functions: tensors in, one scalar out; no weights and no logging inside."""
 
 import math
 from typing import Literal
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_area
 
+from gridclip.ops.distributed import gather, share_of_mean
 from gridclip.ops.focal_loss import FOCUS, Cosines, Focus, NegativeMask, focal_sum
 
 ImageDistance = Literal["l1", "l2", "cosine"]
@@ -16,9 +17,9 @@ ImageDistance = Literal["l1", "l2", "cosine"]
 
 def grid_alignment(
     cosines: Cosines,
-    owners: Int[Tensor, "B N"],
+    assigned_labels: Int[Tensor, "B N"],
     *,
-    counted: NegativeMask | None = None,
+    negative_mask: NegativeMask | None = None,
     focus: Focus = FOCUS,
 ) -> Float[Tensor, ""]:
     """Align grid cells with category text: sigmoid focal loss, a sum over the positives' count.
@@ -30,27 +31,30 @@ def grid_alignment(
 
     Args:
         cosines: Every cell and every name.
-        owners: The name of each cell's object, a row of the vocabulary; -1 for cells that belong to
-            no object, which are negatives of every name.
-        counted: Which names are negatives, and where; None: all, everywhere.
+        assigned_labels: The name of each cell's object, a row of the vocabulary; -1 for cells that
+            belong to no object, which are negatives of every name.
+        negative_mask: Which names are negatives, and where; None: all, everywhere.
         focus: Constants of the focal loss.
     """
-    if counted is not None:
-        cosines, owners, counted = _without_idle_names(cosines, owners, counted)
-    return focal_sum(cosines, owners, counted, focus) / (owners >= 0).sum().clamp(min=1)
+    positives = (assigned_labels >= 0).sum().clamp(min=1)
+    if negative_mask is not None:
+        cosines, assigned_labels, negative_mask = _without_idle_names(
+            cosines, assigned_labels, negative_mask
+        )
+    return focal_sum(cosines, assigned_labels, negative_mask, focus) / positives
 
 
 def _without_idle_names(
-    cosines: Cosines, owners: Int[Tensor, "B N"], counted: NegativeMask
+    cosines: Cosines, labels: Int[Tensor, "B N"], mask: NegativeMask
 ) -> tuple[Cosines, Int[Tensor, "B N"], NegativeMask]:
     """Leave out the names that are neither a negative nor a positive anywhere."""
-    shown = (owners.flatten() + 1).bincount(minlength=counted.background.shape[1] + 1)[1:] > 0
-    used = shown | (counted.background | counted.foreground).any(0)
+    shown = (labels.flatten() + 1).bincount(minlength=mask.background.shape[1] + 1)[1:] > 0
+    used = shown | (mask.background | mask.foreground).any(0)
     used[0] = True  # a matrix without columns is a special case everywhere
     return (
         cosines._replace(text=cosines.text[used]),
-        torch.where(owners >= 0, (used.cumsum(0) - 1)[owners.clamp(min=0)], -1),
-        NegativeMask(counted.background[:, used], counted.foreground[:, used]),
+        torch.where(labels >= 0, (used.cumsum(0) - 1)[labels.clamp(min=0)], -1),
+        NegativeMask(mask.background[:, used], mask.foreground[:, used]),
     )
 
 
@@ -70,6 +74,29 @@ def image_alignment(
             return (student - teacher).square().sum(-1).mean()
         case "cosine":
             return (1 - (student * teacher).sum(-1)).mean()
+
+
+def info_nce(
+    images: Float[Tensor, "B D"],
+    texts: Float[Tensor, "B D"],
+    temperature: float | Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE (CLIP, 2103.00020, figure 3): each image finds its text, and the reverse.
+
+    The images and texts of all processes that train together compete. The value is this process'
+    share of the mean over all of them (`share_of_mean`); of one process it is the plain mean.
+
+    Args:
+        images: Unit vectors of this process' images; those of others come with gradients.
+        texts: Unit vectors of their texts, in the same order.
+        temperature: What cosines are divided by.
+    """
+    all_images, first = gather(images)
+    all_texts, _ = gather(texts)
+    own = torch.arange(first, first + len(images), device=images.device)
+    to_texts = F.cross_entropy(images @ all_texts.mT / temperature, own, reduction="sum")
+    to_images = F.cross_entropy(texts @ all_images.mT / temperature, own, reduction="sum")
+    return share_of_mean((to_texts + to_images) / 2, len(images))
 
 
 def box_regression(

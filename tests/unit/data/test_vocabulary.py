@@ -8,9 +8,9 @@ import pytest
 
 from gridclip.data.annotations.reader import Ragged, read_annotations
 from gridclip.data.vocabulary import (
+    category_frequency,
     image_counts,
     label_map,
-    category_frequency,
     repeat_factors,
     verified_names,
 )

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from gridclip.data.datamodules.base import EvaluatedData
 from gridclip.engine.lightning_module import DetectionSystem
 from gridclip.models.base import Detector
 from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
@@ -43,11 +44,13 @@ class Gradients(lightning.Callback):
         )
 
 
-class Both(lightning.LightningDataModule):
+class Both(EvaluatedData):
     """A batch of either kind in turn; `mixed` says whether it claims to mix them."""
 
+    mixed = False
+
     def __init__(self, mixed):
-        super().__init__()
+        super().__init__(None, num_workers=0, pad_to=1)
         self.mixed = mixed
 
     def train_dataloader(self):

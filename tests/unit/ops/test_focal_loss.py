@@ -85,7 +85,7 @@ def with_slopes(loss, cosines):
 def test_the_loss_is_the_focal_loss_of_the_cells_and_names_that_count(share):
     parts, owners = grid()
     counted = None if share is None else counts(share)
-    ours = with_slopes(grid_alignment(Cosines(*parts), owners, counted=counted), parts)
+    ours = with_slopes(grid_alignment(Cosines(*parts), owners, negative_mask=counted), parts)
     assert max(relative_gaps(ours, with_slopes(naive(parts, counted), parts))) < 1e-10
 
 
@@ -95,7 +95,8 @@ def test_the_gradient_of_the_loss_is_its_slope(share):
     counted = None if share is None else counts(share)
     focus = Focus(alpha=0.4, gamma=1.5)
     assert gradcheck(
-        lambda *given: grid_alignment(Cosines(*given), owners, counted=counted, focus=focus), parts
+        lambda *given: grid_alignment(Cosines(*given), owners, negative_mask=counted, focus=focus),
+        parts,
     )
 
 
@@ -105,7 +106,7 @@ def test_the_gradient_of_the_loss_is_its_slope(share):
 def test_the_loss_is_torchvisions(dtype, limit, share, names, owned):
     cosines, owners = full(names=names, share=owned, dtype=dtype)
     counted = None if share is None else NegativeMask(*(torch.rand(2, 2, names) < share))
-    ours = with_slopes(grid_alignment(cosines, owners, counted=counted), cosines)
+    ours = with_slopes(grid_alignment(cosines, owners, negative_mask=counted), cosines)
     truth = with_slopes(dense(cosines, owners, counted), cosines)
     assert ours[0].dtype == dtype
     assert max(relative_gaps(ours, truth)) < limit
@@ -119,7 +120,7 @@ def test_blocks_of_any_size_add_up_to_the_same_loss_and_gradients(monkeypatch, b
     results = []
     for limits in (blocks, (2**22, 1, 2**22)):
         monkeypatch.setitem(focal_loss.BLOCKS, "cpu", Blocks(*limits))
-        loss = grid_alignment(Cosines(*parts), owners, counted=counted)
+        loss = grid_alignment(Cosines(*parts), owners, negative_mask=counted)
         results.append(with_slopes(loss, parts))
     assert max(relative_gaps(*results)) < 1e-12
 
@@ -180,7 +181,7 @@ def test_images_without_objects_still_push_scores_down():
 
 def test_the_loss_of_nothing_that_counts_is_zero_and_so_are_its_gradients():
     parts, owners = grid()
-    loss = grid_alignment(Cosines(*parts), owners * 0 - 1, counted=counts(0.0))
+    loss = grid_alignment(Cosines(*parts), owners * 0 - 1, negative_mask=counts(0.0))
     assert loss == 0
     assert all((slope == 0).all() for slope in torch.autograd.grad(loss, parts))
 

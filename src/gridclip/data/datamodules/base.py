@@ -1,5 +1,6 @@
 """What every data module with an annotation file to evaluate on has in common."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from gridclip.data.annotations.reader import read_folder
 from gridclip.data.datamodules.loaders import Collate, require_same, start_worker
 from gridclip.data.datasets.detection import DetectionDataset, Sample
+from gridclip.data.precomputed.stored import StoredByPath
 from gridclip.data.transforms.augment import EvaluationTransform, Resize
 from gridclip.data.vocabulary import label_map
 from gridclip.io.errors import InputError, require_at_least
@@ -53,6 +55,11 @@ class EvaluatedData(lightning.LightningDataModule):
     def mixed(self) -> bool:
         """Whether a batch may leave weights out that other batches train."""
         return False
+
+    @property
+    def stored_embeddings(self) -> Mapping[str, StoredByPath]:
+        """What batches carry of a teacher's embeddings, by the setting that names the file."""
+        return {}
 
     @cached_property
     def val_set(self) -> DetectionDataset:

@@ -1,5 +1,6 @@
 """An LVIS- or COCO-form data set, from its folder to batches."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gridclip.data.datasets.detection import (
     fingerprint,
 )
 from gridclip.data.datasets.image_level import ImageLevelSource
-from gridclip.data.precomputed.stored import StoredEmbeddings, StoredRegions
+from gridclip.data.precomputed.stored import StoredByPath, StoredEmbeddings, StoredRegions
 from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SamplingPool
 from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
 from gridclip.data.vocabulary import RareSplit, label_map, verified_names
@@ -162,6 +163,12 @@ class DetectionData(EvaluatedData):
         return None if self.regions_file is None else StoredRegions(self.regions_file)
 
     @property
+    def stored_embeddings(self) -> Mapping[str, StoredByPath]:
+        """Of whole images, and of proposals, where they are given."""
+        both = {"embeddings": self.embeddings, "regions": self.regions}
+        return {field: stored for field, stored in both.items() if stored is not None}
+
+    @property
     def mixed(self) -> bool:
         """Whether images without boxes are mixed in."""
         return self.image_level is not None
@@ -198,10 +205,9 @@ class DetectionData(EvaluatedData):
 
     def _check_stored(self) -> None:
         paths = self.train_set.annotations.paths[self.train_set.images].tolist()
-        for stored in (self.embeddings, self.regions):
-            if stored is not None:
-                # Asking for the length of every file takes minutes on a network disk.
-                stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
+        for stored in self.stored_embeddings.values():
+            # Asking for the length of every file takes minutes on a network disk.
+            stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
 
     def _pools(self) -> dict[Kind, SamplingPool]:
         pools: dict[Kind, SamplingPool] = {

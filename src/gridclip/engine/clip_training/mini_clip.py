@@ -17,9 +17,10 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 
 from gridclip.data.synthetic.mini_captions import MiniPairs, PairBatch
-from gridclip.engine.clip_training.zero_shot import mini_tokenizer, zero_shot
+from gridclip.engine.clip_training.zero_shot import encode_sentences, zero_shot
 from gridclip.io.errors import require_at_least
 from gridclip.io.files import require_writable, write_text, written_whole
+from gridclip.models.encoders.attention_pool import interpolate_positions
 from gridclip.models.encoders.open_clip import (
     MINI_FOLDER,
     MINI_RECORD,
@@ -29,6 +30,7 @@ from gridclip.models.encoders.open_clip import (
     pixel_scale,
 )
 from gridclip.ops.images import PixelNorm
+from gridclip.ops.losses import info_nce
 
 _STRIDE = 32  # of the image tower
 _WARM_UP = 100  # steps
@@ -128,23 +130,16 @@ def _fit(model: nn.Module, settings: _Settings) -> None:
 
 
 def contrastive_loss(model: Any, batch: PairBatch) -> Float[Tensor, ""]:  # noqa: ANN401
-    """Symmetric InfoNCE over the batch (CLIP, 2103.00020, figure 3)."""
-    tokens = mini_tokenizer()(batch.captions)
+    """Symmetric InfoNCE over the batch, at the model's own temperature."""
     images = F.normalize(_embed(model.visual, batch.pixels), dim=-1)
-    texts = F.normalize(model.encode_text(tokens), dim=-1)
-    logits = model.logit_scale.exp() * images @ texts.T
-    truth = torch.arange(len(logits))
-    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+    texts = F.normalize(encode_sentences(model, batch.captions), dim=-1)
+    return info_nce(images, texts, (-model.logit_scale).exp())
 
 
 def _embed(tower: Any, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B E"]:  # noqa: ANN401
     """Embed images of any size: the table of positions is interpolated, and learns through it."""
-    table, side = tower.attnpool.positional_embedding, pixels.shape[-1] // _STRIDE
-    native = round((len(table) - 1) ** 0.5)
-    if side != native:
-        square = table[1:].T.unflatten(1, (native, native))[None]
-        grid = F.interpolate(square, size=(side, side), mode="bicubic", align_corners=False)
-        table = torch.cat([table[:1], grid[0].flatten(1).T])
+    side = pixels.shape[-1] // _STRIDE
+    table = interpolate_positions(tower.attnpool.positional_embedding, side, side)
     scale = pixel_scale(tower)
     inputs = PixelNorm(scale.mean, scale.std)(pixels).to(memory_format=torch.channels_last)
     embeddings: Tensor = functional_call(tower, {"attnpool.positional_embedding": table}, (inputs,))

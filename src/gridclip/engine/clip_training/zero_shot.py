@@ -1,7 +1,7 @@
 """Zero-shot accuracy of a CLIP model in the mini world."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gridclip.data.synthetic.mini_captions import draw_close_up, near_miss
 from gridclip.data.synthetic.mini_world import KINDS, NAMES, RARE_COMBINATIONS, RARE_SHAPES, is_base
 from gridclip.data.synthetic.painter import Kind, Scene, draw_scene
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, pixel_scale
-from gridclip.models.encoders.text import TEMPLATES
+from gridclip.models.encoders.text import average_prompts
 from gridclip.ops.images import PixelNorm
 
 Accuracies = dict[str, float]
@@ -51,9 +51,7 @@ def zero_shot(
     """
     rng = np.random.default_rng([seed, 1 << 32])  # training seeds its images otherwise
     kinds = KINDS * images_per_kind
-    names = np.concatenate(
-        [text_vectors(model, NAMES[start : start + 64]) for start in range(0, len(NAMES), 64)]
-    )
+    names = text_vectors(model, NAMES)
     side = pixel_scale(model.visual).side
     in_scene = [draw_scene(rng, [kind], size=side) for kind in kinds]
     close_up = [draw_close_up(rng, kind, side) for kind in kinds]
@@ -67,10 +65,7 @@ def zero_shot(
 @torch.no_grad()
 def text_vectors(model: Any, names: Sequence[str]) -> Float[np.ndarray, "K D"]:  # noqa: ANN401
     """Unit vectors of names, each the mean over the prompts."""
-    prompts = [template.format(name) for name in names for template in TEMPLATES]
-    vectors = F.normalize(model.encode_text(mini_tokenizer()(prompts)), dim=-1)
-    mean = vectors.unflatten(0, (len(names), len(TEMPLATES))).mean(1)
-    return F.normalize(mean, dim=-1).numpy()
+    return F.normalize(average_prompts(partial(encode_sentences, model), names), dim=-1).numpy()
 
 
 @torch.no_grad()
@@ -107,7 +102,7 @@ def _binding(model: Any, rng: np.random.Generator, side: int) -> Accuracies:  # 
             scenes.append(scene)
             captions += [_listing(scene.kinds), _listing(near_miss(rng, scene.kinds))]
     images = image_vectors(model, scenes)
-    texts = F.normalize(model.encode_text(mini_tokenizer()(captions)), dim=-1).numpy()
+    texts = F.normalize(encode_sentences(model, captions), dim=-1).numpy()
     gap = (images * (texts[0::2] - texts[1::2])).sum(1)
     return {"all": round(float((gap > 0).mean()), 4)}
 
@@ -116,7 +111,13 @@ def _listing(kinds: Sequence[Kind]) -> str:
     return "a photo of " + " and ".join(f"a {' '.join(kind)}" for kind in kinds)
 
 
+def encode_sentences(model: Any, sentences: list[str]) -> Float[Tensor, "K D"]:  # noqa: ANN401
+    """Returns vectors, of any length, of sentences from the text tower of a mini CLIP."""
+    vectors: Tensor = model.encode_text(_tokenizer()(sentences))
+    return vectors
+
+
 @cache
-def mini_tokenizer() -> Callable[[list[str]], Int[Tensor, "K L"]]:
+def _tokenizer() -> Callable[[list[str]], Int[Tensor, "K L"]]:
     """The mini CLIP's tokenizer, looked up once."""
     return ClipModel(weights=RANDOM).tokenizer()

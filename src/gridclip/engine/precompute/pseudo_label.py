@@ -18,6 +18,7 @@ from gridclip.io.errors import InputError
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.text import ClipText, TextBank
+from gridclip.ops.vectors import require_same_width
 from gridclip.structures import Vocabulary
 
 _CLIP = ClipModel()
@@ -98,12 +99,13 @@ def _text_vectors(
 ) -> Float32[np.ndarray, "K E"]:
     with torch.no_grad():
         vectors = text(names).float().numpy()
-    if vectors.shape[1] != teacher.width:
-        raise InputError(
-            f"text vectors of width {vectors.shape[1]}, image vectors of width {teacher.width}",
-            fix="give text vectors made for the space of this teacher",
-            field="text",
-        )
+    require_same_width(
+        teacher.width,
+        vectors.shape[1],
+        field="text",
+        what="embeddings of images",
+        fix="give text vectors made for the space of this teacher",
+    )
     return vectors
 
 

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
-from gridclip.models.dense.grid_head import DeformableGridHead, GridHead, Projection, precise
+from gridclip.models.dense.grid_head import FPN, STRIDES, DeformableGridHead, GridHead, Projection
 from gridclip.models.dense.region_ensemble import RegionEnsemble
 from gridclip.models.dense.text_folding import FoldedNames, Folding
 from gridclip.models.encoders.backbones import Backbone, recompute_backbone, recompute_blocks
-from gridclip.models.encoders.pyramids import FPN, STRIDES
 from gridclip.models.encoders.text import TextBank
 from gridclip.ops.assigners import Assigner, Assignment
 from gridclip.ops.boxes import boxes_from_distances, centreness, distances_from_boxes, grid_cells
@@ -29,6 +28,7 @@ from gridclip.ops.postprocess import (
     suppress,
     top_pairs,
 )
+from gridclip.ops.vectors import unit
 from gridclip.structures import Cells, Detections, Images, Predictions, Record, Vocabulary
 
 
@@ -107,6 +107,11 @@ class DenseDetector(Detector):
         """Make activations again for the gradients: less memory, about a third more time."""
         recompute_backbone(self.backbone)
         recompute_blocks([self.head.embedding_tower, self.head.box_tower])
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
 
     def fingerprint(self) -> str:
         """Cells were aligned with these text vectors; others would be another language."""
@@ -218,7 +223,7 @@ def grid_of(
     shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
     embeddings = torch.cat([level.flatten(2).mT for level in levels], dim=1)
     cells = grid_cells(shapes, STRIDES, embeddings.device)
-    return cells, F.normalize(precise(embeddings), dim=-1, eps=1e-6)
+    return cells, unit(embeddings)
 
 
 def inside(cells: Cells, images: Images) -> Bool[Tensor, "B N"]:

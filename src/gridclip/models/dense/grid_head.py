@@ -1,15 +1,45 @@
-"""The grid head whose embeddings look where the box tower points (DetCLIPv2, section 3.3)."""
+"""What looks at a backbone's maps: the pyramid, and heads that make each of its cells a vector."""
 
 import math
+from collections import OrderedDict
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
+from torchvision.ops import FeaturePyramidNetwork, deform_conv2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from gridclip.io.errors import InputError
+from gridclip.ops.vectors import precise
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Pixels of the resized image between neighbouring cells of P3–P7."""
+
+
+class FPN(nn.Module):
+    """Feature pyramid network (1612.03144) with P6 and P7 convolved from P5 (FCOS, section 3.2).
+
+    Args:
+        channels: Channels of C3, C4 and C5.
+        width: Channels of every output level.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        if len(channels) != 3:
+            raise InputError(
+                f"the backbone gives {len(channels)} maps, P3 to P7 are made of C3 to C5",
+                field="backbone.finest",
+                fix="set it to 8; 4 is for two-stage detectors",
+            )
+        self.pyramid = FeaturePyramidNetwork(list(channels), width, LastLevelP6P7(width, width))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """P3–P7, each (B, width, H / stride, W / stride), rounded up."""
+        named = OrderedDict((f"p{level}", each) for level, each in enumerate(maps, start=3))
+        return list(self.pyramid(named).values())
 
 
 class Projection(NamedTuple):
@@ -80,11 +110,6 @@ class GridHead(nn.Module):
         # Deviation: bounded exponent, since one wild cell early in training gives an infinite box.
         distances = (precise(self.box(of_box)) * scale).clamp(max=math.log(1000)).exp()
         return LevelOutput(embeddings, distances, precise(self.centreness(of_box)[:, 0]))
-
-
-def precise(values: Tensor) -> Tensor:
-    """Single precision at least: exponents and losses are not for bf16."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _tower(width: int, num_convs: int) -> nn.Sequential:

@@ -1,15 +1,15 @@
 """What a frozen image tower says of a dense detector's boxes, in its scores."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
-from gridclip.io.errors import InputError, require_range
+from gridclip.io.errors import require_range
 from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.encoders.region_encoders import RegionEncoder
-from gridclip.models.two_stage.classifier import Shares, geometric_mean
+from gridclip.models.two_stage.roi_head import BranchWeights, geometric_mean
+from gridclip.ops.vectors import require_same_width, unit
 from gridclip.structures import Images
 
 
@@ -50,12 +50,7 @@ class RegionEnsemble(nn.Module):
         Raises:
             InputError: with both widths.
         """
-        if self.width != width:
-            raise InputError(
-                f"embeddings of regions have width {self.width}, text vectors {width}",
-                field="ensemble.regions",
-                fix="take both from the same CLIP",
-            )
+        require_same_width(self.width, width, field="ensemble.regions")
 
     @torch.no_grad()
     def forward(
@@ -81,8 +76,8 @@ class RegionEnsemble(nn.Module):
             for each, (height, width) in zip(boxes, sizes, strict=True)
         ]
         with torch.autocast(text.device.type, enabled=False):
-            vectors = F.normalize(self.regions(images, clipped).float(), dim=-1)
+            vectors = unit(self.regions(images, clipped))
             seen = (vectors @ text.mT / self.temperature).softmax(-1)
-        shares = Shares(1 - self.weight, 1 - self.novel_weight)
+        weights = BranchWeights(1 - self.weight, 1 - self.novel_weight)
         parts = zip(scores, seen.split([len(each) for each in boxes]), strict=True)
-        return [geometric_mean(own, second, base, shares) for own, second in parts]
+        return [geometric_mean(own, second, base, weights) for own, second in parts]

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import nms
 
 from gridclip.io.errors import require_range
-from gridclip.ops.distributed import gather, num_processes, total
+from gridclip.ops.distributed import gather, share_of_mean
 from gridclip.ops.focal_loss import Cosines
 from gridclip.structures import ConceptBatch
 
@@ -91,7 +91,7 @@ def image_to_text(
 def contrastive(
     logits: Float[Tensor, "t n"],
     truth: Int[Tensor, "t"],
-    counted: Bool[Tensor, "t"],
+    taught: Bool[Tensor, "t"],
     *,
     smoothing: float,
 ) -> Float[Tensor, ""]:
@@ -100,11 +100,11 @@ def contrastive(
     Args:
         logits: Similarities divided by the temperature.
         truth: The partner of each row.
-        counted: Rows that teach.
+        taught: Rows that teach.
         smoothing: Share of the truth that is spread evenly over all (label smoothing).
     """
     gaps = F.cross_entropy(logits, truth, reduction="none", label_smoothing=smoothing)
-    return torch.where(counted, gaps, 0).sum()
+    return torch.where(taught, gaps, 0).sum()
 
 
 def _again(function: Callable[..., Tensor], *given: object) -> Tensor:
@@ -233,7 +233,6 @@ class WordRegionLoss:
         """Sum over this process' texts (and images), over the count of all, times processes."""
         spoken = present.any(1)
         truth = first + torch.arange(len(present), device=present.device)
-        count = total(spoken.sum().float()).clamp(min=1)
         losses = []
         if self.direction != "image_to_text":
             softness = self.softness if self.matching == "many" else None
@@ -244,4 +243,4 @@ class WordRegionLoss:
             columns, _ = gather(image_to_text(phrases, present, *regions))
             logits = columns[:, truth].mT / self.temperature
             losses.append(contrastive(logits, truth, spoken, smoothing=self.smoothing))
-        return num_processes() * torch.stack(losses).mean() / count
+        return share_of_mean(torch.stack(losses).mean(), spoken.sum())

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
-from gridclip.models.base import Batch, Weights, as_boxes, unlearnable
+from gridclip.models.base import Weights, as_boxes, freeze_unused, unlearnable
 from gridclip.models.dense.detector import DenseDetector, Grid, box_losses, inside
 from gridclip.models.dense.region_ensemble import RegionEnsemble
 from gridclip.models.dense.word_region import WordRegionLoss
@@ -24,7 +24,7 @@ from gridclip.ops.distributed import gather, gather_strings
 from gridclip.ops.focal_loss import NegativeMask
 from gridclip.ops.losses import grid_alignment
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import ConceptBatch, DetectionBatch, ImageBatch
+from gridclip.structures import Batch, ConceptBatch, DetectionBatch, ImageBatch
 
 
 class ConceptColumns(NamedTuple):
@@ -129,7 +129,7 @@ class DetCLIPv2(DenseDetector):
         backbone.pool = None  # a CLIP's attention pool has no part in this
         if recompute:
             self.recompute()
-        self._rest_idle_parts()
+        self._freeze_unused()
 
     def pretrained(self) -> list[nn.Module]:
         """The text tower, and the backbone if that is wanted."""
@@ -168,11 +168,11 @@ class DetCLIPv2(DenseDetector):
         if located:
             losses = box_losses(predictions, assigned, weights.box, weights.centreness)
         if weights.align:
-            owners = columns.own[assigned.labels.clamp(min=0)]
+            labels = columns.own[assigned.labels.clamp(min=0)]
             losses["align"] = weights.align * grid_alignment(
                 self.against(predictions.embeddings, columns.text),
-                owners.masked_fill(~assigned.positive, -1),
-                counted=_counted(batch.verified, columns),
+                labels.masked_fill(~assigned.positive, -1),
+                negative_mask=_negative_mask(batch.verified, columns),
             )
         return losses
 
@@ -188,24 +188,24 @@ class DetCLIPv2(DenseDetector):
         shown = inside(seen.cells, batch.images)
         return {"words": self.weights.words * self.words.loss(cosines, seen.boxes, shown, batch)}
 
-    def _rest_idle_parts(self) -> None:
-        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
+    def _freeze_unused(self) -> None:
         weights, head = self.weights, self.head
-        parts: list[tuple[nn.Module | nn.Parameter, float]] = [
-            (head.embedding_tower, weights.align + weights.words),
-            (head.embed, weights.align + weights.words),
-            (self.log_scale, weights.align + weights.words * self.words.scaled),
-            (self.bias, weights.align),
-            (head.box, weights.box),
-            (head.scales, weights.box),
-            (head.centreness, weights.centreness),
-        ]
-        for part, learns in parts:
-            if not learns:
-                part.requires_grad_(False)
+        freeze_unused(
+            [
+                (head.embedding_tower, weights.align + weights.words),
+                (head.embed, weights.align + weights.words),
+                (self.log_scale, weights.align + weights.words * self.words.scaled),
+                (self.bias, weights.align),
+                (head.box, weights.box),
+                (head.scales, weights.box),
+                (head.centreness, weights.centreness),
+            ]
+        )
 
 
-def _counted(verified: Bool[Tensor, "B K"] | None, columns: ConceptColumns) -> NegativeMask | None:
+def _negative_mask(
+    verified: Bool[Tensor, "B K"] | None, columns: ConceptColumns
+) -> NegativeMask | None:
     """Where each column is a negative: all are, but those of which the image's boxes do not tell.
 
     Concepts of other processes' images are drawn at random as far as this image is concerned.

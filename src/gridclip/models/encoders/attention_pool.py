@@ -71,7 +71,9 @@ class AttentionPool(nn.Module):
         inside = valid.flatten(1)
         cells = features.flatten(2).transpose(1, 2)
         mean = (cells * inside[..., None]).sum(1, keepdim=True) / inside.sum(1)[:, None, None]
-        tokens = torch.cat([mean, cells], dim=1) + self._positions(height, width)
+        tokens = torch.cat([mean, cells], dim=1) + interpolate_positions(
+            self.position, height, width
+        )
         values = self.value(tokens)
         attended = F.scaled_dot_product_attention(
             self._split(self.query(tokens[:, :1])),
@@ -92,7 +94,7 @@ class AttentionPool(nn.Module):
         height, width = features.shape[-2:]
         cells = features.flatten(2).transpose(1, 2)
         tokens = torch.cat([cells.mean(1, keepdim=True), cells], dim=1)
-        tokens = tokens + self._positions(height, width)
+        tokens = tokens + interpolate_positions(self.position, height, width)
         query = self.query(tokens[:, 0]).unflatten(1, (self.heads, -1))
         key, value, key_bias = (
             part.unflatten(0, (self.heads, -1))
@@ -102,16 +104,26 @@ class AttentionPool(nn.Module):
         bias = torch.einsum("phc,hc->ph", query, key_bias)
         logits = (asked @ tokens.mT + bias[..., None]) * query.shape[-1] ** -0.5
         seen = logits.softmax(-1) @ tokens
-        told = torch.einsum("phw,hcw->phc", seen, value).flatten(1) + self.value.bias
-        return self.project(told)
+        answer = torch.einsum("phw,hcw->phc", seen, value).flatten(1) + self.value.bias
+        return self.project(answer)
 
     def _split(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B heads L c"]:
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def _positions(self, height: int, width: int) -> Float[Tensor, "L C"]:
-        """Position vectors of the mean token and of each cell of a height × width map."""
-        if (height, width) == (self.side, self.side):
-            return self.position
-        square = self.position[1:].T.unflatten(1, (self.side, self.side))[None]
-        grid = F.interpolate(square, size=(height, width), mode="bicubic", align_corners=False)
-        return torch.cat([self.position[:1], grid[0].flatten(1).T])
+
+def interpolate_positions(
+    table: Float[Tensor, "cells C"], height: int, width: int
+) -> Float[Tensor, "L C"]:
+    """Returns position vectors for a height × width map, from those for a square one.
+
+    Args:
+        table: The vector of the mean token, then of each cell of the square, row by row.
+        height: In cells.
+        width: In cells.
+    """
+    side = round((len(table) - 1) ** 0.5)
+    if (height, width) == (side, side):
+        return table
+    square = table[1:].T.unflatten(1, (side, side))[None]
+    grid = F.interpolate(square, size=(height, width), mode="bicubic", align_corners=False)
+    return torch.cat([table[:1], grid[0].flatten(1).T])

@@ -17,6 +17,7 @@ from gridclip.models.encoders.region_encoders import BATCH_NORM, RegionEncoder, 
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.ops.images import PixelNorm
+from gridclip.ops.vectors import unit
 from gridclip.structures import Images
 
 _PROBE = 96  # pixels: the side of an image that shows what the network makes of one
@@ -113,7 +114,7 @@ class ClassifierTeacher(Teacher):
     @torch.no_grad()
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
         """Unit vector of each image."""
-        return F.normalize(self.regions(images, whole(images.sizes)), dim=-1, eps=1e-6)
+        return unit(self.regions(images, whole(images.sizes)))
 
 
 def _class_vectors(tower: Any, name: str, text: TextBank) -> Float[Tensor, "K D"]:  # noqa: ANN401

@@ -6,6 +6,7 @@ weights.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,12 +100,6 @@ class RegionEncoder(nn.Module, ABC):
             aligned=True,
         )
         return self.head(pooled)
-
-    def embed_images(
-        self, maps: Float[Tensor, "B C h w"], sizes: Int[Tensor, "B 2"]
-    ) -> Float[Tensor, "B D"]:
-        """Vectors of any length of whole images, of these sizes inside the padding."""
-        return self.embed(maps, whole(sizes))
 
     def train(self, mode: bool = True) -> "RegionEncoder":
         """Switch the mode; a batch norm that does not learn keeps its statistics too."""
@@ -237,3 +232,54 @@ def freeze_parts(
         frozen += [module for module in network.modules() if isinstance(module, kind)]
     for module in frozen:
         module.requires_grad_(False)
+
+
+_ENCODER = "detector.regions."
+"""What the names of all weights begin with in the checkpoint of a region encoder's pre-training."""
+
+_TO_VECTORS = ("pool.", "projection.")
+"""From a map to vectors; a detector that makes its own has no such part."""
+
+
+def encoder_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Returns the weights of a region encoder; None for a checkpoint that holds anything else."""
+    if not state or not all(name.startswith(_ENCODER) for name in state):
+        return None
+    return {name.removeprefix(_ENCODER): tensor for name, tensor in state.items()}
+
+
+def load_encoder(part: nn.Module, weights: Mapping[str, Tensor], file: str | Path) -> None:
+    """Loads a pre-trained region encoder into the part of a detector that sees images.
+
+    Every tensor of the part must be there, in its shape. The encoder's pool or its projection may
+    be left over; nothing else may.
+
+    Args:
+        part: A region encoder, or a backbone of the same network.
+        weights: What `encoder_weights` found.
+        file: Where they were read.
+
+    Raises:
+        InputError: if it is another network, with what differs.
+    """
+    own = part.state_dict()
+    unknown = [name for name in weights if name not in own and not name.startswith(_TO_VECTORS)]
+    differences = [
+        [f"{name} is missing" for name in own if name not in weights],
+        [f"{name} is unknown" for name in unknown],
+        [
+            f"{name} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ],
+    ]
+    if any(differences):
+        listed = "; ".join(each for kind in differences for each in kind[:8])
+        raise InputError(
+            "holds another network than the detector's: "
+            f"{sum(map(len, differences))} tensors differ: {listed}",
+            file=file,
+            field="init_from",
+            fix="give the backbone the CLIP, or the timm name, that was pre-trained",
+        )
+    part.load_state_dict({name: weights[name] for name in own})

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +114,7 @@ class ClipText(TextBank):
             kept: Tensor = torch.load(file, weights_only=True)
             return kept
         names = [prompt_name(name) for name in vocabulary.names]
-        sentences = [template.format(name) for name in names for template in self.templates]
-        vectors = torch.cat(
-            [
-                F.normalize(self._sentences(sentences[start : start + self.batch_size]), dim=-1)
-                for start in range(0, len(sentences), self.batch_size)
-            ]
-        )
-        vectors = vectors.unflatten(0, (len(names), len(self.templates))).mean(1).cpu()
+        vectors = average_prompts(self._sentences, names, self.templates, self.batch_size).cpu()
         if file is not None:
             with written_whole(file) as part:
                 torch.save(vectors, part)
@@ -151,6 +144,28 @@ class ClipText(TextBank):
             return None
         recipe = json.dumps([self.fingerprint(), vocabulary.names])
         return cache_folder() / "text" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.pt"
+
+
+def average_prompts(
+    encode: Callable[[list[str]], Float[Tensor, "n D"]],
+    names: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+    batch_size: int = 256,
+) -> Float[Tensor, "K D"]:
+    """Returns the mean of the unit vectors of each name's prompts; it is shorter than one.
+
+    Args:
+        encode: Sentences to vectors of any length.
+        names: What is named, as it is said.
+        templates: Sentences with {} for the name.
+        batch_size: Sentences encoded at a time.
+    """
+    prompts = [template.format(name) for name in names for template in templates]
+    parts = [
+        F.normalize(encode(prompts[start : start + batch_size]), dim=-1)
+        for start in range(0, len(prompts), batch_size)
+    ]
+    return torch.cat(parts).unflatten(0, (len(names), len(templates))).mean(1)
 
 
 class TextVectors(TextBank):

@@ -31,7 +31,7 @@ class Negatives:
             negatives of other objects' cells, the equalisation loss (2003.05176): each term has the
             weight 1 - E(r) · T(f) · (1 - y), with E = 1 in cells of an object, T = 1 if f <
             `rare_share`. `federated`: the names of the batch's boxes and others drawn by
-            share^power, the federated loss (CenterNet2, 2103.07461).
+            frequency^power, the federated loss (CenterNet2, 2103.07461).
         rare_share: Of equalised: λ, share of training images below which a name counts as rare.
         num_names: Of federated: names a batch, boxed ones included.
         power: Of federated: how much more often frequent names are drawn.
@@ -46,7 +46,7 @@ class Negatives:
         for field in ("rare_share", "num_names", "power"):
             require_range(getattr(self, field), f"negatives.{field}", least=0)
 
-    def counted(self, batch: DetectionBatch) -> NegativeMask | None:
+    def mask(self, batch: DetectionBatch) -> NegativeMask | None:
         """Where each name of the batch's vocabulary counts as a negative; None: everywhere.
 
         Raises:
@@ -58,7 +58,7 @@ class Negatives:
             case "verified":
                 return NegativeMask(*[_verified(batch)] * 2)
             case "equalised":
-                common = (_shares(batch) >= self.rare_share).expand(len(batch.targets), -1)
+                common = (_frequency(batch) >= self.rare_share).expand(len(batch.targets), -1)
                 return NegativeMask(torch.ones_like(common), common)
             case "federated":
                 drawn = self.draw(batch).expand(len(batch.targets), -1)
@@ -70,16 +70,16 @@ class Negatives:
         The draw is a function of the batch (ids of its images, boxes as they were augmented), so
         that a resumed training draws the same, and another epoch draws anew.
         """
-        shares = _shares(batch)
-        chosen = torch.zeros(len(shares), dtype=torch.bool)
+        frequency = _frequency(batch)
+        chosen = torch.zeros(len(frequency), dtype=torch.bool)
         chosen[torch.cat([target.labels for target in batch.targets]).cpu()] = True
-        weights = shares.cpu().double() ** self.power
-        weights[chosen | (shares.cpu() == 0)] = 0
+        weights = frequency.cpu().double() ** self.power
+        weights[chosen | (frequency.cpu() == 0)] = 0
         room = min(self.num_names - int(chosen.sum()), int((weights > 0).sum()))
         if room > 0:
             generator = torch.Generator().manual_seed(_seed(batch))
             chosen[torch.multinomial(weights, room, generator=generator)] = True
-        return chosen.to(shares.device)
+        return chosen.to(frequency.device)
 
 
 def _seed(batch: DetectionBatch) -> int:
@@ -91,21 +91,21 @@ def _seed(batch: DetectionBatch) -> int:
 def _verified(batch: DetectionBatch) -> Bool[Tensor, "B K"]:
     if batch.verified is None:
         raise InputError(
-            "the data does not tell which names an image verifies",
+            "the data does not say which names an image verifies",
             field="negatives.kind",
             fix="set data.init_args.verified=true; COCO form verifies all: negatives.kind=all",
         )
     return batch.verified
 
 
-def _shares(batch: DetectionBatch) -> Float[Tensor, "K"]:
-    if batch.shares is None:
+def _frequency(batch: DetectionBatch) -> Float[Tensor, "K"]:
+    if batch.category_frequency is None:
         raise InputError(
-            "the data does not tell how often names are shown",
+            "the data does not say how often each category is shown",
             field="negatives.kind",
             fix="take DetectionData, or set negatives.kind=all",
         )
-    return batch.shares
+    return batch.category_frequency
 
 
 Pooling = Literal["top", "log_sum_exp"]

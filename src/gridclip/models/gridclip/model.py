@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
-from gridclip.models.base import Batch, Weights, as_boxes, unlearnable
+from gridclip.models.base import Weights, as_boxes, freeze_unused, unlearnable
 from gridclip.models.dense.detector import DenseDetector, Grid, box_losses, grid_of, inside
 from gridclip.models.dense.grid_head import Projection
 from gridclip.models.dense.region_ensemble import RegionEnsemble
@@ -24,7 +24,14 @@ from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
 from gridclip.ops.assigners import Assigner
 from gridclip.ops.losses import ImageDistance, grid_alignment, image_alignment
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import ConceptBatch, DetectionBatch, ImageBatch, Images, Predictions
+from gridclip.structures import (
+    Batch,
+    ConceptBatch,
+    DetectionBatch,
+    ImageBatch,
+    Images,
+    Predictions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +161,15 @@ class GridCLIP(DenseDetector):
             check_residual(backbone, text.width)
         if recompute:
             self.recompute()
-        self._rest_idle_parts()
+        self._freeze_unused()
 
     def pretrained(self) -> list[nn.Module]:
         """The backbone starts from CLIP or ImageNet, a text tower that is trained from CLIP."""
         return [self.backbone, self.text]
+
+    def teacher_fingerprint(self) -> str | None:
+        """That of the teacher of image-level alignment."""
+        return None if self.teacher is None else self.teacher.fingerprint()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero.
@@ -196,7 +207,7 @@ class GridCLIP(DenseDetector):
             losses["grid"] = self.weights.grid * grid_alignment(
                 self.cosines(predictions.embeddings, batch.vocabulary),
                 assigned.labels,
-                counted=self.negatives.counted(batch),
+                negative_mask=self.negatives.mask(batch),
             )
         if self.weights.image:
             losses["image"] = self.weights.image * self._gap_to_teacher(predictions.image, batch)
@@ -259,23 +270,23 @@ class GridCLIP(DenseDetector):
         embedding: Tensor = self.to_teacher(seen)
         return embedding
 
-    def _rest_idle_parts(self) -> None:
-        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
-        idle: list[nn.Module | nn.Parameter] = []
-        pool = self.backbone.pool
-        logits = self.weights.grid + self.weights.pseudo
-        gridless = logits + self.weights.words == 0
+    def _freeze_unused(self) -> None:
+        """Freezes what no loss reads; drops the attention pool where nothing reads it at all."""
+        weights, head, pool = self.weights, self.head, self.backbone.pool
+        logits = weights.grid + weights.pseudo
+        embeddings = logits + weights.words
+        parts: list[tuple[nn.Module | nn.Parameter | None, float | bool]] = [
+            (head.embedding_tower, embeddings),
+            (head.embed, embeddings),
+            (self.log_scale, logits),
+            (self.bias, logits),
+            (head.box, weights.box),
+            (head.scales, weights.box),
+            (head.centreness, weights.centreness),
+        ]
         if self.teacher is None and pool is not None:
+            # Without the image's own vector only the values of cells are read: the residual.
+            parts += [(pool, embeddings), (pool.query, False), (pool.key, False)]
             if not self.clip_residual:
                 self.backbone.pool = None
-            idle += [pool] if gridless else [pool.query, pool.key]
-        if gridless:
-            idle += [self.head.embedding_tower, self.head.embed]
-        if logits == 0:
-            idle += [self.log_scale, self.bias]
-        if self.weights.box == 0:
-            idle += [self.head.box, self.head.scales]
-        if self.weights.centreness == 0:
-            idle += [self.head.centreness]
-        for part in idle:
-            part.requires_grad_(False)
+        freeze_unused(parts)

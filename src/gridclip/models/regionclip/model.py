@@ -9,16 +9,14 @@ so; how the encoder learns from captions is in `region_pretraining.py`.
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError, require_positive
-from gridclip.models.base import Batch, unlearnable
+from gridclip.models.base import freeze_unused, unlearnable
 from gridclip.models.encoders.region_encoders import RegionEncoder
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.regionclip.released_weights import load_box_head
-from gridclip.models.two_stage.classifier import Background, Fusion, TextClassifier, fuse
 from gridclip.models.two_stage.detector import (
     GivenBoxes,
     Proposals,
@@ -35,10 +33,20 @@ from gridclip.models.two_stage.losses import (
     region_classification,
     sample_regions,
 )
+from gridclip.models.two_stage.roi_head import Background, Fusion, TextClassifier, fuse
 from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
 from gridclip.ops.boxes import boxes_from_offsets
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import DetectionBatch, Detections, Images, Record, Targets, Vocabulary
+from gridclip.ops.vectors import require_same_width, unit
+from gridclip.structures import (
+    Batch,
+    DetectionBatch,
+    Detections,
+    Images,
+    Record,
+    Targets,
+    Vocabulary,
+)
 
 _WEIGHTS, _SAMPLING, _NAMING = (
     RegionWeights(),
@@ -63,7 +71,7 @@ class RegionCLIP(RegionReader):
         checkpoint: A checkpoint of a run with the proposer's recipe; None leaves it untrained.
         box_weights: The box head of a released detector (`gridclip clip convert-regionclip`).
         given: An annotation file: evaluation names its boxes, as they are, in place of proposals.
-            What is then measured is whether names are told apart.
+            What is then measured is whether names are distinguished.
         proposals: How many of its own network, and from which anchors.
         sampling: Which regions teach; `distilled` plays no part.
         weights: Weight of each loss; `image` plays no part.
@@ -76,6 +84,8 @@ class RegionCLIP(RegionReader):
         refine: Whether detected boxes are refined; without training on boxes they must not be.
         decoding: How many detections leave.
     """
+
+    past_arguments = ("checkpoint", "box_weights", "given")
 
     def __init__(
         self,
@@ -113,7 +123,7 @@ class RegionCLIP(RegionReader):
             self.proposals = ProposalNetwork(regions.channels, (regions.stride,), proposals)
         elif checkpoint is not None:
             load_proposer(proposer, checkpoint)
-        self._rest_idle_parts()
+        self._freeze_unused()
 
     def train(self, mode: bool = True) -> "RegionCLIP":
         """Switch the mode, but leave a frozen proposer as it is."""
@@ -125,6 +135,11 @@ class RegionCLIP(RegionReader):
     def pretrained(self) -> list[nn.Module]:
         """The encoder starts from CLIP, or from pre-training on regions."""
         return [self.regions]
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """The region encoder."""
+        return self.regions
 
     def fingerprint(self) -> str:
         """Regions were aligned with these text vectors; others would be another language."""
@@ -145,7 +160,7 @@ class RegionCLIP(RegionReader):
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "P D"]:
         """Unit vectors of the boxes of all images, in the space of the text vectors."""
-        return _unit(self.regions.embed(self.regions.maps(images), boxes))
+        return unit(self.regions.embed(self.regions.maps(images), boxes))
 
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
@@ -161,7 +176,7 @@ class RegionCLIP(RegionReader):
         assert predictions.text is not None
         logits = self.classifier(predictions.text, self.text(vocabulary))
         objectness = torch.cat([found.scores for found in predictions.proposals])
-        # All given boxes are objects, so there is nothing to be told by their objectness.
+        # All given boxes are objects, so their objectness says nothing.
         fusion = "none" if self.given is not None else self.fusion
         return fuse(logits.softmax(-1)[:, :-1], objectness, fusion)
 
@@ -201,7 +216,7 @@ class RegionCLIP(RegionReader):
         names = len(batch.vocabulary)
         boxes, labels, wanted = sample_regions(proposals, batch.targets, names, self.sampling)
         embeddings = self.regions.embed(maps, boxes).float()
-        logits = self.classifier(_unit(embeddings), self.text(batch.vocabulary))
+        logits = self.classifier(unit(embeddings), self.text(batch.vocabulary))
         offsets = self.box(embeddings).float()
         return {
             "text": region_classification(logits, labels, self.naming),
@@ -216,7 +231,7 @@ class RegionCLIP(RegionReader):
             with torch.no_grad():
                 return self.proposer.propose(images), {}
         assert self.proposals is not None  # there is one of the two
-        # Without a gradient: what CLIP knows of regions is not to wear off where it finds them.
+        # Without a gradient: what CLIP knows of regions is not to be forgotten where it finds them.
         return self.proposals([maps.detach()], images.sizes, targets)
 
     def _read(self, images: Images, maps: Tensor, proposals: list[Proposals]) -> RegionPredictions:
@@ -226,32 +241,19 @@ class RegionCLIP(RegionReader):
         refined = torch.cat(boxes)
         if self.refine and self.given is None:
             refined = boxes_from_offsets(refined, self.box(embeddings).float())
-        return RegionPredictions(proposals, refined, _unit(embeddings), None)
+        return RegionPredictions(proposals, refined, unit(embeddings), None)
 
-    def _rest_idle_parts(self) -> None:
-        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
+    def _freeze_unused(self) -> None:
         weights = self.weights
-        parts: list[tuple[nn.Module | None, float]] = [
+        parts: list[tuple[nn.Module | nn.Parameter | None, float | bool]] = [
             (self.regions, weights.text or weights.box),
             (self.classifier, weights.text),
             (self.box, weights.box),
             (self.proposer, False),
         ]
         if self.proposals is not None:
-            rpn = self.proposals.rpn.head
-            parts += [
-                (rpn.cls_logits, weights.objectness),
-                (rpn.bbox_pred, weights.anchor),
-                (rpn.conv, weights.objectness or weights.anchor),
-            ]
-        for part, learns in parts:
-            if part is not None and not learns:
-                part.requires_grad_(False)
-
-
-def _unit(embeddings: Tensor) -> Float[Tensor, "P D"]:
-    """Unit length, in single precision, as everything that a small temperature multiplies."""
-    return F.normalize(embeddings.float(), dim=-1, eps=1e-6)
+            parts += self.proposals.parts(weights.objectness, weights.anchor)
+        freeze_unused(parts)
 
 
 def _check(
@@ -266,12 +268,7 @@ def _check(
     Raises:
         InputError: with what would be right.
     """
-    if regions.width != text.width:
-        raise InputError(
-            f"embeddings of regions have width {regions.width}, text vectors {text.width}",
-            field="text",
-            fix="take both from the same CLIP",
-        )
+    require_same_width(regions.width, text.width, field="text")
     require_positive(temperature=temperature)
     if checkpoint is not None and proposer is None:
         raise InputError(

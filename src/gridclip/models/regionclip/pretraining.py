@@ -12,31 +12,28 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gridclip.data.category_names import read_names
 from gridclip.io.errors import InputError, require_at_least, require_range
-from gridclip.models.base import Batch, Weights
+from gridclip.models.base import Weights
 from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.encoders.region_encoders import RegionEncoder, whole
 from gridclip.models.encoders.text import TextBank
-from gridclip.models.regionclip.losses import (
-    concept_distillation,
-    confident,
-    image_contrast,
-    region_contrast,
-)
 from gridclip.models.regionclip.region_sources import RandomRegions, RegionSource
-from gridclip.models.two_stage.classifier import Fusion, fuse
 from gridclip.models.two_stage.detector import (
     GivenBoxes,
     Proposals,
     RegionPredictions,
     RegionReader,
 )
+from gridclip.models.two_stage.roi_head import Fusion, fuse
+from gridclip.ops.distributed import share_of_mean, total
+from gridclip.ops.losses import info_nce
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import ConceptBatch, Detections, Images, Record, Vocabulary
+from gridclip.ops.vectors import require_same_width, unit
+from gridclip.structures import Batch, ConceptBatch, Detections, Images, Record, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +97,8 @@ class RegionPretraining(RegionReader):
         decoding: How many detections leave.
     """
 
+    past_arguments = ("given",)
+
     def __init__(
         self,
         regions: RegionEncoder,
@@ -130,13 +129,18 @@ class RegionPretraining(RegionReader):
         require_at_least(1, teacher_scale=teacher_scale)
         if self.looks:
             teacher = teacher or copy.deepcopy(regions)
-            _check_width(teacher, self.teacher_text, "teacher")
+            require_same_width(teacher.width, self.teacher_text.width, field="teacher")
             self.teacher = Frozen(teacher)
-        _check_width(regions, text, "regions")
+        require_same_width(regions.width, text.width, field="regions")
 
     def pretrained(self) -> list[nn.Module]:
         """The student starts from CLIP."""
         return [self.regions]
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """The student."""
+        return self.regions
 
     def fingerprint(self) -> str:
         """Regions are aligned with these text vectors; others would be another language."""
@@ -156,15 +160,15 @@ class RegionPretraining(RegionReader):
             )
         boxes = self._boxes(batch)
         regions, images = self._see(batch.images, boxes)
-        told = self._told(batch.images, boxes)
+        taught = self._taught(batch.images, boxes)
         captions = self.text.say(batch.captions) if self.weights.image else None
         losses: dict[str, Tensor] = {}
         # In single precision, as everything that a small temperature divides.
         with torch.autocast(regions.device.type, enabled=False):
-            if told is not None:
-                losses |= self._region_losses(regions, told)
+            if taught is not None:
+                losses |= self._region_losses(regions, taught)
             if captions is not None:
-                losses["image"] = image_contrast(images, captions, self.temperatures.image)
+                losses["image"] = info_nce(images, captions, self.temperatures.image)
         return self.weights.apply(losses)
 
     def propose(self, images: Images) -> list[Proposals]:
@@ -179,7 +183,7 @@ class RegionPretraining(RegionReader):
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "P D"]:
         """Unit vectors of the boxes of all images, in the space of the text vectors."""
-        return _unit(self.regions(images, boxes))
+        return unit(self.regions(images, boxes))
 
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
@@ -200,7 +204,7 @@ class RegionPretraining(RegionReader):
         assert found.text is not None
         named = F.pad(self._logits(found.text, vocabulary), (0, 1)).softmax(-1)[:, :-1]
         objectness = torch.cat([each.scores for each in found.proposals])
-        # All given boxes are objects, so there is nothing to be told by their objectness.
+        # All given boxes are objects, so their objectness says nothing.
         scores = named if given else fuse(named, objectness, self.fusion)
         return found.decoded(scores, images, records, self.decoding)
 
@@ -216,21 +220,21 @@ class RegionPretraining(RegionReader):
         """The student's unit vectors of regions, and of whole images without their padding."""
         wholes = whole(images.sizes)
         both = [torch.cat(each) for each in zip(boxes, wholes, strict=True)]
-        vectors = _unit(self.regions(images, both)).split([len(each) for each in both])
+        vectors = unit(self.regions(images, both)).split([len(each) for each in both])
         return torch.cat([each[:-1] for each in vectors]), torch.stack([v[-1] for v in vectors])
 
-    def _told(
+    def _taught(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "P E"] | None:
         """The teacher's unit vectors of regions, if a loss looks at any."""
         if self.teacher is None:
             return None
-        return _unit(self.teacher(*enlarged(images, boxes, self.teacher_scale)))
+        return unit(self.teacher(*enlarged(images, boxes, self.teacher_scale)))
 
     def _region_losses(
-        self, regions: Float[Tensor, "P D"], told: Float[Tensor, "P E"]
+        self, regions: Float[Tensor, "P D"], taught: Float[Tensor, "P E"]
     ) -> dict[str, Tensor]:
-        truth = told @ self.teacher_text(self.concepts).mT
+        truth = taught @ self.teacher_text(self.concepts).mT
         kept = confident(truth, self.temperatures.teacher, self.threshold)
         truth, cosines = truth[kept], regions[kept] @ self.text(self.concepts).mT
         return {
@@ -266,14 +270,53 @@ def enlarged(
     return Images(pixels, images.sizes * scale), [each * scale for each in boxes]
 
 
-def _unit(vectors: Tensor) -> Float[Tensor, "P D"]:
-    return F.normalize(vectors.float(), dim=-1, eps=1e-6)
+def confident(
+    cosines: Float[Tensor, "P C"], temperature: float, threshold: float
+) -> Bool[Tensor, "P"]:
+    """Regions whose likeliest concept the teacher gives more than the threshold.
+
+    All of them where none of any process is so sure, as in the released code.
+
+    Args:
+        cosines: The teacher's, of regions with all concepts of the pool.
+        temperature: What cosines are divided by.
+        threshold: Least probability of the likeliest concept.
+    """
+    sure = (cosines / temperature).softmax(-1).amax(-1) > threshold
+    return sure | (total(sure.sum().float()) == 0)
 
 
-def _check_width(encoder: RegionEncoder, text: TextBank, field: str) -> None:
-    if encoder.width != text.width:
-        raise InputError(
-            f"embeddings of regions have width {encoder.width}, text vectors {text.width}",
-            field=field,
-            fix="take both from the same CLIP",
-        )
+def region_contrast(
+    cosines: Float[Tensor, "P C"], labels: Int[Tensor, "P"], temperature: float
+) -> Float[Tensor, ""]:
+    """Region to text: the labels of all regions compete, all equal ones are positives.
+
+    -log of the share of the columns k with m_k = m_i in the softmax over the labels m_k of all
+    regions. Equal columns have equal cosines, so n of them are one whose logit is greater by log n,
+    and the loss is a cross-entropy over concepts: of other processes only counts are needed.
+
+    Deviation: regions of all processes compete; in the released code only those of one GPU do.
+
+    Args:
+        cosines: The student's, of this process' regions with all concepts of the pool.
+        labels: The concept of each region, as the teacher sees it: rows of the pool.
+        temperature: What cosines are divided by.
+    """
+    counts = total(torch.bincount(labels, minlength=cosines.shape[1]).to(cosines.dtype))
+    logits = cosines / temperature + counts.log()
+    return share_of_mean(F.cross_entropy(logits, labels, reduction="sum"), len(labels))
+
+
+def concept_distillation(
+    student: Float[Tensor, "P C"], teacher: Float[Tensor, "P C"], temperature: float
+) -> Float[Tensor, ""]:
+    """KL divergence of the student's distribution over the pool from the teacher's.
+
+    Args:
+        student: Cosines of regions with concepts.
+        teacher: The same regions' and concepts'; it gets no gradient.
+        temperature: What both are divided by.
+    """
+    own = (student / temperature).log_softmax(-1)
+    truth = (teacher.detach() / temperature).log_softmax(-1)
+    return share_of_mean(F.kl_div(own, truth, reduction="sum", log_target=True), len(student))

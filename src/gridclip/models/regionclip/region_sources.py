@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.state_dicts import fill, read_state
 from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.two_stage.detector import Proposals, TwoStageDetector, load_proposer
+from gridclip.models.two_stage.rpn import propose
 from gridclip.ops.images import PixelNorm
 from gridclip.structures import ConceptBatch, Images
 
@@ -180,17 +180,12 @@ class TorchvisionRegions(RegionSource):
 
     @torch.no_grad()
     def propose(self, images: Images) -> list[Proposals]:
-        """Propose at the size that the images have; it is `RegionProposalNetwork` with scores."""
+        """Proposes at the size that the images have."""
         backbone: Any
         rpn: Any
         backbone, rpn = self.frozen.network  # type: ignore[misc] # a list of two modules
         pixels = self.norm(images.pixels)
         levels = list(backbone(pixels).values())
-        logits, offsets = rpn.head(levels)
-        counts = [each[0].numel() for each in logits]
         shapes: list[Any] = [(height, width) for height, width in images.sizes.tolist()]
         anchors = rpn.anchor_generator(ImageList(pixels, shapes), levels)
-        logits, offsets = concat_box_prediction_layers(logits, offsets)
-        boxes = rpn.box_coder.decode(offsets, anchors).view(len(shapes), -1, 4)
-        found = rpn.filter_proposals(boxes, logits, shapes, counts)
-        return [Proposals(*each) for each in zip(*found, strict=True)]
+        return propose(rpn, levels, anchors, images.sizes)[0]

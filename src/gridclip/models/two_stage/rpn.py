@@ -1,5 +1,6 @@
 """Class-agnostic proposals: torchvision's region proposal network over a pyramid."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,40 @@ from torchvision.models.detection.rpn import (
     RPNHead,
     concat_box_prediction_layers,
 )
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from gridclip.io.errors import require_range
 from gridclip.models.two_stage.detector import Proposals
 from gridclip.structures import Targets
+
+_COARSEST = 32  # pixels of the resized image between neighbouring cells of C5
+
+
+class RegionPyramid(nn.Module):
+    """Feature pyramid network (1612.03144), its coarsest level pooled once more for proposals.
+
+    Deviation: with a backbone that gives C3–C5 the finest level is P3; ViLD's is P2, which takes a
+    backbone with `finest: 4`.
+
+    Args:
+        channels: Channels of the backbone's maps, the last one of stride 32.
+        width: Channels of every output level.
+
+    Attributes:
+        strides: Pixels of the resized image between neighbouring cells of each level, finest first.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        finest = _COARSEST // 2 ** (len(channels) - 1)
+        self.strides = tuple(finest * 2**level for level in range(len(channels) + 1))
+        self.pyramid = FeaturePyramidNetwork(list(channels), width, LastLevelMaxPool())
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Levels, each (B, width, H / stride, W / stride), rounded up."""
+        named = OrderedDict((str(level), each) for level, each in enumerate(maps))
+        return list(self.pyramid(named).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +114,7 @@ class ProposalNetwork(nn.Module):
         sizes: Int[Tensor, "B 2"],
         targets: list[Targets] | None = None,
     ) -> tuple[list[Proposals], dict[str, Float[Tensor, ""]]]:
-        """Propose, and tell how wrong it was; it is `RegionProposalNetwork.forward` with scores.
+        """Proposes, with the losses: `RegionProposalNetwork.forward` with scores and our anchors.
 
         Args:
             levels: Pyramid, finest first.
@@ -94,23 +125,24 @@ class ProposalNetwork(nn.Module):
             Proposals of each image, without a gradient; losses `objectness` and `anchor`, none
             without targets.
         """
-        logits, offsets = self.rpn.head(levels)
-        counts = [each[0].numel() for each in logits]
-        # Both in single precision: a coordinate of 1333 pixels in bfloat16 is 8 pixels wide.
-        logits, offsets = (part.float() for part in concat_box_prediction_layers(logits, offsets))
-        anchors = self._anchors(levels)
-        per_image = [anchors] * len(sizes)
-        boxes = self.rpn.box_coder.decode(offsets.detach(), per_image).view(len(sizes), -1, 4)
-        shapes = [(height, width) for height, width in sizes.tolist()]
-        found = self.rpn.filter_proposals(boxes, logits, shapes, counts)
-        proposals = [Proposals(*each) for each in zip(*found, strict=True)]
+        anchors = [self._anchors(levels)] * len(sizes)
+        proposals, logits, offsets = propose(self.rpn, levels, anchors, sizes)
         if targets is None:
             return proposals, {}
         truth = [{"boxes": target.boxes} for target in targets]
-        labels, matched = self.rpn.assign_targets_to_anchors(per_image, truth)
-        wanted = self.rpn.box_coder.encode(matched, per_image)
+        labels, matched = self.rpn.assign_targets_to_anchors(anchors, truth)
+        wanted = self.rpn.box_coder.encode(matched, anchors)
         objectness, anchor = self.rpn.compute_loss(logits, offsets, labels, wanted)
         return proposals, {"objectness": objectness, "anchor": anchor}
+
+    def parts(self, objectness: float, anchor: float) -> list[tuple[nn.Module, float]]:
+        """Its parts with the weight of the losses that read them: see `freeze_unused`."""
+        head = self.rpn.head
+        return [
+            (head.cls_logits, objectness),
+            (head.bbox_pred, anchor),
+            (head.conv, objectness + anchor),
+        ]
 
     def _anchors(self, levels: list[Tensor]) -> Float[Tensor, "A 4"]:
         """Anchors of all levels, of the true strides.
@@ -123,3 +155,30 @@ class ProposalNetwork(nn.Module):
         shapes = [level.shape[-2:] for level in levels]
         strides = [(stride, stride) for stride in self.strides]
         return torch.cat(generator.grid_anchors(shapes, strides)).float()
+
+
+def propose(
+    rpn: RegionProposalNetwork,
+    levels: list[Tensor],
+    anchors: list[Float[Tensor, "A 4"]],
+    sizes: Int[Tensor, "B 2"],
+) -> tuple[list[Proposals], Float[Tensor, "BA 1"], Float[Tensor, "BA 4"]]:
+    """Proposes, with the scores that torchvision's own `forward` keeps to itself.
+
+    Args:
+        rpn: torchvision's network.
+        levels: Pyramid, finest first.
+        anchors: Of each image, of all levels: xyxy, pixels of the resized image.
+        sizes: Height and width of each image inside the padding.
+
+    Returns:
+        Proposals of each image, without a gradient; the logits and the offsets of all anchors.
+    """
+    each_level, offsets = rpn.head(levels)
+    counts = [logits[0].numel() for logits in each_level]
+    # Both in single precision: a coordinate of 1333 pixels in bfloat16 is 8 pixels wide.
+    logits, offsets = (part.float() for part in concat_box_prediction_layers(each_level, offsets))
+    boxes = rpn.box_coder.decode(offsets.detach(), anchors).view(len(sizes), -1, 4)
+    shapes = [(height, width) for height, width in sizes.tolist()]
+    found = rpn.filter_proposals(boxes, logits, shapes, counts)
+    return [Proposals(*each) for each in zip(*found, strict=True)], logits, offsets

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from gridclip.io.errors import InputError, require_at_least, require_positive
-from gridclip.models.base import Batch
 from gridclip.models.encoders.teachers import SCALES, Teacher, embed_crops
 from gridclip.models.encoders.text import TextBank
-from gridclip.models.two_stage.classifier import fuse
 from gridclip.models.two_stage.detector import (
     Proposals,
     RegionPredictions,
     TwoStageDetector,
     load_proposer,
 )
+from gridclip.models.two_stage.roi_head import fuse
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import Detections, Images, Record, Vocabulary
+from gridclip.ops.vectors import require_same_width
+from gridclip.structures import Batch, Detections, Images, Record, Vocabulary
 
 _DECODING = DecodeSettings(nms_iou=0.5)
 
@@ -41,6 +41,8 @@ class CropAndClassify(TwoStageDetector):
         decoding: How many detections leave.
     """
 
+    past_arguments = ("checkpoint",)
+
     def __init__(
         self,
         proposer: TwoStageDetector,
@@ -60,12 +62,8 @@ class CropAndClassify(TwoStageDetector):
         self.limit, self.scales, self.batch_size = limit, tuple(scales), batch_size
         self.temperature, self.decoding = temperature, decoding
         teacher.load()
-        if teacher.width != text.width:
-            raise InputError(
-                f"the teacher's embeddings have width {teacher.width}, text vectors {text.width}",
-                field="teacher",
-                fix="take both from the same CLIP",
-            )
+        what = "the teacher's embeddings"
+        require_same_width(teacher.width, text.width, field="teacher", what=what)
         if checkpoint is not None:
             load_proposer(proposer, checkpoint)
 

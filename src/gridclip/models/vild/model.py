@@ -13,12 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError, require_at_least, require_fraction, require_positive
-from gridclip.models.base import Batch, unlearnable
+from gridclip.models.base import freeze_unused, unlearnable
 from gridclip.models.encoders.backbones import Backbone
-from gridclip.models.encoders.pyramids import RegionPyramid
 from gridclip.models.encoders.teachers import Teacher, embed_crops
 from gridclip.models.encoders.text import TextBank
-from gridclip.models.two_stage.classifier import Shares, TextClassifier, fuse, geometric_mean
 from gridclip.models.two_stage.detector import Proposals, RegionPredictions, TwoStageDetector
 from gridclip.models.two_stage.losses import (
     RegionWeights,
@@ -28,11 +26,21 @@ from gridclip.models.two_stage.losses import (
     region_distillation,
     sample_regions,
 )
-from gridclip.models.two_stage.roi_head import HeadSettings, RegionHead, RegionPool
-from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
+from gridclip.models.two_stage.roi_head import (
+    BranchWeights,
+    HeadSettings,
+    RegionHead,
+    RegionPool,
+    TextClassifier,
+    fuse,
+    geometric_mean,
+)
+from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings, RegionPyramid
 from gridclip.ops.boxes import boxes_from_offsets
 from gridclip.ops.postprocess import DecodeSettings
+from gridclip.ops.vectors import require_same_width
 from gridclip.structures import (
+    Batch,
     DetectionBatch,
     Detections,
     Images,
@@ -139,11 +147,20 @@ class ViLD(TwoStageDetector):
         self.teacher = teacher if self.distils else None
         if self.teacher is not None:
             self.teacher.load()
-        self._rest_idle_parts()
+        self._freeze_unused()
 
     def pretrained(self) -> list[nn.Module]:
         """The backbone starts from CLIP or ImageNet."""
         return [self.backbone]
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
+
+    def teacher_fingerprint(self) -> str | None:
+        """That of the teacher of regions, where it sees them itself."""
+        return None if self.teacher is None else self.teacher.fingerprint()
 
     def fingerprint(self) -> str:
         """Regions were aligned with these text vectors; others would be another language."""
@@ -178,8 +195,8 @@ class ViLD(TwoStageDetector):
             return named
         seen = self.classifier.without_background(image, vectors).softmax(-1)
         if named is not None:
-            shares = Shares(self.ensemble, 1 - self.ensemble)
-            return geometric_mean(named, seen, self.learned(vocabulary), shares)
+            weights = BranchWeights(self.ensemble, 1 - self.ensemble)
+            return geometric_mean(named, seen, self.learned(vocabulary), weights)
         # Our reading: without a background, only the proposal tells whether anything is there.
         objectness = torch.cat([found.scores for found in proposals])
         return fuse(seen, objectness, "sigmoid")
@@ -245,31 +262,22 @@ class ViLD(TwoStageDetector):
             return []
         regions = find_regions(batch, proposals, self.teacher, self.sampling.distilled)
         seen = regions[0].embeddings.shape[1]
-        if seen != self.text.width:
-            raise InputError(
-                f"embeddings of regions have width {seen}, text vectors {self.text.width}",
-                field="data.init_args.regions",
-                fix="take both from the same CLIP",
-            )
+        require_same_width(seen, self.text.width, field="data.init_args.regions")
         return regions
 
-    def _rest_idle_parts(self) -> None:
-        """Stop gradients of what no loss reads: it costs nothing, and does not stall DDP."""
-        weights, rpn = self.weights, self.proposals.rpn.head
+    def _freeze_unused(self) -> None:
+        weights = self.weights
         embeds = self.names or (self.distils and self.image_head is None)
-        parts: list[tuple[nn.Module | None, float]] = [
-            (self.classifier, self.names),
-            (self.head.project, embeds),
-            (self.head.box, weights.box),
-            (self.head.tower, embeds or weights.box),
-            (self.image_head, self.distils),
-            (rpn.cls_logits, weights.objectness),
-            (rpn.bbox_pred, weights.anchor),
-            (rpn.conv, weights.objectness or weights.anchor),
-        ]
-        for part, learns in parts:
-            if part is not None and not learns:
-                part.requires_grad_(False)
+        freeze_unused(
+            [
+                (self.classifier, self.names),
+                (self.head.project, embeds),
+                (self.head.box, weights.box),
+                (self.head.tower, embeds or weights.box),
+                (self.image_head, self.distils),
+                *self.proposals.parts(weights.objectness, weights.anchor),
+            ]
+        )
 
 
 def _check(width: int, temperature: float, ensemble: float) -> None:

@@ -122,7 +122,9 @@ def test_what_is_said_without_a_box_is_no_negative_of_its_picture(resting, monke
     seen = []
     align = module.grid_alignment
     monkeypatch.setattr(
-        module, "grid_alignment", lambda *given, counted: seen.append(counted) or align(*given)
+        module,
+        "grid_alignment",
+        lambda *given, negative_mask: seen.append(negative_mask) or align(*given),
     )
     detector = _detector(resting)
     detector.losses(_batch())
@@ -146,10 +148,10 @@ def test_concepts_of_other_processes_are_columns_and_their_targets_stay_right(re
     monkeypatch.setattr(
         module,
         "grid_alignment",
-        lambda cosines, owner, counted: (
+        lambda cosines, owner, negative_mask: (
             owners.append(owner)
             or texts.append(cosines.text)
-            or align(cosines, owner, counted=counted)
+            or align(cosines, owner, negative_mask=negative_mask)
         ),
     )
     _detector(resting).losses(batch)

@@ -117,7 +117,7 @@ def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected
     tokens = encoder.tower.patch_embed(encoder.norm(images.pixels))
     tokens = encoder.tower.blocks(encoder.tower._pos_embed(tokens))[:, 1:]
     wanted = encoder.projection(encoder.tower.norm(tokens.mean(1)))
-    ours = encoder.embed_images(encoder.maps(images), images.sizes)
+    ours = encoder(images, whole(images.sizes))
     torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected
 def test_other_networks_embed_pictures_of_any_size(name):
     encoder = PooledRegions(name, width=8).eval()
     images = make_images((96, 80), (64, 128))
-    assert encoder.embed_images(encoder.maps(images), images.sizes).shape == (2, 8)
+    assert encoder(images, whole(images.sizes)).shape == (2, 8)
 
 
 def test_one_question_gives_the_dense_pools_vector_with_all_its_gradients():

@@ -8,7 +8,7 @@ from gridclip.models.gridclip.losses import Negatives
 from gridclip.structures import DetectionBatch, Images, Record, Targets, Vocabulary
 
 NAMES = 40
-SHARES = torch.linspace(0, 0.39, NAMES)  # the name k is in k percent of the images
+FREQUENCY = torch.linspace(0, 0.39, NAMES)  # the name k is in k percent of the images
 
 
 def batch(labels=((3, 3, 7), (), (39,)), ids=(11, 12, 13), shift=0.0, **fields):
@@ -23,36 +23,38 @@ def batch(labels=((3, 3, 7), (), (39,)), ids=(11, 12, 13), shift=0.0, **fields):
 
 
 def test_all_names_count_by_default():
-    assert Negatives().counted(batch()) is None
+    assert Negatives().mask(batch()) is None
 
 
 def test_only_verified_names_count_in_any_cell():
     verified = torch.rand(3, NAMES) < 0.3
-    counted = Negatives(kind="verified").counted(batch(verified=verified))
+    counted = Negatives(kind="verified").mask(batch(verified=verified))
     assert torch.equal(counted.background, verified)
     assert torch.equal(counted.foreground, verified)
 
 
 def test_equalisation_spares_rare_names_in_cells_of_other_objects_only():
     rare = 0.105
-    counted = Negatives(kind="equalised", rare_share=rare).counted(batch(shares=SHARES))
+    counted = Negatives(kind="equalised", rare_share=rare).mask(batch(category_frequency=FREQUENCY))
     for name in range(NAMES):
         # w = 1 - E(r) · T(f) · (1 - y), for a name that is not the cell's own: y = 0
         for foreground, mask in ((0, counted.background), (1, counted.foreground)):
-            weight = 1 - foreground * (1 if SHARES[name] < rare else 0)
+            weight = 1 - foreground * (1 if FREQUENCY[name] < rare else 0)
             assert mask[:, name].tolist() == [bool(weight)] * 3
 
 
 def test_the_federated_loss_takes_every_boxed_name_and_draws_up_to_its_number():
-    counted = Negatives(kind="federated", num_names=12).counted(batch(shares=SHARES))
+    counted = Negatives(kind="federated", num_names=12).mask(batch(category_frequency=FREQUENCY))
     assert torch.equal(counted.background, counted.foreground)
     drawn = counted.background
     assert (drawn == drawn[0]).all()  # one draw for the batch
     assert drawn[0].sum() == 12
     assert drawn[0, [3, 7, 39]].all()
-    few = Negatives(kind="federated", num_names=2).draw(batch(shares=SHARES))
-    assert few.nonzero().flatten().tolist() == [3, 7, 39]
-    everything = Negatives(kind="federated", num_names=500).draw(batch(shares=SHARES))
+    some = Negatives(kind="federated", num_names=2).draw(batch(category_frequency=FREQUENCY))
+    assert some.nonzero().flatten().tolist() == [3, 7, 39]
+    everything = Negatives(kind="federated", num_names=500).draw(
+        batch(category_frequency=FREQUENCY)
+    )
     assert everything.sum() == NAMES - 1  # a name that no image shows is never drawn
 
 
@@ -61,8 +63,8 @@ def test_frequent_names_are_drawn_more_often_by_the_power_of_their_share():
     settings = Negatives(kind="federated", num_names=2, power=0.5)
     times = torch.zeros(NAMES)
     for number in range(3000):
-        times += settings.draw(batch(((3,), (), ()), (number, 0, 0), shares=SHARES))
-    weights = SHARES.sqrt()
+        times += settings.draw(batch(((3,), (), ()), (number, 0, 0), category_frequency=FREQUENCY))
+    weights = FREQUENCY.sqrt()
     weights[3] = 0
     expected = 3000 * weights / weights.sum()
     others = [k for k in range(NAMES) if k != 3]
@@ -74,17 +76,21 @@ def test_frequent_names_are_drawn_more_often_by_the_power_of_their_share():
 
 def test_a_draw_depends_on_the_batch_and_on_nothing_else():
     settings = Negatives(kind="federated", num_names=12)
-    one = settings.draw(batch(shares=SHARES))
+    one = settings.draw(batch(category_frequency=FREQUENCY))
     torch.manual_seed(5)  # a resumed training has another state here
-    assert torch.equal(one, settings.draw(batch(shares=SHARES)))
-    assert not torch.equal(one, settings.draw(batch(ids=(11, 12, 14), shares=SHARES)))
-    assert not torch.equal(one, settings.draw(batch(shift=1.5, shares=SHARES)))  # another epoch
+    assert torch.equal(one, settings.draw(batch(category_frequency=FREQUENCY)))
+    assert not torch.equal(
+        one, settings.draw(batch(ids=(11, 12, 14), category_frequency=FREQUENCY))
+    )
+    assert not torch.equal(
+        one, settings.draw(batch(shift=1.5, category_frequency=FREQUENCY))
+    )  # another epoch
 
 
 @pytest.mark.parametrize("kind", ["verified", "equalised", "federated"])
 def test_what_the_data_does_not_tell_is_asked_for(kind):
-    with pytest.raises(InputError, match=r"negatives\.kind: the data does not tell"):
-        Negatives(kind=kind).counted(batch())
+    with pytest.raises(InputError, match=r"negatives\.kind: the data does not say"):
+        Negatives(kind=kind).mask(batch())
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import distributed
 from two_ranks import on_two_ranks
 
-from gridclip.models.regionclip.losses import (
+from gridclip.models.regionclip.pretraining import (
     concept_distillation,
     confident,
-    image_contrast,
     region_contrast,
 )
+from gridclip.ops.losses import info_nce
 
 TAU = 0.1
 SHARES = {"uneven": (5, 2), "even": (3, 3), "first empty": (0, 4), "last empty": (4, 0)}
@@ -75,9 +75,9 @@ def test_distillation_is_the_divergence_over_the_whole_pool(tau):
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.5])
-def test_pictures_find_captions_and_captions_pictures(tau):
+def test_images_find_captions_and_captions_images(tau):
     images, captions = unit(7, 1), unit(7, 2)
-    loss = image_contrast(images, captions, tau)
+    loss = info_nce(images, captions, tau)
     assert loss.item() == pytest.approx(image_loop(images, captions, tau), rel=1e-12)
 
 
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_differences():
     assert check(
         lambda x: concept_distillation(x @ CONCEPTS.T, CONCEPTS[:4] @ CONCEPTS.T, TAU), leaves[:1]
     )
-    assert check(lambda x, y: image_contrast(x, y, TAU), leaves)
+    assert check(lambda x, y: info_nce(x, y, TAU), leaves)
 
 
 def test_the_teacher_gets_no_gradient():
@@ -124,7 +124,7 @@ def everything(regions, teacher, labels, images, captions):
     losses = [
         region_contrast(cosines, labels[kept], TAU),
         concept_distillation(cosines, (teacher @ CONCEPTS.T)[kept], TAU),
-        image_contrast(images, captions, TAU),
+        info_nce(images, captions, TAU),
     ]
     return losses, kept
 

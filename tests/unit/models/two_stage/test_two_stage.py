@@ -10,7 +10,6 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
 from gridclip.io.errors import InputError
 from gridclip.models.encoders.teachers import crop_windows
-from gridclip.models.two_stage.classifier import Shares, TextClassifier, geometric_mean
 from gridclip.models.two_stage.detector import Proposals
 from gridclip.models.two_stage.losses import (
     SamplingSettings,
@@ -19,7 +18,14 @@ from gridclip.models.two_stage.losses import (
     region_distillation,
     sample_regions,
 )
-from gridclip.models.two_stage.roi_head import HeadSettings, RegionHead, RegionPool
+from gridclip.models.two_stage.roi_head import (
+    BranchWeights,
+    HeadSettings,
+    RegionHead,
+    RegionPool,
+    TextClassifier,
+    geometric_mean,
+)
 from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
 from gridclip.ops.boxes import boxes_from_offsets, offsets_from_boxes
 from gridclip.structures import Targets
@@ -215,7 +221,7 @@ def test_distillation_is_the_sum_of_absolute_gaps_a_region_and_none_costs_nothin
 
 def test_the_ensembles_score_is_the_published_power_by_hand():
     text, image = torch.tensor([[0.5, 0.2]]), torch.tensor([[0.1, 0.8]])
-    found = geometric_mean(text, image, torch.tensor([True, False]), Shares(2 / 3, 1 / 3))
+    found = geometric_mean(text, image, torch.tensor([True, False]), BranchWeights(2 / 3, 1 / 3))
     # As released: the cube root of text · text · image of a base name, text · image · image else.
     base, novel = (0.5 * 0.5 * 0.1) ** (1 / 3), (0.2 * 0.8 * 0.8) ** (1 / 3)
     assert found[0].tolist() == pytest.approx([base, novel])

@@ -5,14 +5,13 @@ import torch
 
 from gridclip.engine.lightning_module import DetectionSystem, load_weights
 from gridclip.io.errors import InputError
+from gridclip.models.dense.grid_head import FPN
 from gridclip.models.encoders.backbones import ClipResNet
 from gridclip.models.encoders.open_clip import ClipModel
-from gridclip.models.encoders.pyramids import FPN
 from gridclip.models.encoders.teachers import ClipTeacher, embed_crops
 from gridclip.models.encoders.text import ClipText
-from gridclip.models.two_stage.classifier import Shares, geometric_mean
 from gridclip.models.two_stage.losses import RegionWeights, SamplingSettings
-from gridclip.models.two_stage.roi_head import HeadSettings
+from gridclip.models.two_stage.roi_head import BranchWeights, HeadSettings, geometric_mean
 from gridclip.models.two_stage.rpn import ProposalSettings
 from gridclip.models.vild.crop_and_classify import CropAndClassify
 from gridclip.models.vild.model import ViLD
@@ -262,7 +261,7 @@ def test_the_ensemble_trusts_its_text_branch_where_names_were_trained_on(text):
     seen = detector.classifier.without_background(predictions.image, vectors).softmax(-1)
     for trained_on, base in ((None, [True] * 3), (Vocabulary(NAMES[1:]), [False, True, True])):
         detector.trained_on = trained_on
-        expected = geometric_mean(named, seen, torch.tensor(base), Shares(2 / 3, 1 / 3))
+        expected = geometric_mean(named, seen, torch.tensor(base), BranchWeights(2 / 3, 1 / 3))
         torch.testing.assert_close(detector.scores(predictions, batch.vocabulary), expected)
 
 
