@@ -6,13 +6,16 @@ has no box to find. Which boxes are scored is decided before: no backend caps an
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from gridclip.data.annotations.schema import NEGATIVE, NOT_EXHAUSTIVE
+from gridclip.data.annotations.table import Ragged
 from gridclip.evaluation.detections import DetectionTable
-from gridclip.evaluation.ground_truth import NEGATIVE, NOT_EXHAUSTIVE, GroundTruth
+from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.io.errors import InputError
 
 Backend = Literal["hotcoco", "lvis"]
@@ -101,12 +104,18 @@ PRECISION: dict[Backend, Callable[[GroundTruth, DetectionTable], Float[np.ndarra
 
 
 def _images(truth: GroundTruth, ids: list[int]) -> list[dict[str, Any]]:
+    all_categories = truth.category_ids.tolist()
+    absent = [all_categories] * len(ids) if truth.exhaustive else _lists(truth.negative)
+    partial = _lists(truth.not_exhaustive)
     return [
         {"id": image, NEGATIVE: negative, NOT_EXHAUSTIVE: not_exhaustive}
-        for image, negative, not_exhaustive in zip(
-            ids, truth.negatives, truth.not_exhaustive, strict=True
-        )
+        for image, negative, not_exhaustive in zip(ids, absent, partial, strict=True)
     ]
+
+
+def _lists(ragged: Ragged) -> list[list[int]]:
+    values, offsets = ragged.values.tolist(), ragged.offsets.tolist()
+    return [values[first:end] for first, end in pairwise(offsets)]
 
 
 def _categories(truth: GroundTruth) -> list[dict[str, Any]]:

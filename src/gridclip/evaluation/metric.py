@@ -10,8 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from gridclip.data.annotations.table import Annotations
 from gridclip.evaluation.detections import BOXES_PER_IMAGE, DetectionTable, Protocol
-from gridclip.evaluation.ground_truth import read_annotations
+from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.evaluation.lvis import Metrics, evaluate
 from gridclip.structures import Detections, Record
 
@@ -27,7 +28,8 @@ class LVISAveragePrecision(Metric):
     grows with what the detector returns: 560 MB for the same images at 1 000 an image.
 
     Args:
-        annotations: The data set's json file, in LVIS or COCO form.
+        annotations: The data set's json file, in LVIS or COCO form; or its table, read by the rules
+            of evaluation or validation.
         protocol: standard (the best 300 boxes an image) or fixed (the best 10 000 a category).
 
     Raises:
@@ -45,9 +47,11 @@ class LVISAveragePrecision(Metric):
     scores: list[Tensor]  # M
     category_ids: list[Tensor]  # M, ids of the annotation file
 
-    def __init__(self, annotations: str | Path, protocol: Protocol = "standard") -> None:
+    def __init__(
+        self, annotations: str | Path | Annotations, protocol: Protocol = "standard"
+    ) -> None:
         super().__init__()
-        self.truth = read_annotations(annotations)
+        self.truth = GroundTruth.of(annotations)
         self.protocol = protocol
         for state in ("image_ids", "counts", "boxes", "scores", "category_ids"):
             self.add_state(state, default=[], dist_reduce_fx="cat")

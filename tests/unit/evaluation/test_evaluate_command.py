@@ -182,11 +182,18 @@ BAD_ANNOTATIONS = {
     ),
     "a box of an unknown category": (
         changed(ANNOTATIONS, "annotations", 1, "category_id", to=4),
-        ["annotations[1].category_id", "of no category in the file: [1] (id 2) category_id 4"],
+        [
+            "annotations[1].category_id",
+            "of a category that the file does not list (its ids: 2 from 3 to 7)",
+            "[1] (id 2) category_id 4",
+        ],
     ),
     "a box in an unknown image": (
         changed(ANNOTATIONS, "annotations", 0, "image_id", to=4),
-        ["annotations[0].image_id", "of no image in the file: [0] (id 1) image_id 4"],
+        [
+            "annotations[0].image_id",
+            "of an image that the file does not list: [0] (id 1) image_id 4",
+        ],
     ),
     "an area for one box only": (
         changed(ANNOTATIONS, "annotations", 1, "area"),

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from gridclip.evaluation.ground_truth import read_annotations
+from gridclip.evaluation.ground_truth import GroundTruth
 
 
 def test_a_category_is_known_in_an_image_that_boxes_it_or_lists_it_as_absent(tmp_path):
@@ -29,6 +29,6 @@ def test_a_category_is_known_in_an_image_that_boxes_it_or_lists_it_as_absent(tmp
     known = {(box["image_id"], box["category_id"]) for box in annotations}
     known |= {(image["id"], absent) for image in images for absent in image["neg_category_ids"]}
     asked = [(image, category) for image in image_ids for category in category_ids]
-    found = read_annotations(file).knows(*np.array(asked).T)
+    found = GroundTruth.of(file).knows(*np.array(asked).T)
     assert found.tolist() == [pair in known for pair in asked]
     assert 0 < found.sum() < len(asked)

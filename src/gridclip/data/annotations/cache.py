@@ -1,19 +1,15 @@
 """Columns of a source file, made once, kept on disk, and mapped by every process that reads it.
 
     $GRIDCLIP_CACHE/annotations/
-      stamps/<hash of path>.json    what the content of a file was, by its size and times
-      <hash of content>-<variant>/  one .npy a column, and facts.json, which names and sums them
+      stamps/<hash of path>.json             the hash of a file's content, with its size and times
+      <hash of content>-<format>-<variant>   a file of columns
 
-A folder appears by a rename, whole or not at all. Whatever lies there that does not agree with its
-own sums is made again.
+A file whose sum does not match is made again.
 """
 
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,24 +21,17 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Shaped
 
-from gridclip.io.files import cache_folder, written_whole
+from gridclip.io.column_store import ColumnarFile, write_columnar
+from gridclip.io.errors import InputError
+from gridclip.io.files import cache_folder, write_text
 from gridclip.io.json_table import read_content
 
-_FORMAT = 1  # raise it when a rule or a column changes, so that older folders are left alone
-_FACTS = "facts.json"
-_SETTLED = 2.0  # seconds after a change in which clocks may not tell a second one
+_FORMAT = 2  # raise it when a rule or a column changes, so that older files are not read
+_FORM = "gridclip annotation cache"
+_SETTLED = 2.0  # seconds after a change in which a second one may have the same time
 _PATIENCE = 900.0  # seconds to wait for another process that makes the same columns
 
 logger = logging.getLogger(__name__)
-
-
-class Column(np.ndarray):
-    """A mapped array that pickles as the name of its file, so that spawned workers map it too."""
-
-    file: Path | None = None  # None for what is derived from it: that pickles as ever
-
-    def __reduce__(self) -> Any:  # noqa: ANN401
-        return (_map, (self.file,)) if self.file is not None else super().__reduce__()
 
 
 class Columns(NamedTuple):
@@ -52,74 +41,63 @@ class Columns(NamedTuple):
     facts: Any  # whatever json holds
 
 
-def indexed(file: Path, variant: str, make: Callable[[bytes], Columns]) -> Columns:
-    """Give the columns of a file: those kept if its content is the same, else made and kept.
+def indexed(source: Path, variant: str, make: Callable[[bytes], Columns]) -> Columns:
+    """Returns the columns of a file: those kept if its content is the same, else new ones.
 
     Args:
-        file: The source. A file as long and as old as before is not read again.
+        source: A file whose size and times are as before is not read again.
         variant: What else the columns depend on.
-        make: Makes them of the file's content. What it raises is passed on, and nothing is kept.
+        make: Makes them from the content. What it raises is passed on, and nothing is kept.
 
     Raises:
         InputError: if the file cannot be read.
     """
     cache = cache_folder() / "annotations"
-    stamp = _Stamp.of(file, cache)
-    kept = _open(cache / f"{stamp.digest}-{_FORMAT}-{variant}") if stamp and stamp.digest else None
+    times = _times(source)
+    stamp = cache / "stamps" / f"{_hash(bytes(source.absolute()))}.json" if times else None
+    known = _stamped(stamp, times) if stamp else None
+    kept = _open(cache / f"{known}-{_FORMAT}-{variant}") if known else None
     if kept is not None:
         return kept
-    content = read_content(file)
-    digest = hashlib.sha256(content).hexdigest()[:32]
-    folder = cache / f"{digest}-{_FORMAT}-{variant}"
+    content = read_content(source)
+    digest = _hash(content)
+    file = cache / f"{digest}-{_FORMAT}-{variant}"
     with _alone(cache):
-        columns = _open(folder) or _keep(make(content), folder)
-    if stamp is not None:
-        stamp.write(digest)
+        columns = _open(file) or _keep(make(content), file)
+    # A file that changed meanwhile, or could change unnoticed, gets no stamp.
+    if stamp and times and times == _times(source):
+        settled = time.time_ns() - max(times[1:3]) > _SETTLED * 1e9
+        with suppress(OSError):
+            if settled:
+                write_text(stamp, json.dumps({"times": times, "digest": digest}))
     return columns
 
 
-class _Stamp(NamedTuple):
-    """Whether a file is what it was when its content was last hashed."""
-
-    source: Path
-    place: Path
-    facts: list[int]
-    digest: str | None
-
-    @staticmethod
-    def of(source: Path, cache: Path) -> "_Stamp | None":
-        """Look at a file; None if it isn't there, which reading it will tell better."""
-        try:
-            resolved, facts = source.resolve(), _times(source)
-        except (OSError, ValueError):
-            return None
-        name = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:32]
-        place = cache / "stamps" / f"{name}.json"
-        digest = None
-        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-            kept = json.loads(place.read_bytes())
-            digest = str(kept["digest"]) if kept["facts"] == facts else None
-        if digest is not None and not digest.isalnum():
-            digest = None
-        return _Stamp(resolved, place, facts, digest)
-
-    def write(self, digest: str) -> None:
-        """Remember the content, unless the file changed meanwhile or could change unnoticed."""
-        with suppress(OSError):
-            settled = time.time_ns() - max(self.facts[1:3]) > _SETTLED * 1e9
-            if settled and _times(self.source) == self.facts:
-                with written_whole(self.place) as part:
-                    part.write_text(json.dumps({"facts": self.facts, "digest": digest}))
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _times(file: Path) -> list[int]:
-    status = file.stat()
+def _times(file: Path) -> list[int] | None:
+    """Returns size, times and inode; None for an absent file, which reading it reports better."""
+    try:
+        status = file.stat()
+    except (OSError, ValueError):
+        return None
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _stamped(stamp: Path, times: list[int] | None) -> str | None:
+    """Returns the hash that a file's content had at these times, if a stamp says so."""
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        kept = json.loads(stamp.read_bytes())
+        if kept["times"] == times and str(kept["digest"]).isalnum():
+            return str(kept["digest"])
+    return None
 
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """Let one process make columns while others wait; where that can't be had, all make them."""
+    """Lets one process make columns while others wait; without locks, all make them."""
     lock = FileLock(cache / ".lock", timeout=_PATIENCE)
     with suppress(OSError, NotImplementedError):  # a Timeout is an OSError too
         cache.mkdir(parents=True, exist_ok=True)
@@ -130,75 +108,43 @@ def _alone(cache: Path) -> Iterator[None]:
         lock.release()
 
 
-def _keep(columns: Columns, folder: Path) -> Columns:
-    """Write columns and give them back mapped; as they are if nothing can be written."""
+def _keep(columns: Columns, file: Path) -> Columns:
+    """Writes columns and returns them mapped; unchanged if they cannot be written."""
+    facts = json.dumps(columns.facts)
+    header = {"facts": facts, "sum": _sum(facts, columns.arrays)}
     try:
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-        try:
-            _write(columns, part)
-            _move(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        write_columnar(file, _FORM, header, columns.arrays)
     except OSError as error:
         logger.warning(
             "the index of annotations cannot be kept in %s (%s), so it is made again each time; "
             "set GRIDCLIP_CACHE to a folder of yours",
-            folder.parent,
+            file.parent,
             error.strerror,
         )
         return columns
-    return _open(folder) or columns
+    return _open(file) or columns
 
 
-def _write(columns: Columns, folder: Path) -> None:
-    sums = {}
-    for name, array in columns.arrays.items():
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        sums[name] = _sum(folder / f"{name}.npy")
-    text = json.dumps({"columns": sums, "facts": columns.facts})
-    (folder / _FACTS).write_text(json.dumps({"sum": zlib.crc32(text.encode()), "text": text}))
-    folder.chmod(0o755)  # mkdtemp's is for one person; what is shared follows the folder above
-
-
-def _move(part: Path, folder: Path) -> None:
-    """Put a finished folder in its place; one that is there and good wins, a bad one goes."""
+def _open(file: Path) -> Columns | None:
+    """Maps what is kept; returns None if it is absent, cut short, or not what was written."""
     try:
-        part.rename(folder)
-    except OSError:
-        if _open(folder) is not None:
-            return
-        bad = part.with_name(part.name + "-bad")
-        folder.rename(bad)
-        part.rename(folder)
-        shutil.rmtree(bad, ignore_errors=True)
-
-
-def _open(folder: Path) -> Columns | None:
-    """Map what is kept; None if it is absent, cut short, or not what was written."""
-    try:
-        outer = json.loads((folder / _FACTS).read_bytes())
-        if zlib.crc32(outer["text"].encode()) != outer["sum"]:
-            return None
-        inner = json.loads(outer["text"])
-        if any(_sum(folder / f"{name}.npy") != known for name, known in inner["columns"].items()):
-            return None
-        arrays: dict[str, np.ndarray] = {
-            name: _map(folder / f"{name}.npy") for name in inner["columns"]
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        opened = ColumnarFile(file, _FORM, "remove it")
+        arrays = {name: opened.column(name) for name in opened.names}
+        facts = opened.header["facts"]
+        return (
+            Columns(arrays, json.loads(facts))
+            if _sum(facts, arrays) == opened.header["sum"]
+            else None
+        )
+    except (InputError, ValueError, TypeError, KeyError):
         return None
-    return Columns(arrays, inner["facts"])
 
 
-def _map(file: Path) -> Column:
-    column = np.load(file, mmap_mode="r", allow_pickle=False).view(Column)
-    column.file = file
-    return column
-
-
-def _sum(file: Path) -> int:
-    total = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            total = zlib.crc32(block, total)
-    return total
+def _sum(facts: str, arrays: dict[str, Shaped[np.ndarray, "R ..."]]) -> str:
+    """Returns a number that changes with any value, type, shape or name."""
+    total = zlib.crc32(facts.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(array.data, total)
+    return str(total)

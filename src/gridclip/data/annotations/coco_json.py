@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import JsonTable, parse_json, parse_strictly, read_content
+from gridclip.io.json_table import JsonTable, parse_json, parse_strictly
 
 _FORM = "give an annotation file of LVIS or COCO form: images, annotations and categories"
 
@@ -85,12 +85,3 @@ def parse_lists(file: Path, content: bytes) -> CocoLists:
         if key not in document:
             raise InputError("the key is absent", fix=_FORM, file=file, field=key)
     return CocoLists(*(document[key] for key in CocoLists._fields))
-
-
-def read_lists(file: Path) -> tuple[JsonTable, JsonTable, JsonTable]:
-    """Read the categories, images and annotations of a file of LVIS or COCO form.
-
-    Raises:
-        InputError: if it has another form.
-    """
-    return parse_lists(file, read_content(file)).records(file)

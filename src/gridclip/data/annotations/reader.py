@@ -2,12 +2,13 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from gridclip.data.annotations.cache import Columns, indexed
 from gridclip.data.annotations.coco_json import parse_lists
 from gridclip.data.annotations.repair import Faults, drop_faults
-from gridclip.data.annotations.schema import to_columns
-from gridclip.data.annotations.table import RAGGED
+from gridclip.data.annotations.schema import Rules, to_columns
+from gridclip.data.annotations.table import LISTS, SCORED_LISTS, ScoredBoxes
 from gridclip.data.annotations.table import Annotations as Annotations
 from gridclip.data.annotations.table import Category as Category
 from gridclip.data.annotations.table import Ragged as Ragged
@@ -17,63 +18,84 @@ logger = logging.getLogger(__name__)
 
 
 def read_annotations(
-    file: Path, faults: Faults = "refuse", folder: str | None = None
+    file: Path, faults: Faults = "refuse", folder: str | None = None, rules: Rules = "training"
 ) -> Annotations:
-    """Read a file of LVIS form (v0.5, v1) or COCO form.
+    """Reads a file of LVIS form (v0.5, v1) or COCO form.
 
-    Crowd regions (`iscrowd`) are left out. Boxes that overshoot their image by at most OVERSHOOT
-    pixels are clipped to it. What was read is kept under $GRIDCLIP_CACHE, by the file's content,
-    and mapped by all processes that read it again.
+    For training, crowd regions (`iscrowd`) are left out, and boxes that overshoot their image by at
+    most OVERSHOOT pixels are clipped to it. What was read is kept under $GRIDCLIP_CACHE, by the
+    file's content, and mapped by all processes that read it again.
 
     Args:
         file: The json file.
-        faults: `refuse` stops at the first kind of fault; `drop` leaves out the images and boxes at
-            fault, and logs how many. What is wrong with the file as a whole or with its categories
-            is always refused.
+        faults: `refuse` stops at the first kind of fault; `drop` leaves out the images and boxes
+            that break the rules of training, and logs how many. What is wrong with the file as a
+            whole or with its categories is always refused.
         folder: Keep only the images that lie here: `val2017` gives LVIS minival of LVIS val.
+        rules: What the file is read for: `training`, `evaluation`, or both (`validation`).
 
     Raises:
-        InputError: if anything in it cannot be trusted; the first kind of fault found is told with
-            its count, up to three examples, and the fix.
+        InputError: if anything in it cannot be trusted; it reports the first kind of fault with its
+            count, up to three examples, and the fix.
     """
-    columns = indexed(file, faults, lambda content: _make(file, content, faults))
+    variant = f"{rules}-{faults}"
+    columns = indexed(file, variant, lambda content: _make(file, content, faults, rules))
     for line in columns.facts["dropped"]:
         logger.warning("%s: %s", file, line)
     annotations = _annotations(file, columns)
     return annotations if folder is None else annotations.in_folder(folder)
 
 
-def _make(file: Path, content: bytes, faults: Faults) -> Columns:
+def _make(file: Path, content: bytes, faults: Faults, rules: Rules) -> Columns:
     lists = parse_lists(file, content)
     if faults == "drop":
         lists, dropped = drop_faults(file, lists)
     else:
         dropped = []
-    found = to_columns(file, lists)
+    found = to_columns(file, lists, rules)
     arrays = {name: getattr(found, name) for name in ("image_ids", "paths", "sizes")}
-    for name in RAGGED:
-        column: Ragged = getattr(found, name)
-        arrays |= {name: column.values, f"{name}_offsets": column.offsets}
-    return Columns(arrays, {"categories": found.categories, "dropped": dropped})
+    ragged: dict[str, Ragged] = {name: getattr(found, name) for name in LISTS}
+    if found.scored is not None:
+        ragged |= {f"scored.{name}": getattr(found.scored, name) for name in SCORED_LISTS}
+    for name, column in ragged.items():
+        arrays |= {name: column.values, f"{name}.offsets": column.offsets}
+    exhaustive = None if found.scored is None else found.scored.exhaustive
+    facts = {"categories": found.categories, "dropped": dropped, "exhaustive": exhaustive}
+    return Columns(arrays, facts)
 
 
 def _annotations(file: Path, columns: Columns) -> Annotations:
     arrays, facts = columns
-    # As json gives them back: the tuple of synonyms has become a list.
+
+    def ragged(prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
+        keys = {name: f"{prefix}{name}" for name in names}
+        return {name: Ragged(arrays[key], arrays[f"{key}.offsets"]) for name, key in keys.items()}
+
+    exhaustive = facts["exhaustive"]
+    scored = None
+    if exhaustive is not None:
+        scored = ScoredBoxes(**ragged("scored.", SCORED_LISTS), exhaustive=exhaustive)
+    # Json has turned the tuple of synonyms into a list.
     rows = (dict(zip(Category._fields, values, strict=True)) for values in facts["categories"])
-    categories = (Category(**row | {"synonyms": tuple(row["synonyms"])}) for row in rows)
     return Annotations(
         file=file,
-        categories=tuple(categories),
+        categories=tuple(Category(**row | {"synonyms": tuple(row["synonyms"])}) for row in rows),
         image_ids=arrays["image_ids"],
         paths=arrays["paths"],
         sizes=arrays["sizes"],
-        **{name: Ragged(arrays[name], arrays[f"{name}_offsets"]) for name in RAGGED},
+        **ragged("", LISTS),
+        scored=scored,
     )
 
 
-def read_folder(file: Path, faults: Faults = "refuse", folder: str | None = None) -> Annotations:
-    """Read the annotation file of a data set, as `read_annotations`, or tell how to get one."""
+def read_folder(
+    file: Path, faults: Faults = "refuse", folder: str | None = None, rules: Rules = "training"
+) -> Annotations:
+    """Reads the annotation file of a data set as `read_annotations` does.
+
+    Raises:
+        InputError: likewise; for an absent file, it says how to get one.
+    """
     if not file.is_file():
         draw = f"gridclip data mini {file.parent}"
         other = "set data.root to the folder that holds it"
@@ -84,4 +106,4 @@ def read_folder(file: Path, faults: Faults = "refuse", folder: str | None = None
             else f"{other}, or draw the mini data set: gridclip data mini data/mini",
             file=file,
         )
-    return read_annotations(file, faults, folder)
+    return read_annotations(file, faults, folder, rules)

@@ -1,14 +1,24 @@
-"""What an annotation file must be, told once: for reading it, for checking it, for mending it."""
+"""What an annotation file must be: the rules of reading, checking and repairing it, in one place.
+
+What is trained on is checked whole. Evaluation asks only for what it looks at, so a file need not
+say sizes and paths of images, and boxes may leave them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from gridclip.data.annotations.coco_json import CocoLists
-from gridclip.data.annotations.table import Annotations, Category, Ragged
+from gridclip.data.annotations.table import (
+    IGNORED_AREA,
+    Annotations,
+    Category,
+    Ragged,
+    ScoredBoxes,
+)
 from gridclip.io.errors import InputError
 from gridclip.io.json_table import JsonTable, is_frequency, is_text, is_whole_list
 
@@ -16,17 +26,27 @@ from gridclip.io.json_table import JsonTable, is_frequency, is_text, is_whole_li
 # many pixels are clipped silently; more is taken for an error.
 OVERSHOOT = 2.0
 
-# Rules that are broken in ways that `faults` can mend.
+# What a file is read for: to train on, to score detections with, or to validate a training with,
+# which keeps the rules of both.
+Rules = Literal["training", "evaluation", "validation"]
+
+# LVIS's two lists per image: looked for and absent; present, but not every one of them boxed.
+NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
+
+# Rules that are broken in ways that `repair` can mend.
 LOW_ID = "with an id below 1 (ids of LVIS and COCO start at 1)"
 UNKNOWN_IN_LIST = "that name a category the file does not list"
 
 
-def to_columns(file: Path, lists: CocoLists, shown: CocoLists | None = None) -> Annotations:
-    """Turn the lists into columns if they keep every rule.
+def to_columns(
+    file: Path, lists: CocoLists, rules: Rules = "training", shown: CocoLists | None = None
+) -> Annotations:
+    """Turns the lists into columns if they keep every rule.
 
     Args:
         file: Where they were read.
         lists: What it says.
+        rules: What the columns are for.
         shown: The same with other values, for the messages to show.
 
     Raises:
@@ -34,31 +54,45 @@ def to_columns(file: Path, lists: CocoLists, shown: CocoLists | None = None) -> 
         InputError: if a list is none, or is empty.
     """
     listed, images, annotations = lists.records(file, shown)
-    categories = _read_categories(listed)
-    category_ids = np.array([category.id for category in categories])
-    image_ids = _read_ids(images)
-    sizes = _read_sizes(images)
-    paths = np.array(_read_paths(images))
-    negative = _read_rows(images, "neg_category_ids", category_ids)
-    not_exhaustive = _read_rows(images, "not_exhaustive_category_ids", category_ids)
-    boxes, labels = _read_boxes(annotations, category_ids, image_ids, sizes)
+    lax = rules == "evaluation"
+    categories = _read_categories(listed, lax)
+    category_ids = np.array([category.id for category in categories], dtype=np.int64)
+    image_ids = _read_ids(images, lax)
+    sizes = np.zeros((len(images), 2), np.int64) if lax else _read_sizes(images)
+    paths = np.zeros(len(images), "U1") if lax else np.array(_read_paths(images))
+    negative = _read_rows(images, NEGATIVE, category_ids, lax)
+    not_exhaustive = _read_rows(images, NOT_EXHAUSTIVE, category_ids, lax)
+    owners, labels = _read_owners(annotations, image_ids, category_ids, lax)
+    by_image = _Grouping.of(owners, len(images))
+    if lax:
+        single = np.zeros(len(labels), dtype=bool)
+        corners = np.zeros((len(labels), 4), dtype=np.float32)
+    else:
+        single = ~_read_crowds(annotations)
+        corners = _read_corners(annotations, sizes[owners], single)
     return Annotations(
-        file, categories, image_ids, paths, sizes, boxes, labels, negative, not_exhaustive
+        file=file,
+        categories=categories,
+        image_ids=image_ids,
+        paths=paths,
+        sizes=sizes,
+        boxes=by_image.lists(corners, single),
+        labels=by_image.lists(labels, single),
+        negative=negative,
+        not_exhaustive=not_exhaustive,
+        scored=None if rules == "training" else _read_scored(images, annotations, labels, by_image),
     )
 
 
-def _read_categories(listed: JsonTable) -> tuple[Category, ...]:
-    ids = _read_ids(listed)
-    listed.refuse(
-        ids < 1,
-        "id",
-        LOW_ID,
-        fix="add 1 to every category id: in categories, annotations and the lists of the images",
-    )
+def _read_categories(listed: JsonTable, lax: bool) -> tuple[Category, ...]:
+    ids = _read_ids(listed, lax)
+    if not lax:
+        everywhere = "in categories, annotations and the lists of the images"
+        listed.refuse(ids < 1, "id", LOW_ID, fix=f"add 1 to every category id: {everywhere}")
     names = listed.column("name", is_text, "a name")
     listed.refuse_repeats("name", names)
     frequencies = listed.column("frequency", is_frequency, "r, c or f", default=None)
-    if any(frequencies):
+    if any(frequencies) and not lax:
         listed.refuse(
             [frequency is None for frequency in frequencies],
             "frequency",
@@ -85,13 +119,17 @@ def _counts(record: dict[str, Any]) -> tuple[int | None, int | None]:
     return images if type(images) is int else None, instances if type(instances) is int else None
 
 
-def _read_ids(records: JsonTable) -> Int64[np.ndarray, "R"]:
-    if not len(records):
+def _read_ids(records: JsonTable, lax: bool) -> Int64[np.ndarray, "R"]:
+    if not len(records) and not lax:
         fix = f"list the {records.name}"
         raise InputError("the list is empty", fix=fix, file=records.file, field=records.name)
-    ids = records.integers("id")
+    ids = _whole(records, "id", lax)
     records.refuse_repeats("id", ids)
     return ids
+
+
+def _whole(records: JsonTable, key: str, lax: bool) -> Int64[np.ndarray, "R"]:
+    return records.whole_numbers(key) if lax else records.integers(key)
 
 
 def _read_sizes(images: JsonTable) -> Int64[np.ndarray, "I 2"]:
@@ -119,49 +157,66 @@ def _read_paths(images: JsonTable) -> list[str]:
 
 
 def image_path(file_name: str | None, coco_url: str | None) -> str:
-    """Give `file_name`; LVIS v1 has none, and the end of `coco_url` says it: train2017/9.jpg."""
+    """Returns `file_name`; in LVIS v1, which has none, the end of `coco_url`: train2017/9.jpg."""
     return file_name or "/".join((coco_url or "").split("/")[-2:])
 
 
-def _read_boxes(
+class _Grouping(NamedTuple):
+    """Annotations by image, in the order of the file within each."""
+
+    order: Int64[np.ndarray, "T"]
+    offsets: Int64[np.ndarray, "I+1"]
+
+    @staticmethod
+    def of(owners: Int64[np.ndarray, "T"], images: int) -> "_Grouping":
+        """Groups annotations by the rows of their images."""
+        order = np.argsort(owners, kind="stable")
+        return _Grouping(order, np.searchsorted(owners[order], np.arange(images + 1)))
+
+    def lists(self, values: Shaped[np.ndarray, "T ..."], kept: Bool[np.ndarray, "T"]) -> Ragged:
+        """Returns the kept values of each image."""
+        return Ragged(values[self.order], self.offsets).keep(kept[self.order])
+
+
+def _read_owners(
     records: JsonTable,
-    category_ids: Int64[np.ndarray, "C"],
     image_ids: Int64[np.ndarray, "I"],
-    sizes: Int64[np.ndarray, "I 2"],
-) -> tuple[Ragged, Ragged]:
-    records.refuse_repeats("id", records.integers("id"))
-    images = _rows_of(records.integers("image_id"), image_ids)
+    category_ids: Int64[np.ndarray, "C"],
+    lax: bool,
+) -> tuple[Int64[np.ndarray, "T"], Int64[np.ndarray, "T"]]:
+    """Returns the rows of each annotation's image and category.
+
+    Evaluation does not read ids of annotations. They only name matches, and lvis, for which 0 means
+    "no match", never finds the box with the id 0; here it counts like any other.
+    """
+    if not lax:
+        records.refuse_repeats("id", records.integers("id"))
+    images = _rows_of(_whole(records, "image_id", lax), image_ids)
     records.refuse(
         images < 0,
         "image_id",
         "of an image that the file does not list",
         fix="list the image, or remove the annotations",
     )
-    labels = _rows_of(records.integers("category_id"), category_ids)
+    labels = _rows_of(_whole(records, "category_id", lax), category_ids)
     records.refuse(
         labels < 0,
         "category_id",
         f"of a category that the file does not list (its ids: {_span(category_ids)})",
         fix="list the category, or mend the id (ids from 0 need 1 added)",
     )
-    crowd = records.column(
-        "iscrowd", lambda value: value in (0, 1), "0 or 1 (a region of many objects)", 0
-    )
-    single = ~np.array(crowd, dtype=bool)
-    corners = _read_corners(records, sizes[images], single)
-    order = np.argsort(images, kind="stable")
-    offsets = np.searchsorted(images[order], np.arange(len(image_ids) + 1))
-    kept = single[order]
-    return (
-        Ragged(corners[order], offsets).keep(kept),
-        Ragged(labels[order], offsets).keep(kept),
-    )
+    return images, labels
+
+
+def _read_crowds(records: JsonTable) -> Bool[np.ndarray, "T"]:
+    what = "0 or 1 (a region of many objects)"
+    return np.array(records.column("iscrowd", lambda value: value in (0, 1), what, 0), dtype=bool)
 
 
 def _read_corners(
     records: JsonTable, sizes: Int64[np.ndarray, "T 2"], checked: Bool[np.ndarray, "T"]
 ) -> Float32[np.ndarray, "T 4"]:
-    """Turn xywh into xyxy inside the image; what is not checked need not be a good box."""
+    """Turns xywh into xyxy inside the image; what is not checked need not be a good box."""
     boxes = records.boxes()
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     limits = sizes[:, [1, 0, 1, 0]]
@@ -183,11 +238,63 @@ def _read_corners(
     return clipped
 
 
-def _read_rows(images: JsonTable, key: str, category_ids: Int64[np.ndarray, "C"]) -> Ragged:
-    """Read a list of category ids for each image; COCO form has none."""
+def _read_scored(
+    images: JsonTable,
+    annotations: JsonTable,
+    labels: Int64[np.ndarray, "T"],
+    by_image: _Grouping,
+) -> ScoredBoxes:
+    """Reads what evaluation needs beside the training columns.
+
+    A file with neither of LVIS's two lists is of COCO form, and taken as exhaustively annotated. A
+    crowd box is no object there; its category is not exhaustive in its image. lvis does not see a
+    box whose area is 0.
+    """
+    exhaustive = not any(NEGATIVE in row or NOT_EXHAUSTIVE in row for row in images.rows)
+    if not exhaustive:
+        for key in (NEGATIVE, NOT_EXHAUSTIVE):
+            images.column(key, is_whole_list, "a list of category ids")
+    boxes = annotations.boxes()
+    annotations.refuse(
+        boxes[:, 2:].min(1, initial=0) < 0,
+        "bbox",
+        "with a negative width or height",
+        fix="write [x, y, width, height], not [x1, y1, x2, y2]",
+    )
+    areas = _read_areas(annotations, boxes)
+    crowd = _flags(annotations, "iscrowd") & exhaustive
+    kept = (areas > 0) & ~crowd
+    return ScoredBoxes(
+        boxes=by_image.lists(boxes, kept),
+        labels=by_image.lists(labels, kept),
+        areas=by_image.lists(areas, kept),
+        crowds=by_image.lists(labels, crowd),
+        exhaustive=exhaustive,
+    )
+
+
+def _read_areas(records: JsonTable, boxes: Float64[np.ndarray, "T 4"]) -> Float64[np.ndarray, "T"]:
+    """Returns the areas that decide on the size bins; those of the boxes if the file has none."""
+    if any("area" in record for record in records.rows):
+        areas = records.numbers("area")
+    else:
+        areas = boxes[:, 2] * boxes[:, 3]
+    return np.where(_flags(records, "ignore") & (areas > 0), IGNORED_AREA, areas)
+
+
+def _flags(records: JsonTable, key: str) -> Bool[np.ndarray, "T"]:
+    return np.array([bool(record.get(key)) for record in records.rows], dtype=bool)
+
+
+def _read_rows(
+    images: JsonTable, key: str, category_ids: Int64[np.ndarray, "C"], lax: bool
+) -> Ragged:
+    """Reads a list of category ids for each image; COCO form has none."""
     lists = images.column(key, is_whole_list, "a list of category ids", default=[])
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     rows = Ragged(_rows_of(_flat(lists), category_ids), offsets)
+    if lax:  # lvis takes any id there
+        return rows.keep(rows.values >= 0)
     unknown = (rows.keep(rows.values < 0)).offsets
     images.refuse(
         np.diff(unknown) > 0,
@@ -203,7 +310,9 @@ def _flat(lists: Sequence[Sequence[int]]) -> Int64[np.ndarray, "V"]:
 
 
 def _rows_of(ids: Int64[np.ndarray, "V"], known: Int64[np.ndarray, "R"]) -> Int64[np.ndarray, "V"]:
-    """Find where each id stands among the known, distinct ones; -1 for a stranger."""
+    """Returns the row of each id among the known, distinct ones; -1 if it is not one of them."""
+    if not len(known):
+        return np.full(len(ids), -1)
     order = np.argsort(known)
     places = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
     rows = order[places]
@@ -211,4 +320,4 @@ def _rows_of(ids: Int64[np.ndarray, "V"], known: Int64[np.ndarray, "R"]) -> Int6
 
 
 def _span(ids: Int64[np.ndarray, "C"]) -> str:
-    return f"{len(ids)} from {ids[0]} to {ids[-1]}"
+    return f"{len(ids)} from {ids[0]} to {ids[-1]}" if len(ids) else "none"

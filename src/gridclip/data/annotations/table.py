@@ -12,9 +12,9 @@ Frequency = Literal["r", "c", "f"]
 
 
 class Category(NamedTuple):
-    """One name of the data set."""
+    """One category of the data set."""
 
-    id: int  # as in the file, from 1
+    id: int  # as in the file; from 1 in what is trained on
     name: str
     frequency: Frequency | None  # rare, common or frequent in LVIS; None in COCO
     synonyms: tuple[str, ...] = ()
@@ -29,25 +29,56 @@ class Ragged(NamedTuple):
     offsets: Int64[np.ndarray, "I+1"]
 
     def of(self, row: int) -> Shaped[np.ndarray, "v ..."]:
-        """Give the list of one row."""
+        """Returns the list of one row."""
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    @property
+    def rows(self) -> Int64[np.ndarray, "V"]:
+        """The row of each value."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
     def keep(self, kept: Bool[np.ndarray, "V"]) -> "Ragged":
-        """Leave values out; the rows stay."""
+        """Leaves values out; the rows stay."""
         if kept.all():
             return self  # still mapped from the index, so shared by all processes
         before = np.concatenate([[0], np.cumsum(kept)])
         return Ragged(self.values[kept], before[self.offsets])
 
     def keep_rows(self, kept: Bool[np.ndarray, "I"]) -> "Ragged":
-        """Leave rows out, with their values."""
+        """Leaves rows out, with their values."""
         lengths = np.diff(self.offsets)
         values = self.values[np.repeat(kept, lengths)]
         return Ragged(values, np.concatenate([[0], np.cumsum(lengths[kept])]))
 
 
+class ScoredBoxes(NamedTuple):
+    """What detections are scored against: T boxes as the file says them, in its order.
+
+    They are all boxes with an area, but in an exhaustive file no crowds.
+    """
+
+    boxes: Ragged  # float64, T x 4: x, y, width, height in pixels of the original image, unclipped
+    labels: Ragged  # rows of categories
+    areas: Ragged  # float64, square pixels, of the mask in LVIS; IGNORED_AREA: to be ignored
+    crowds: Ragged  # rows of categories that have a crowd in the image; none unless exhaustive
+    exhaustive: bool  # COCO form: a category without a box in an image is absent there
+
+    def keep_images(self, kept: Bool[np.ndarray, "I"]) -> "ScoredBoxes":
+        """Leaves images out, with their boxes."""
+        lists = {name: getattr(self, name).keep_rows(kept) for name in SCORED_LISTS}
+        return self._replace(**lists)
+
+
+# Beyond the largest area bin (1e10), so a box of this area is ignored at every size.
+IGNORED_AREA = 1e12
+
+
 class Annotations(NamedTuple):
-    """What an annotation file says: I images, C categories, T boxes of all images."""
+    """What an annotation file says: I images, C categories, T boxes of all images.
+
+    Read by the rules of evaluation alone, `paths` are empty, `sizes` 0, and there are no `boxes`
+    and `labels`; by those of training alone there is no `scored`.
+    """
 
     file: Path
     categories: tuple[Category, ...]  # by ascending id
@@ -58,9 +89,10 @@ class Annotations(NamedTuple):
     labels: Ragged  # rows of categories, one for each box
     negative: Ragged  # rows of categories that are verified to be absent from the image
     not_exhaustive: Ragged  # rows of categories of which not every object has a box
+    scored: ScoredBoxes | None = None
 
     def in_folder(self, folder: str) -> "Annotations":
-        """Keep the images of one folder, as LVIS minival is what of LVIS val lies in val2017.
+        """Keeps the images of one folder: LVIS minival is what lies in val2017 of LVIS val.
 
         Raises:
             InputError: if there is none.
@@ -78,8 +110,10 @@ class Annotations(NamedTuple):
             image_ids=self.image_ids[kept],
             paths=self.paths[kept],
             sizes=self.sizes[kept],
-            **{name: getattr(self, name).keep_rows(kept) for name in RAGGED},
+            scored=self.scored and self.scored.keep_images(kept),
+            **{name: getattr(self, name).keep_rows(kept) for name in LISTS},
         )
 
 
-RAGGED = ("boxes", "labels", "negative", "not_exhaustive")
+LISTS = ("boxes", "labels", "negative", "not_exhaustive")
+SCORED_LISTS = ("boxes", "labels", "areas", "crowds")

@@ -67,7 +67,9 @@ class EvaluatedData(lightning.LightningDataModule):
         if self.evaluated is None:
             fix = "set data.init_args.root to the folder of a data set with boxes"
             raise InputError("there is nothing to evaluate on", field="data.root", fix=fix)
-        annotations = read_folder(self.val_annotations, folder=self.evaluated.folder)
+        annotations = read_folder(
+            self.val_annotations, folder=self.evaluated.folder, rules="validation"
+        )
         labels = label_map(annotations, "all")
         return DetectionDataset(annotations, self.evaluated.images, labels, self.val_transform)
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gridclip.data.annotations.reader import read_annotations
-from gridclip.data.annotations.table import Annotations
+from gridclip.data.annotations.table import Annotations, Ragged
 from gridclip.io.errors import InputError
 from gridclip.io.state_dicts import fill, read_torch
 from gridclip.models.base import Detector
@@ -109,7 +109,7 @@ class GivenBoxes:
         self.file = Path(file)
 
     def of(self, images: Images, records: list[Record]) -> list[Proposals]:
-        """Give each image's boxes in pixels of the resized image; of all of them an object is sure.
+        """Returns each image's boxes in pixels of the resized image, each with the score 1.
 
         Raises:
             InputError: if an image is not of the file.
@@ -124,15 +124,22 @@ class GivenBoxes:
                     file=self.file,
                     field="given",
                 )
-            boxes = torch.tensor(self._annotations.boxes.of(row), device=images.pixels.device)
+            boxes = torch.tensor(self._boxes.of(row))
             height, width = size.tolist()
-            scale = boxes.new_tensor([width / record.width, height / record.height]).repeat(2)
-            found.append(Proposals(boxes * scale, torch.ones_like(boxes[:, 0])))
+            scale = torch.tensor([width / record.width, height / record.height]).repeat(2)
+            corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1) * scale
+            corners = corners.float().to(images.pixels.device)
+            found.append(Proposals(corners, torch.ones_like(corners[:, 0])))
         return found
 
     @cached_property
     def _annotations(self) -> Annotations:
-        return read_annotations(self.file)
+        return read_annotations(self.file, rules="evaluation")
+
+    @property
+    def _boxes(self) -> Ragged:
+        assert self._annotations.scored is not None  # the rules of evaluation read them
+        return self._annotations.scored.boxes
 
     @cached_property
     def _rows(self) -> dict[int, int]:
