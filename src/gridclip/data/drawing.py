@@ -15,7 +15,7 @@ from gridclip.data.sampling import SampleIndex
 from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
 from gridclip.data.vocabulary import label_map
 from gridclip.io.errors import InputError, require_at_least
-from gridclip.io.files import written_whole
+from gridclip.io.files import require_writable, written_whole
 
 _RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
 _AUGMENTATION = Augmentation()

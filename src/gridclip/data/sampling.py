@@ -19,10 +19,10 @@ _CHANCE: dict[Kind, int] = {"detection": 0, "image_level": 1, "grounding": 2, "p
 
 
 class SampleIndex(NamedTuple):
-    """One turn of one image. The epoch travels with it, because workers live through epochs."""
+    """One turn of one image. It carries the epoch, because workers live through epochs."""
 
     row: int
-    epoch: int  # how many times all images of this kind had their turn before
+    epoch: int = 0  # how many times all images of this kind had their turn before
     turn: int = 0  # of an image that is drawn several times in its epoch
     source: Kind = "detection"
 

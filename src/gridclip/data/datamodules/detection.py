@@ -142,7 +142,7 @@ class DetectionData(EvaluatedData):
             seed=self.seed,
             keep_empty=self.keep_empty,
             mosaic=self.augmentation.joined,
-            beside=ImageExtras(
+            extras=ImageExtras(
                 verified=verified_names(annotations, labels) if self.verified else None,
                 embeddings=self.embeddings,
                 regions=self.regions,

@@ -1,29 +1,27 @@
 """Hybrid training (DetCLIPv2, RegionCLIP): kinds of data in turn, one kind a step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.datamodules.base import Evaluated, EvaluatedData
-from gridclip.data.datamodules.loaders import (
-    ConceptBatches,
-    InOrder,
-    TrainingLoader,
-    position,
-    start_worker,
+from gridclip.data.datamodules.loaders import TrainingLoader, position, start_worker
+from gridclip.data.datasets.boxed_concepts import (
+    DetectionConcepts,
+    DetectionSource,
+    GroundingConcepts,
+    GroundingSource,
 )
 from gridclip.data.datasets.captions import PairConcepts, PairSource
-from gridclip.data.datasets.category_concepts import DetectionConcepts, DetectionSource
-from gridclip.data.datasets.concepts import ConceptSource, Joined, Stream, require_alike
+from gridclip.data.datasets.concepts import ConceptSource, Joined, Stream, collate_concepts
 from gridclip.data.datasets.detection import check_images
-from gridclip.data.datasets.grounding import GroundingConcepts, GroundingSource
-from gridclip.data.sampling import ALONE, Kind, MixedSampler, Position, RankShard
+from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SampleIndex
 from gridclip.data.transforms.augment import Resize
 from gridclip.io.errors import InputError, require_at_least
-from gridclip.structures import Vocabulary
+from gridclip.structures import ConceptBatch, Vocabulary
 
 Settings = TypeVar("Settings", bound=Stream)
 
@@ -86,7 +84,7 @@ class HybridData(EvaluatedData):
 
     @property
     def mixed(self) -> bool:
-        """No kind of data trains all weights of a detector, and a single kind need not either."""
+        """True: no kind of data trains all weights of a detector."""
         return True
 
     @cached_property
@@ -110,7 +108,7 @@ class HybridData(EvaluatedData):
         return Vocabulary(dict.fromkeys(names)) if names else None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and check what the stage needs.
+        """Reads and checks what the stage needs.
 
         Raises:
             InputError: if a file or an image is absent or wrong.
@@ -122,42 +120,86 @@ class HybridData(EvaluatedData):
             check_images(self.val_set.annotations, self.evaluated.images)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches drawn by (seed, epoch, step), in every process its share."""
+        """Loads batches drawn by (seed, epoch, step), in every process its share."""
         trainer = self.trainer
         batches = ConceptBatches(self.sources, self.pad_to)
-        few = bool(getattr(trainer, "overfit_batches", 0))
+        overfits = bool(getattr(trainer, "overfit_batches", 0))
         sampler = MixedSampler(
             {kind: source.pool for kind, source in self.sources.items()},
             seed=self.seed,
             share=RankShard(trainer.world_size, trainer.global_rank) if trainer else ALONE,
-            position=_position(trainer, few=few),
+            position=(lambda: position(trainer)) if trainer and not overfits else None,
         )
-        if few:
+        if overfits:
             return DataLoader(
                 InOrder(batches, [*sampler]), batch_size=None, worker_init_fn=start_worker
             )
         return TrainingLoader(batches, sampler, self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must find again, so that its training goes on as it would have."""
-        told: dict[str, Any] = {
+        """Returns what must be the same when a training is resumed."""
+        return {
+            "kinds": " ".join(self.sources),
             "processes": self.trainer.world_size if self.trainer else 1,
             "seed": self.seed,
+            **{
+                f"{kind}.{name}": value
+                for kind, source in self.sources.items()
+                for name, value in source.state().items()
+            },
         }
-        for kind, source in self.sources.items():
-            told |= {f"{kind}.{name}": value for name, value in source.state().items()}
-        return {"kinds": " ".join(self.sources), **told}
 
 
 def _listed(kind: str, given: Settings | list[Settings] | None) -> list[Settings]:
-    """Give one source or several as a list, without those of ratio 0."""
+    """Returns one source or several as a list, without those of ratio 0.
+
+    Raises:
+        InputError: if sources of one kind have different batch sizes or ratios.
+    """
     listed = given if isinstance(given, list) else [given] if given is not None else []
-    require_alike(kind, listed)
+    for field in ("batch_size", "ratio"):
+        values = [getattr(each, field) for each in listed]
+        if len(set(values)) > 1:
+            raise InputError(
+                f"the sources have {', '.join(map(str, values))}, but share their batches",
+                field=f"data.{kind}.{field}",
+                fix="give all of them the same",
+            )
     return [each for each in listed if each.ratio]
 
 
-def _position(trainer: Any, *, few: bool) -> Callable[[], Position] | None:  # noqa: ANN401
-    """Who tells where to begin: the trainer, if there is one; the same few begin at the start."""
-    if few:
-        return lambda: Position(0, 0)
-    return (lambda: position(trainer)) if trainer else None
+class ConceptBatches(Dataset[ConceptBatch]):
+    """Reads whole batches, all of one kind each.
+
+    Args:
+        sources: Images by their kind.
+        multiple: Height and width of a batch are multiples of this, in pixels.
+    """
+
+    def __init__(self, sources: Mapping[Kind, ConceptSource], multiple: int = 32) -> None:
+        self.sources, self.multiple = dict(sources), multiple
+
+    def __getitem__(self, draws: list[SampleIndex]) -> ConceptBatch:
+        """Reads, transforms and pads the images of one batch."""
+        kind = draws[0].source
+        samples = [self.sources[kind][draw] for draw in draws]
+        return collate_concepts(kind, samples, self.multiple)
+
+
+class InOrder(Dataset[ConceptBatch]):
+    """The same batches in the same order in each epoch: what `overfit_batches` asks for.
+
+    Args:
+        batches: Reads a batch.
+        draws: The images of each batch.
+    """
+
+    def __init__(self, batches: ConceptBatches, draws: list[list[SampleIndex]]) -> None:
+        self.batches, self.draws = batches, draws
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, index: int) -> ConceptBatch:
+        """Reads one batch."""
+        return self.batches[self.draws[index]]

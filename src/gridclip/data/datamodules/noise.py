@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.category_names import read_names
-from gridclip.data.datamodules.loaders import Collate, gather
-from gridclip.data.datasets.concepts import ConceptSample
+from gridclip.data.datamodules.loaders import Collate
+from gridclip.data.datasets.concepts import ConceptSample, collate_concepts
 from gridclip.data.datasets.detection import Sample
 from gridclip.io.errors import require_at_least
 from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
@@ -78,7 +78,7 @@ class SyntheticPairs(SyntheticData):
     def _pair(self, samples: list[Sample]) -> ConceptBatch:
         """Say of each image, in place of boxes, which of the names it shows."""
         names = self.vocabulary.names
-        return gather(
+        return collate_concepts(
             "pairs",
             [
                 ConceptSample(

@@ -9,14 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gridclip.data.datasets.concepts import (
-    PAIRED,
-    ConceptSample,
-    ConceptSource,
-    Stream,
-    chances,
-    seen_part,
-)
+from gridclip.data.datasets.concepts import ConceptSample, ConceptSource, Stream, generators
 from gridclip.data.datasets.noun_phrases import Phrases, check_parser
 from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ImageList
@@ -29,6 +22,9 @@ from gridclip.io.errors import InputError, require_at_least
 from gridclip.structures import Record, Targets
 
 _CHECKED = 100_000  # images whose captions are looked at before training
+
+
+_RESIZE = Resize(shortest=(320,), longest=480)  # the paper's are squares of 320
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +47,7 @@ class PairSource(Stream):
     whole_caption: bool = True
     proposals: str | None = None
     limit: int = 100
-    resize: Resize = PAIRED
+    resize: Resize = _RESIZE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,19 +99,19 @@ class PairConcepts(ConceptSource):
         return SamplingPool(self.listed.sizes, self.source.batch_size, ratio=self.source.ratio)
 
     def captions(self, row: int) -> tuple[str, ...]:
-        """All that is said of an image, as it stands in the source."""
+        """Returns the captions of an image, blanks apart as the source has them."""
         image = self.listed.image(row)
-        return tuple(" ".join(said.split()) for said in image.captions or image.names)
+        return tuple(" ".join(caption.split()) for caption in image.captions or image.names)
 
     def check(self) -> None:
-        """Refuse images without captions or without proposals, and a parser that is not there.
+        """Refuses images without captions or without proposals, and a parser that is not there.
 
         The first 100 000 images are looked at; of more, the others when they are read.
         """
         rows = range(min(len(self.listed), _CHECKED))
-        silent = [self.listed.image(row).path for row in rows if not any(self.captions(row))]
-        if silent:
-            raise self._silent(silent)
+        missing = [self.listed.image(row).path for row in rows if not any(self.captions(row))]
+        if missing:
+            raise self._without_caption(missing)
         _ = self.phrases
         if self.proposals is not None:
             bare = self.proposals.missing(self.listed.image(row).path for row in rows)
@@ -124,11 +120,11 @@ class PairConcepts(ConceptSource):
                 raise self._lacking(bare, "have no proposals", "proposals", fix)
 
     def names(self) -> list[str]:
-        """No box, no name."""
+        """Returns nothing: there are no boxes."""
         return []
 
     def state(self) -> dict[str, str | int | float | bool | None]:
-        """What decides which images and captions a step sees."""
+        """Returns what decides which images and captions a step sees."""
         kept = ("batch_size", "ratio", "parser", "whole_caption", "limit")
         return {
             **{name: getattr(self.source, name) for name in kept},
@@ -136,25 +132,24 @@ class PairConcepts(ConceptSource):
             "proposals": None if self.proposals is None else self.proposals.fingerprint,
         }
 
-    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
-        """Read and transform one image, and draw one of its captions.
+    def __getitem__(self, draw: SampleIndex) -> ConceptSample:
+        """Reads and transforms one image, and draws one of its captions.
 
         Raises:
             InputError: if the image cannot be read, or has no caption.
         """
-        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
         row, path = draw.row, self.listed.image(draw.row).path
         stored = decode_image(self.listed.read(row), self.listed.place_of(row))
-        chance, choice = chances(self.seed, draw, row)
+        view_rng, concept_rng = generators(self.seed, draw, row)
         regions = None
         if self.proposals is not None:
             regions = np.array(self.proposals.of(path).boxes[: self.source.limit])
         no_boxes, no_labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
-        view = self.transform(Example(stored, no_boxes, no_labels, regions=regions), chance)
-        said = [caption for caption in self.captions(row) if caption]
-        if not said:
-            raise self._silent([path])
-        caption = said[int(choice.integers(len(said)))]
+        view = self.transform(Example(stored, no_boxes, no_labels, regions=regions), view_rng)
+        captions = [caption for caption in self.captions(row) if caption]
+        if not captions:
+            raise self._without_caption([path])
+        caption = captions[int(concept_rng.integers(len(captions)))]
         height, width, _ = stored.shape
         return ConceptSample(
             image=to_tensor(view.image),
@@ -172,7 +167,7 @@ class PairConcepts(ConceptSource):
             return found
         return tuple(dict.fromkeys([*found, caption]))
 
-    def _silent(self, paths: list[str]) -> InputError:
+    def _without_caption(self, paths: list[str]) -> InputError:
         fix = "give each one, in a captions file or beside it in its shard, or leave it out"
         return self._lacking(paths, "have no caption", "captions", fix)
 
@@ -183,6 +178,9 @@ class PairConcepts(ConceptSource):
 
 
 def _seen(view: Example) -> Float[Tensor, "R 4"] | None:
+    """Returns the proposals cut to the view, without what is less than a pixel there."""
     if view.regions is None:
         return None
-    return torch.tensor(seen_part(view.regions, (view.image.shape[0], view.image.shape[1])))
+    height, width = view.image.shape[:2]
+    inside = view.regions.clip(0, np.array([width, height] * 2, dtype=np.float32))
+    return torch.tensor(inside[(inside[:, 2:] - inside[:, :2] >= 1).all(axis=1)])

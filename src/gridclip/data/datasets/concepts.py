@@ -1,40 +1,40 @@
-"""What every kind of hybrid data gives: an image, its concepts, boxes or none."""
+"""What every kind of hybrid data has in common: an image with its concepts, and their batches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.data.sampling import SampleIndex, SamplingPool
+from gridclip.data.datasets.noun_phrases import word_set
+from gridclip.data.sampling import Kind, SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import Augmentation, Resize
-from gridclip.io.errors import InputError, require_at_least
-from gridclip.structures import Record, Targets
+from gridclip.io.errors import require_at_least
+from gridclip.ops.images import pad
+from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
 
 BOXED = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
 """Size of images with boxes, in the paper and here."""
-
-PAIRED = Resize(shortest=(320,), longest=480)
-"""Size of images with captions; the paper's are squares of 320."""
 
 _AUGMENTATION = Augmentation()
 
 
 class ConceptSample(NamedTuple):
-    """One image with what is said of it, ready for the network."""
+    """One image with its concepts, ready for the network."""
 
     image: UInt8[Tensor, "3 h w"]
-    names: tuple[str, ...]  # concepts said of it, each once
+    names: tuple[str, ...]  # its concepts, each once
     targets: Targets  # labels are rows of `names`; empty where there are no boxes
-    negatives: tuple[str, ...]  # concepts that it does not show, drawn by chance
+    negatives: tuple[str, ...]  # concepts that it does not show, drawn at random
     record: Record
     caption: str = ""
-    # Of which concepts the boxes tell presence and absence; None: of all but what the caption says.
+    # Concepts whose presence or absence the boxes verify; None: all but those of the caption.
     known: frozenset[str] | None = None
     regions: Float[Tensor, "R 4"] | None = None  # proposals, xyxy, pixels of the resized image
 
@@ -47,7 +47,7 @@ class Stream:
         batch_size: Images a process and step.
         ratio: Batches of this kind in proportion to the ratios of the others; 0 leaves it out.
         resize: Size of the images; one of the shortest sides is drawn for each.
-        augmentation: What chance does to an image.
+        augmentation: Random changes of an image.
     """
 
     batch_size: int = 2
@@ -70,7 +70,7 @@ class ConceptSource(Dataset[ConceptSample], ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse, before any training, what cannot be read.
+        """Refuses, before any training, what cannot be read.
 
         Raises:
             InputError: naming file, field and fix.
@@ -78,41 +78,26 @@ class ConceptSource(Dataset[ConceptSample], ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Every concept that boxes of this source have, each once; none for captions."""
+        """Returns every concept that has a box, each once; none for captions."""
 
     @abstractmethod
     def state(self) -> dict[str, str | int | float | bool | None]:
-        """What decides which images and concepts a step sees, by its name."""
+        """Returns what decides which images and concepts a step sees, by its name."""
 
     @abstractmethod
-    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
-        """Read and transform one image; chance is a function of seed and draw alone."""
+    def __getitem__(self, draw: SampleIndex) -> ConceptSample:
+        """Reads and transforms one image, a function of seed and draw alone."""
 
 
-def chances(
+def generators(
     seed: int, draw: SampleIndex, image: int
 ) -> tuple[np.random.Generator, np.random.Generator]:
-    """Two streams of chance, for the view of an image and for its concepts.
+    """Returns two random generators, for the view of an image and for its concepts.
 
     The first is that of DetectionDataset, so the same seed shows the same views.
     """
-    said = (seed, draw.epoch, image, draw.turn)
-    return np.random.default_rng(said), np.random.default_rng((*said, 1))
-
-
-def seen_part(
-    boxes: Float32[np.ndarray, "R 4"], size: tuple[int, int]
-) -> Float32[np.ndarray, "r 4"]:
-    """Cut boxes to a view, and leave out what is less than a pixel there.
-
-    Args:
-        boxes: xyxy, pixels of the view.
-        size: Height and width of the view.
-    """
-    height, width = size
-    inside = boxes.clip(0, np.array([width, height] * 2, dtype=np.float32))
-    kept: Float32[np.ndarray, "r 4"] = inside[(inside[:, 2:] - inside[:, :2] >= 1).all(axis=1)]
-    return kept
+    key = (seed, draw.epoch, image, draw.turn)
+    return np.random.default_rng(key), np.random.default_rng((*key, 1))
 
 
 class Joined(ConceptSource):
@@ -145,41 +130,78 @@ class Joined(ConceptSource):
         return np.cumsum([len(part.pool.sizes) for part in self.parts]).tolist()
 
     def check(self) -> None:
-        """Refuse what cannot be read of any."""
+        """Refuses what cannot be read of any source."""
         for part in self.parts:
             part.check()
 
     def names(self) -> list[str]:
-        """Every concept with boxes, each once."""
+        """Returns every concept that has a box, each once."""
         return [*dict.fromkeys(name for part in self.parts for name in part.names())]
 
     def state(self) -> dict[str, str | int | float | bool | None]:
-        """What decides which images and concepts a step sees, part by part."""
+        """Returns what decides which images and concepts a step sees, part by part."""
         return {
             f"{row}.{name}": value
             for row, part in enumerate(self.parts)
             for name, value in part.state().items()
         }
 
-    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
-        """Read and transform one image of the part that has it."""
-        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
+    def __getitem__(self, draw: SampleIndex) -> ConceptSample:
+        """Reads and transforms one image of the part that has it."""
         part = int(np.searchsorted(self._ends, draw.row, side="right"))
         before = self._ends[part - 1] if part else 0
         return self.parts[part][draw._replace(row=draw.row - before)]
 
 
-def require_alike(kind: str, settings: Sequence[Stream]) -> None:
-    """Refuse sources of one kind that are to be drawn differently.
+def collate_concepts(
+    kind: Kind, samples: Sequence[ConceptSample], multiple: int = 32
+) -> ConceptBatch:
+    """Makes a batch: images are padded, and the concepts of all of them become one vocabulary.
 
-    Raises:
-        InputError: naming the setting.
+    The concepts of the images come first, in the order of the images; then the negatives. A label
+    moves to the row that its concept has there.
+
+    Args:
+        kind: Of all samples.
+        samples: At least one.
+        multiple: As in `pad`.
     """
-    for field in ("batch_size", "ratio"):
-        values = [getattr(each, field) for each in settings]
-        if len(set(values)) > 1:
-            raise InputError(
-                f"the sources have {', '.join(map(str, values))}, but share their batches",
-                field=f"data.{kind}.{field}",
-                fix="give all of them the same",
-            )
+    own = (name for sample in samples for name in sample.names)
+    negatives = (name for sample in samples for name in sample.negatives)
+    rows = {name: row for row, name in enumerate(dict.fromkeys([*own, *negatives]))}
+    regions = [sample.regions for sample in samples if sample.regions is not None]
+    present = torch.zeros(len(samples), len(rows), dtype=torch.bool)
+    for image, sample in enumerate(samples):
+        present[image, [rows[name] for name in sample.names]] = True
+    return ConceptBatch(
+        kind=kind,  # type: ignore[arg-type] # no source of concepts is image-level
+        images=pad([sample.image for sample in samples], multiple),
+        targets=[_relabelled(sample, rows) for sample in samples],
+        vocabulary=Vocabulary(rows),
+        present=present,
+        captions=tuple(sample.caption for sample in samples),
+        records=[sample.record for sample in samples],
+        verified=None if kind == "pairs" else _verified(samples, [*rows]),
+        regions=regions or None,
+    )
+
+
+def _relabelled(sample: ConceptSample, rows: Mapping[str, int]) -> Targets:
+    columns = torch.tensor([rows[name] for name in sample.names], dtype=torch.int64)
+    return Targets(sample.targets.boxes, columns[sample.targets.labels])
+
+
+def _verified(samples: Sequence[ConceptSample], names: Sequence[str]) -> Bool[Tensor, "B K"]:
+    """Returns of which concepts the boxes of an image verify presence or absence.
+
+    A concept all of whose words are in the caption, but that is none of the phrases with boxes,
+    may well be there: "man" beside the phrase "tall man".
+    """
+    verified = []
+    for sample in samples:
+        if sample.known is not None:
+            verified.append([name in sample.known for name in names])
+            continue
+        caption = word_set(sample.caption)
+        verified.append([name in sample.names or not word_set(name) <= caption for name in names])
+    return torch.tensor(verified, dtype=torch.bool).reshape(len(samples), len(names))

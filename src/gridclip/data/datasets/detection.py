@@ -31,15 +31,15 @@ class Sample(NamedTuple):
     image: UInt8[Tensor, "3 h w"]
     targets: Targets
     record: Record
-    verified: Bool[Tensor, "K"] | None = None  # names whose presence or absence the boxes tell
+    verified: Bool[Tensor, "K"] | None = None  # whose presence or absence the boxes verify
     teacher: Float[Tensor, "E"] | None = None  # the stored embedding of this very view
     regions: RegionTargets | None = None  # proposals in it, with stored embeddings
 
 
 class ImageExtras(NamedTuple):
-    """What else is known of each image of an annotation file."""
+    """What else is known of each image of an annotation file, beside its boxes."""
 
-    verified: Ragged | None = None  # rows of the vocabulary; None: every name, in every image
+    verified: Ragged | None = None  # rows of the vocabulary; None: all, in every image
     embeddings: StoredEmbeddings | None = None  # of the teacher
     regions: StoredRegions | None = None  # proposals, embedded by the teacher
 
@@ -47,12 +47,12 @@ class ImageExtras(NamedTuple):
 NOTHING = ImageExtras()
 ALONE = Mosaic()
 
-# What sets this chance apart from that of a view and of its concepts (hybrid/source.py: 1).
+# Sets the random numbers of a mosaic apart from those of a view and its concepts (concepts.py: 1).
 _MOSAIC = 2
 
 
 class DetectionDataset(Dataset[Sample]):
-    """The images of an annotation file, with the boxes that a vocabulary names.
+    """The images of an annotation file, with the boxes of the categories of a vocabulary.
 
     Augmentation is a function of (seed, epoch, image, turn) alone, so it is the same with any
     number of workers, and new in each epoch.
@@ -60,13 +60,13 @@ class DetectionDataset(Dataset[Sample]):
     Args:
         annotations: The file, read.
         folder: What its paths are relative to.
-        labels: The vocabulary; boxes of names outside it are left out.
+        labels: The vocabulary; boxes of categories outside it are left out.
         transform: From the stored image to what the network sees.
         seed: Of the augmentation.
         keep_empty: Whether images without (remaining) boxes count, as pure negatives.
         mosaic: How often a draw shows parts of three other images too.
-        beside: What goes with each image beside its boxes; no proposals and no embeddings of the
-            teacher with a mosaic, which has others.
+        extras: What else is known of each image; neither proposals nor embeddings of the teacher
+            with a mosaic, which has others.
 
     Raises:
         InputError: if stored proposals or embeddings were to go with a mosaic.
@@ -82,15 +82,15 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         keep_empty: bool = True,
         mosaic: Mosaic = ALONE,
-        beside: ImageExtras = NOTHING,
+        extras: ImageExtras = NOTHING,
     ) -> None:
-        if mosaic.chance and (beside.embeddings is not None or beside.regions is not None):
+        if mosaic.probability and (extras.embeddings is not None or extras.regions is not None):
             raise InputError(
                 "what a teacher saw in one image does not hold for parts of four",
                 field="augmentation.mosaic",
                 fix="set it to 0, or leave out stored embeddings and regions",
             )
-        self.annotations, self.folder, self.beside = annotations, folder, beside
+        self.annotations, self.folder, self.extras = annotations, folder, extras
         self.transform, self.seed, self.mosaic = transform, seed, mosaic
         rows = labels.rows[annotations.labels.values]
         self.boxes = annotations.boxes.keep(rows >= 0)
@@ -113,7 +113,7 @@ class DetectionDataset(Dataset[Sample]):
     def pool(
         self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0
     ) -> SamplingPool:
-        """What a sampler draws from, images with seldom names more often if the threshold asks."""
+        """Returns what a sampler draws from; a threshold repeats images of rare categories."""
         repeats = None
         if repeat_threshold:
             names = len(self.vocabulary)
@@ -124,11 +124,11 @@ class DetectionDataset(Dataset[Sample]):
         return len(self.images)
 
     def shown(self, draw: SampleIndex) -> list[int]:
-        """Images that a draw shows: its own, and three others where it makes a mosaic."""
+        """Returns the images that a draw shows: its own, and three others if it makes a mosaic."""
         return self._mosaic(draw)[0]
 
     def __getitem__(self, draw: SampleIndex | int) -> Sample:
-        """Read and transform one image, or four for a mosaic.
+        """Reads and transforms one image, or four for a mosaic.
 
         Args:
             draw: Which image and in which epoch; a bare row is of epoch 0.
@@ -136,12 +136,12 @@ class DetectionDataset(Dataset[Sample]):
         Raises:
             InputError: if an image cannot be read or has another size than listed.
         """
-        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
-        (image, *others), chance = self._mosaic(draw)
-        view = self._view(image, np.random.default_rng(self._said(draw)))
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(draw)
+        (image, *others), rng = self._mosaic(draw)
+        view = self._view(image, np.random.default_rng(self._seed_of(draw)))
         if others:
-            parts = [view, *(self._view(other, chance) for other in others)]
-            view = self.mosaic.join(parts, chance)
+            parts = [view, *(self._view(other, rng) for other in others)]
+            view = self.mosaic.join(parts, rng)
         path = str(self.annotations.paths[image])
         height, width = self.annotations.sizes[image].tolist()
         return Sample(
@@ -153,26 +153,26 @@ class DetectionDataset(Dataset[Sample]):
             regions=self._regions(path, view),
         )
 
-    def _said(self, draw: SampleIndex) -> tuple[int, ...]:
-        """What all chance of a draw comes from."""
+    def _seed_of(self, draw: SampleIndex) -> tuple[int, ...]:
+        """Returns the seed of all random numbers of a draw."""
         return (self.seed, draw.epoch, int(self.images[draw.row]), draw.turn)
 
     def _mosaic(self, draw: SampleIndex) -> tuple[list[int], np.random.Generator]:
-        """Images that a draw shows, and the chance that makes one image of several."""
+        """Returns the images that a draw shows, and the generator that makes one image of them."""
         image = int(self.images[draw.row])
-        chance = np.random.default_rng((*self._said(draw), _MOSAIC))
-        if chance.random() >= self.mosaic.chance:
-            return [image], chance
-        return [image, *chance.choice(self.images, IMAGES - 1).tolist()], chance
+        rng = np.random.default_rng((*self._seed_of(draw), _MOSAIC))
+        if rng.random() >= self.mosaic.probability:
+            return [image], rng
+        return [image, *rng.choice(self.images, IMAGES - 1).tolist()], rng
 
-    def _view(self, image: int, generator: np.random.Generator) -> Example:
-        """Read an image and transform it."""
+    def _view(self, image: int, rng: np.random.Generator) -> Example:
+        """Reads an image and transforms it."""
         path = str(self.annotations.paths[image])
         file = self.folder / path
         height, width = self.annotations.sizes[image].tolist()
         pixels = read_image(file)
         require_size(file, pixels.shape[:2], (height, width), self.annotations.file)
-        known, stored = self.beside.verified, self.beside.regions
+        known, stored = self.extras.verified, self.extras.regions
         return self.transform(
             Example(
                 pixels,
@@ -181,16 +181,16 @@ class DetectionDataset(Dataset[Sample]):
                 verified=None if known is None else known.of(image),
                 regions=None if stored is None else stored.of(path, False).boxes,
             ),
-            generator,
+            rng,
         )
 
     def _embedding(self, path: str, mirrored: bool) -> Float[Tensor, "E"] | None:
-        stored = self.beside.embeddings
+        stored = self.extras.embeddings
         return None if stored is None else torch.tensor(stored.of(path, mirrored))
 
     def _regions(self, path: str, view: Example) -> RegionTargets | None:
-        """Proposals that the view shows whole: what it cuts has another embedding."""
-        stored = self.beside.regions
+        """Returns the proposals that the view shows whole: what it cuts has another embedding."""
+        stored = self.extras.regions
         if stored is None or view.regions is None:
             return None
         shown = wholly_inside(view.regions, view.image.shape[:2])
@@ -198,7 +198,7 @@ class DetectionDataset(Dataset[Sample]):
         return RegionTargets(torch.tensor(view.regions[shown]), torch.tensor(embeddings[shown]))
 
     def _column(self, names: Int64[np.ndarray, "V"]) -> Bool[Tensor, "K"]:
-        """Mark rows of the vocabulary."""
+        """Marks rows of the vocabulary."""
         marked = torch.zeros(len(self.vocabulary), dtype=torch.bool)
         marked[torch.from_numpy(names)] = True
         return marked
@@ -210,7 +210,7 @@ HEADERS_READ = 5_000
 
 
 def check_images(annotations: Annotations, folder: Path) -> None:
-    """Check, before training, that every image is there and as large as the file says.
+    """Checks, before training, that every image exists and is as large as the file says.
 
     Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ images.
 
@@ -239,7 +239,7 @@ def check_images(annotations: Annotations, folder: Path) -> None:
 
 
 def _unlisted(paths: list[str], folder: Path) -> Iterator[Path]:
-    """Give the paths that a listing of their folders does not show: few calls, however many."""
+    """Yields the paths that are not in their folders: one listing a folder, however many images."""
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         folders[(folder / path).parent].append(folder / path)
@@ -259,7 +259,7 @@ def _there(file: Path) -> bool:
 
 
 def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None = None) -> str:
-    """Name what is trained on by its content: images, boxes, labels, vocabularies."""
+    """Returns a digest of what is trained on: images, boxes, labels, vocabularies."""
     annotations = dataset.annotations
     columns = [annotations.image_ids, dataset.images, dataset.sizes]
     columns += [dataset.boxes.values, dataset.boxes.offsets, dataset.labels.values]
@@ -271,7 +271,7 @@ def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None = Non
 
 
 def digest(names: Iterable[str], columns: Iterable[Shaped[np.ndarray, "..."]]) -> str:
-    """Give a short name for texts and arrays; it changes with any of them."""
+    """Returns a digest of texts and arrays, which changes with any of them."""
     found = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
     for column in columns:
         found.update(np.ascontiguousarray(column).tobytes())

@@ -1,52 +1,58 @@
-"""Grounding files in MDETR's form: a caption for each image, and boxes of spans of it.
+"""Grounding files in MDETR's form, and Flickr30k Entities turned into one.
 
-Such a file is one of COCO form with two more keys, `caption` of an image and `tokens_positive` of
-an annotation. Read here, its categories are the phrases that the spans say.
+A grounding file is one of COCO form with two more keys: `caption` of an image and
+`tokens_positive` of an annotation, spans of the caption. Read here, its categories are the phrases
+of the spans.
+
+Flickr30k Entities (recalled from its description) has text and XML files, one of each an image: a
+line of `Sentences/ID.txt` is a caption with phrases in brackets, `[/EN#283585/people Two young
+guys] look`; `Annotations/ID.xml` has the size of ID.jpg and boxes by entity number, in whole pixels
+counted from 1, the last one included.
 """
 
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
-import torch
+from rich.console import Console
+from rich.progress import track
 
 from gridclip.data.annotations.cache import Columns, indexed
 from gridclip.data.annotations.coco_json import CocoLists, parse_lists
 from gridclip.data.annotations.schema import to_columns
 from gridclip.data.annotations.table import Annotations, Category, Ragged
-from gridclip.data.category_names import read_names
-from gridclip.data.datasets.concepts import ConceptSample, ConceptSource, Stream, chances
-from gridclip.data.datasets.detection import DetectionDataset, check_images, digest, fingerprint
-from gridclip.data.datasets.noun_phrases import clean, word_set
-from gridclip.data.sampling import SampleIndex, SamplingPool
-from gridclip.data.transforms.augment import TrainingTransform
-from gridclip.data.vocabulary import LabelMap
+from gridclip.data.datasets.noun_phrases import clean
 from gridclip.io.column_store import Texts, text_columns
-from gridclip.io.errors import InputError, require_at_least
-from gridclip.io.json_table import JsonTable, is_text
-from gridclip.structures import Targets, Vocabulary
+from gridclip.io.errors import InputError
+from gridclip.io.files import require_writable, write_text
+from gridclip.io.json_table import JsonTable, is_text, read_content
 
 _SPANS = "a list of spans of the caption: [[first character, end], ...]"
 _VARIANT = "grounding"
+_PHRASE = re.compile(r"\[/EN#(\d+)(?:/\S+)? ([^\]]*)\]")
+_FORM = "give the folder of Flickr30k Entities, with Sentences/ID.txt and Annotations/ID.xml"
+
+Json = dict[str, Any]
 
 
 class Grounding(NamedTuple):
-    """What a grounding file says."""
+    """The content of a grounding file."""
 
     annotations: Annotations  # its categories are the phrases, in the order of first mention
     captions: Texts  # of each image
 
 
 def read_grounding(file: Path) -> Grounding:
-    """Read a grounding file; its columns are kept under $GRIDCLIP_CACHE, as of annotation files.
+    """Reads a grounding file; its columns are kept under $GRIDCLIP_CACHE, as of annotation files.
 
-    The phrase of a box is what its spans say, cleaned as noun phrases are (`phrases.clean`). Spans
-    with nothing but blanks between them are one; of several the first is the phrase, as the others
-    mention the same thing again. Boxes whose phrase names nothing, and crowds, are left out. A
-    image with several captions is listed several times, with an id each.
+    The phrase of a box is the text of its spans, cleaned by `noun_phrases.clean`. Spans with only
+    blanks between them are one; of several the first is the phrase, as the others mention the same
+    thing again. Boxes whose phrase names nothing, and crowds, are left out. An image with several
+    captions is listed several times, with an id each.
 
     Raises:
         InputError: if anything in it cannot be trusted, with count, examples and fix.
@@ -98,28 +104,27 @@ def _ids(images: JsonTable) -> list[int]:
 
 
 def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], list[str]]:
-    """Give the annotations with the number of their phrase as category, and all phrases.
+    """Returns the annotations with the number of their phrase as category, and all phrases.
 
     Those without a phrase become crowds, which are left out.
     """
     spans = annotations.column("tokens_positive", _is_spans, _SPANS)
-    owners = annotations.integers("image_id").tolist()
-    said = [captions.get(owner) for owner in owners]
+    texts = [captions.get(image) for image in annotations.integers("image_id").tolist()]
     annotations.refuse(
-        [text is None for text in said],
+        [text is None for text in texts],
         "image_id",
         "of an image that the file does not list",
         fix="list the image, or remove the annotations",
     )
     annotations.refuse(
-        [_end(each) > len(str(text)) for each, text in zip(spans, said, strict=True)],
+        [_end(each) > len(str(text)) for each, text in zip(spans, texts, strict=True)],
         "tokens_positive",
         "with a span beyond the end of the caption",
         fix="count characters of the caption as it stands in the file",
     )
     phrases: dict[str, int] = {}
     named = []
-    for row, text, each in zip(annotations.rows, said, spans, strict=True):
+    for row, text, each in zip(annotations.rows, texts, spans, strict=True):
         phrase = "" if row.get("iscrowd") else clean(first_mention(str(text), each))
         number = phrases.setdefault(phrase, len(phrases) + 1) if phrase else 1
         named.append({**row, "category_id": number} | ({} if phrase else {"iscrowd": 1}))
@@ -127,7 +132,7 @@ def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], 
 
 
 def first_mention(caption: str, spans: Sequence[Sequence[int]]) -> str:
-    """Give what the first of some spans says, with those that follow it right behind.
+    """Returns the text of the first of some spans, with those that follow it right behind.
 
     Args:
         caption: The whole text.
@@ -148,7 +153,7 @@ def _end(spans: Sequence[Sequence[int]]) -> int:
 
 
 def _is_spans(value: object) -> bool:
-    """Tell a list of pairs of whole numbers, each in order."""
+    """Whether a value is a list of pairs of whole numbers, each in order."""
     return isinstance(value, list) and all(
         isinstance(span, list)
         and len(span) == 2
@@ -158,117 +163,108 @@ def _is_spans(value: object) -> bool:
     )
 
 
-_DRAWN = 4  # concepts drawn for each negative that is wanted, since the caption may speak of some
+class Mention(NamedTuple):
+    """A phrase of a caption that names an entity."""
+
+    entity: str
+    span: tuple[int, int]  # first character and end, in the caption without brackets
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroundingSource(Stream):
-    """Images with a caption, of which some phrases have boxes.
+class EntityBoxes(NamedTuple):
+    """Size and boxes of one image."""
 
-    Args:
-        file: Grounding file in MDETR's form.
-        images: Folder of the images.
-        concepts: Concepts an image is trained with: its own phrases, and others drawn by chance
-            that its caption does not speak of, up to this number.
-        dictionary: File of names to draw the others from, such as `gridclip data concepts` writes.
-            Without it: the phrases of the file, and the names of the detection source.
-    """
-
-    file: str
-    images: str
-    concepts: int = 100
-    dictionary: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.augmentation.require_single("phrases are")
-        require_at_least(1, concepts=self.concepts)
+    height: int
+    width: int
+    boxes: dict[str, list[list[int]]]  # x, y, width, height; by entity
 
 
-class GroundingConcepts(ConceptSource):
-    """The images of a grounding source with their phrases, and concepts that they do not show.
+def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> None:
+    """Writes Flickr30k Entities as one grounding file, which training reads.
 
     Args:
-        source: What and how.
-        seed: Of augmentation and negatives.
-        others: Names that are added to the phrases where no dictionary is given.
+        folder: With Sentences and Annotations in it; images are not looked at.
+        output: The .json to write; its paths are ID.jpg.
+        ids: Text with an image on each line, such as train.txt; all that have sentences by default.
+
+    Raises:
+        InputError: if a file is absent or of another form.
     """
+    require_writable(output)
+    if ids is not None:
+        names = read_content(ids).decode("utf-8").split()
+    else:
+        names = sorted(file.stem for file in (folder / "Sentences").glob("*.txt"))
+    if not names:
+        raise InputError("there is no sentence file", fix=_FORM, file=folder)
+    images: list[Json] = []
+    annotations: list[Json] = []
+    for name in track(names, "reading"):
+        found = read_entity_boxes(folder / "Annotations" / f"{name}.xml")
+        file = folder / "Sentences" / f"{name}.txt"
+        for line in read_content(file).decode("utf-8", "replace").splitlines():
+            caption, mentions = read_caption(line.strip())
+            if not caption:
+                continue
+            facts = {"file_name": f"{name}.jpg", "height": found.height, "width": found.width}
+            images.append({"id": len(images) + 1, **facts, "caption": caption})
+            annotations += _boxed(found, mentions, len(images), len(annotations) + 1)
+    categories = [{"supercategory": "object", "id": 1, "name": "object"}]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    write_text(output, json.dumps(document))
+    Console().print(f"{output}: {len(images)} captions, {len(annotations)} boxes of phrases")
 
-    def __init__(self, source: GroundingSource, seed: int = 0, others: Sequence[str] = ()) -> None:
-        self.source, self.seed, self.others = source, seed, others
 
-    @cached_property
-    def grounding(self) -> Grounding:
-        """The file, read."""
-        return read_grounding(Path(self.source.file))
+def read_caption(line: str) -> tuple[str, list[Mention]]:
+    """Returns a sentence without its brackets, and where its phrases are."""
+    caption, end, mentions = "", 0, []
+    for found in _PHRASE.finditer(line):
+        caption += line[end : found.start()]
+        mentions.append(Mention(found[1], (len(caption), len(caption) + len(found[2]))))
+        caption, end = caption + found[2], found.end()
+    return caption + line[end:], mentions
 
-    @cached_property
-    def dataset(self) -> DetectionDataset:
-        """Its images that have a box; the labels are rows of all phrases."""
-        annotations = self.grounding.annotations
-        phrases = Vocabulary(category.name for category in annotations.categories)
-        return DetectionDataset(
-            annotations,
-            Path(self.source.images),
-            LabelMap(phrases, np.arange(len(phrases))),
-            TrainingTransform(self.source.resize, self.source.augmentation),
-            seed=self.seed,
-            keep_empty=False,
-        )
 
-    @cached_property
-    def dictionary(self) -> Sequence[str]:
-        """What negatives are drawn from, each once."""
-        if self.source.dictionary is not None:
-            return read_names(Path(self.source.dictionary)).names
-        return tuple(dict.fromkeys([*self.dataset.vocabulary.names, *self.others]))
+def read_entity_boxes(file: Path) -> EntityBoxes:
+    """Reads the size and the boxes of an image; entities without a box have none.
 
-    @cached_property
-    def pool(self) -> SamplingPool:
-        """What a sampler draws from."""
-        return self.dataset.pool(self.source.batch_size, ratio=self.source.ratio)
+    Raises:
+        InputError: if the file is absent or of another form.
+    """
+    try:
+        tree = ElementTree.fromstring(read_content(file))
+        boxes: dict[str, list[list[int]]] = {}
+        for each in tree.iter("object"):
+            for corners in each.iter("bndbox"):
+                left, top, right, bottom = (
+                    _number(corners, key) for key in ("xmin", "ymin", "xmax", "ymax")
+                )
+                box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+                for name in each.iter("name"):
+                    boxes.setdefault(str(name.text).strip(), []).append(box)
+        return EntityBoxes(_number(tree, "size/height"), _number(tree, "size/width"), boxes)
+    except (ElementTree.ParseError, ValueError) as error:
+        problem = f"is no annotation of Flickr30k Entities ({error})"
+        raise InputError(problem, fix=_FORM, file=file) from error
 
-    def check(self) -> None:
-        """Refuse what cannot be read."""
-        check_images(self.dataset.annotations, self.dataset.folder)
-        _ = self.dictionary
 
-    def names(self) -> list[str]:
-        """The phrases that have boxes."""
-        return [*self.dataset.vocabulary.names]
+def _number(element: ElementTree.Element, key: str) -> int:
+    text = element.findtext(key)
+    if text is None:
+        raise ValueError(f"{key} is absent")
+    return int(text)
 
-    def state(self) -> dict[str, str | int | float | bool | None]:
-        """What decides which images and concepts a step sees."""
-        said = digest(self.dictionary, [self.grounding.captions.characters])
-        return {
-            **{name: getattr(self.source, name) for name in ("batch_size", "ratio", "concepts")},
-            "images": fingerprint(self.dataset),
-            "captions and dictionary": said,
+
+def _boxed(found: EntityBoxes, mentions: list[Mention], image_id: int, first_id: int) -> list[Json]:
+    pairs = [(each.span, box) for each in mentions for box in found.boxes.get(each.entity, ())]
+    return [
+        {
+            "id": first_id + row,
+            "image_id": image_id,
+            "category_id": 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "tokens_positive": [list(span)],
         }
-
-    def __getitem__(self, draw: SampleIndex | int) -> ConceptSample:
-        """Read one image, and draw concepts of which its caption does not speak."""
-        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
-        seen, image = self.dataset[draw], int(self.dataset.images[draw.row])
-        caption = self.grounding.captions.of(image)
-        positive, labels = torch.unique(seen.targets.labels, return_inverse=True)
-        phrases = tuple(self.dataset.vocabulary.names[row] for row in positive.tolist())
-        _, chance = chances(self.seed, draw, image)
-        return ConceptSample(
-            image=seen.image,
-            names=phrases,
-            targets=Targets(seen.targets.boxes, labels),
-            negatives=self._negatives(phrases, caption, chance),
-            record=seen.record,
-            caption=caption,
-        )
-
-    def _negatives(
-        self, phrases: tuple[str, ...], caption: str, chance: np.random.Generator
-    ) -> tuple[str, ...]:
-        wanted = max(0, self.source.concepts - len(phrases))
-        count = min(_DRAWN * wanted, len(self.dictionary))
-        drawn = chance.choice(len(self.dictionary), count, replace=False).tolist()
-        said = word_set(caption)
-        found = (self.dictionary[row] for row in drawn)
-        return tuple(name for name in found if not word_set(name) <= said)[:wanted]
+        for row, (span, box) in enumerate(pairs)
+    ]

@@ -198,7 +198,7 @@ class PseudoLabelled(ImageLevelSource):
         Raises:
             InputError: if the image cannot be read.
         """
-        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(row=draw, epoch=0)
+        draw = draw if isinstance(draw, SampleIndex) else SampleIndex(draw)
         row = int(self.rows[draw.row])
         stored = decode_image(self.listed.read(row), self.listed.place_of(row))
         view = self.transform(

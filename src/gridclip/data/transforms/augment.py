@@ -113,7 +113,7 @@ class Augmentation:
     @property
     def joined(self) -> Mosaic:
         """How images are joined."""
-        return Mosaic(chance=self.mosaic, min_visibility=self.min_visibility)
+        return Mosaic(probability=self.mosaic, min_visibility=self.min_visibility)
 
     def require_single(self, what: str) -> None:
         """Refuse to join images of which something is known as a whole.

@@ -140,11 +140,11 @@ class Mosaic:
     side and cut or shrink it; here each quarter is a window of its image, at the image's scale.
 
     Args:
-        chance: Probability that a training image is joined with three others.
+        probability: Probability that a training image is joined with three others.
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
     """
 
-    chance: float = 0.0
+    probability: float = 0.0
     min_visibility: float = 0.1
 
     def join(self, views: Sequence[Example], generator: np.random.Generator) -> Example:

@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from gridclip.data.datamodules.hybrid import HybridData
-from gridclip.data.datamodules.loaders import gather
+from gridclip.data.datasets.boxed_concepts import DetectionSource, GroundingSource
 from gridclip.data.datasets.captions import PairSource
-from gridclip.data.datasets.category_concepts import DetectionSource
-from gridclip.data.datasets.concepts import ConceptSample
-from gridclip.data.datasets.grounding import GroundingSource
+from gridclip.data.datasets.concepts import ConceptSample, collate_concepts
 from gridclip.data.precomputed.stored import BoxesOfImage, write_proposals
 from gridclip.data.sampling import SampleIndex
 from gridclip.data.synthetic.mini_dataset import make_mini
@@ -27,6 +25,8 @@ from gridclip.structures import ConceptBatch, DetectionBatch, Record, Targets
 SMALL = {"resize": Resize(shortest=(48,), longest=64)}
 STILL = {**SMALL, "augmentation": Augmentation(flip=0.0)}
 CROPPED = {**SMALL, "augmentation": Augmentation(crop=1.0, erosion=0.6, min_visibility=0.9)}
+
+at = SampleIndex
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_concepts_of_a_batch_come_once_and_keep_their_columns():
         sample(("cup", "dog"), ("cat", "tree"), [0, 1]),
         sample((), ("dog", "Dog"), []),
     ]
-    batch = gather("detection", samples)
+    batch = collate_concepts("detection", samples)
     assert batch.vocabulary.names == ("dog", "cat", "cup", "sofa", "tree", "Dog")
     for row, each in enumerate(samples):
         for column, name in enumerate(batch.vocabulary.names):
@@ -109,13 +109,13 @@ def test_what_a_caption_may_speak_of_is_not_verified_as_absent():
         ("tall man",), ("red dog", "man", "red man"), [0], "A tall man, and a red dog-sled."
     )
     other = sample(("dog",), (), [0], "the dog")
-    batch = gather("grounding", [said, other])
+    batch = collate_concepts("grounding", [said, other])
     assert verified(batch, 0) == {"tall man", "dog", "red dog"}
     assert verified(batch, 1) == {"tall man", "dog", "red dog", "man", "red man"}
 
 
 def test_only_known_names_are_verified():
-    batch = gather("detection", [sample(("a",), ("b",), [0], known=frozenset("ab")),
+    batch = collate_concepts("detection", [sample(("a",), ("b",), [0], known=frozenset("ab")),
                                  sample(("c",), (), [0], known=frozenset("c"))])  # fmt: skip
     assert [verified(batch, image) for image in (0, 1)] == [{"a", "b"}, {"c"}]
 
@@ -152,19 +152,19 @@ def test_an_image_has_so_many_names_and_shows_none_of_its_negatives(root):
     module = data(root, detection=detection(root, concepts=30))
     source = module.sources["detection"]
     for row in range(40):
-        drawn = source[SampleIndex(row, epoch=0)]
+        drawn = source[at(row, epoch=0)]
         assert (
             len(drawn.names) + len(drawn.negatives) == 30 == len({*drawn.names, *drawn.negatives})
         )
-        assert source[SampleIndex(row, epoch=0)].negatives == drawn.negatives
-        assert source[SampleIndex(row, epoch=1)].negatives != drawn.negatives
-        assert source[SampleIndex(row, epoch=0, turn=1)].negatives != drawn.negatives
+        assert source[at(row, epoch=0)].negatives == drawn.negatives
+        assert source[at(row, epoch=1)].negatives != drawn.negatives
+        assert source[at(row, epoch=0, turn=1)].negatives != drawn.negatives
 
 
 def test_each_name_is_as_likely_a_negative_as_the_next(root):
     source = data(root, detection=detection(root, concepts=40)).sources["detection"]
-    shown, total = source[0].names, len(source.names())
-    counts = Counter(name for e in range(300) for name in source[SampleIndex(0, e)].negatives)
+    shown, total = source[at(0)].names, len(source.names())
+    counts = Counter(name for e in range(300) for name in source[at(0, e)].negatives)
     assert set(counts) == set(source.names()) - set(shown)
     share = (40 - len(shown)) / (total - len(shown))
     spread = (300 * share * (1 - share)) ** 0.5
@@ -173,9 +173,11 @@ def test_each_name_is_as_likely_a_negative_as_the_next(root):
 
 def test_no_more_names_than_there_are(root):
     every = data(root, detection=detection(root, concepts=10_000)).sources["detection"]
-    assert sorted([*every[3].names, *every[3].negatives]) == sorted(every.names())
+    assert sorted([*every[at(3)].names, *every[at(3)].negatives]) == sorted(every.names())
     few = data(root, detection=detection(root, concepts=1)).sources["detection"]
-    assert all(few[row].names and not few[row].negatives for row in range(10) if few[row].names)
+    assert all(
+        few[at(row)].names and not few[at(row)].negatives for row in range(10) if few[at(row)].names
+    )
 
 
 def test_of_federated_annotations_only_verified_names_are_negatives(root):
@@ -194,7 +196,7 @@ def test_of_federated_annotations_only_verified_names_are_negatives(root):
             partly = {names[each] for each in row["not_exhaustive_category_ids"]}
             expected = (present(batch, image) | absent) - partly
             assert verified(batch, image) == expected & set(batch.vocabulary.names)
-    samples = [module.sources["detection"][row] for row in range(40)]
+    samples = [module.sources["detection"][at(row)] for row in range(40)]
     rows = {each["id"]: each["neg_category_ids"] for each in content["images"]}
     for each in samples:
         assert set(each.negatives) <= {names[row] for row in rows[each.record.image_id]}
@@ -205,8 +207,8 @@ def test_a_name_that_a_crop_cuts_is_neither_shown_nor_absent(root):
     whole = data(root, detection=detection(root, concepts=500)).sources["detection"]
     lost = 0
     for row in range(40):
-        cut = source[row]
-        gone = set(whole[row].names) - set(cut.names)
+        cut = source[at(row)]
+        gone = set(whole[at(row)].names) - set(cut.names)
         lost += len(gone)
         assert not gone & {*cut.negatives, *cut.known}
         assert set(cut.known) == {*cut.negatives, *cut.names}
@@ -239,19 +241,19 @@ def test_grounding_batches_say_what_the_captions_say(root):
 def test_captions_never_speak_of_negatives(root):
     source = data(root, grounding=grounding(root, concepts=25)).sources["grounding"]
     for row in range(len(source.dataset)):
-        drawn = source[row]
+        drawn = source[at(row)]
         said = set(re.findall(r"\w+", drawn.caption))
         assert drawn.negatives
         assert len(drawn.names) + len(drawn.negatives) <= 25
         assert not any(set(name.split()) <= said for name in drawn.negatives)
-        assert source[SampleIndex(row, epoch=1)].negatives != drawn.negatives
+        assert source[at(row, epoch=1)].negatives != drawn.negatives
 
 
 def test_a_dictionary_is_what_negatives_come_from(root, tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("kettle\t9\nred dog\t3\nstriped star\t1\n")
     source = data(root, grounding=grounding(root, dictionary=str(file))).sources["grounding"]
-    drawn = {name for row in range(len(source.dataset)) for name in source[row].negatives}
+    drawn = {name for row in range(len(source.dataset)) for name in source[at(row)].negatives}
     assert drawn == {"kettle", "red dog", "striped star"}
 
 
@@ -277,8 +279,10 @@ def test_pairs_have_one_caption_and_its_phrases(root):
             assert batch.targets[image].boxes.shape == (0, 4)
         assert bool(batch.present.any(0).all())
     source = module.sources["pairs"]
-    drawn = [[source[SampleIndex(row, epoch)].caption for epoch in range(12)] for row in range(6)]
-    assert all(set(each) == set(said[source[row].record.path]) for row, each in enumerate(drawn))
+    drawn = [[source[at(row, epoch)].caption for epoch in range(12)] for row in range(6)]
+    assert all(
+        set(each) == set(said[source[at(row)].record.path]) for row, each in enumerate(drawn)
+    )
 
 
 def test_the_whole_caption_is_a_concept_only_if_asked_or_if_there_is_no_other(root, tmp_path):
@@ -286,13 +290,16 @@ def test_the_whole_caption_is_a_concept_only_if_asked_or_if_there_is_no_other(ro
     file = tmp_path / "captions.jsonl"
     file.write_text(f'{{"image": "{path.name}", "captions": ["a  dog on a rug "]}}\n')
     given = {"source": str(file), "images": str(path.parent), "whole_caption": False}
-    assert data(root, pairs=pairs(root, **given)).sources["pairs"][0].names == ("dog", "rug")
+    assert data(root, pairs=pairs(root, **given)).sources["pairs"][at(0)].names == (
+        "dog",
+        "rug",
+    )
     given["whole_caption"] = True
-    whole = data(root, pairs=pairs(root, **given)).sources["pairs"][0]
+    whole = data(root, pairs=pairs(root, **given)).sources["pairs"][at(0)]
     assert whole.names == ("dog", "rug", "a dog on a rug")
     file.write_text(f'{{"image": "{path.name}", "captions": ["look there"]}}\n')
     given["whole_caption"] = False
-    assert data(root, pairs=pairs(root, **given)).sources["pairs"][0].names == ("look there",)
+    assert data(root, pairs=pairs(root, **given)).sources["pairs"][at(0)].names == ("look there",)
 
 
 def test_a_folder_of_classes_speaks_by_their_names(root, tmp_path):
@@ -364,9 +371,9 @@ def test_several_sources_of_a_kind_are_one(root):
     images = len(alone.dataset)
     assert len(joined.pool.sizes) == 2 * images
     for row in range(images):
-        assert joined[row].names == joined[row + images].names == alone[row].names
-        assert joined[row].negatives == alone[row].negatives
-        assert len(joined[row + images].negatives) < len(alone[row].negatives)
+        assert joined[at(row)].names == joined[at(row + images)].names == alone[at(row)].names
+        assert joined[at(row)].negatives == alone[at(row)].negatives
+        assert len(joined[at(row + images)].negatives) < len(alone[at(row)].negatives)
     assert joined.names() == alone.names()
     counts = Counter(record.image_id for batch in batches(module) for record in batch.records)
     assert set(counts.values()) <= {2, 3}  # at the end the first fill up
@@ -436,8 +443,8 @@ def test_sources_travel_to_spawned_workers(root, tmp_path):
     for source in module.sources.values():
         source.check()
         copy = pickle.loads(pickle.dumps(source))
-        assert copy[1].names == source[1].names
-        assert copy[1].negatives == source[1].negatives
+        assert copy[at(1)].names == source[at(1)].names
+        assert copy[at(1)].negatives == source[at(1)].negatives
 
 
 # With Lightning
@@ -551,7 +558,10 @@ def test_the_same_few_batches_again_and_again(root):
         (lambda root: grounding(root, ratio=float("inf")), r"ratio: inf is out of range"),
         (lambda root: grounding(root, concepts=0), r"concepts: 0 is out of range"),
         (lambda root: detection(root, concepts=0), r"concepts: 0 is out of range"),
-        (lambda root: detection(root, repeat_threshold=-1.0), r"repeat_threshold: -1.0 is out of range"),
+        (
+            lambda root: detection(root, repeat_threshold=-1.0),
+            r"repeat_threshold: -1.0 is out of range",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_at_once(root, make, told):
@@ -584,7 +594,7 @@ def test_what_cannot_be_trained_on_is_refused_before_training(root, tmp_path):
         r"no.txt: cannot be read": {"grounding": grounding(root, dictionary=nowhere)},
     }
     with pytest.raises(InputError, match=r"1 of 1 images have no caption"):
-        data(root, pairs=pairs(root, source=silent, **at)).sources["pairs"][0]
+        data(root, pairs=pairs(root, source=silent, **at)).sources["pairs"][SampleIndex(0)]
     unboxed = document(root, "train.json") | {"annotations": []}
     (root / "unboxed").mkdir()
     (root / "unboxed" / "train.json").write_text(json.dumps(unboxed))

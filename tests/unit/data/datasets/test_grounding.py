@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gridclip.cli import main
-from gridclip.data.datasets.flickr30k import entities_command
-from gridclip.data.datasets.grounding import first_mention, read_grounding
+from gridclip.data.datasets.grounding import entities_command, first_mention, read_grounding
 from gridclip.data.synthetic.mini_dataset import make_mini
 from gridclip.io.errors import InputError
 

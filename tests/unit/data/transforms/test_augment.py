@@ -319,7 +319,7 @@ def test_the_tiniest_box_survives_a_plain_resize():
         (lambda: Resize(shortest=(800,), longest=700), "longest: 700 is below"),
         (lambda: Augmentation(flip=1.5), "flip: 1.5 is out of range"),
         (lambda: Augmentation(scale=(2.0, 1.0)), "scale: .* is no range"),
-        (lambda: Augmentation(canvas=-1), "canvas: -1 is no side"),
+        (lambda: Augmentation(canvas=-1), "canvas: -1 is out of range"),
         (lambda: EvaluationTransform(Resize(shortest=(640, 800))), "evaluation needs one side"),
     ],
 )

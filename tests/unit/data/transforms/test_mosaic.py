@@ -5,10 +5,13 @@ import pytest
 
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.datamodules.detection import DetectionData
+from gridclip.data.datasets.boxed_concepts import (
+    DetectionConcepts,
+    DetectionSource,
+    GroundingSource,
+)
 from gridclip.data.datasets.captions import PairSource
-from gridclip.data.datasets.category_concepts import DetectionConcepts, DetectionSource
 from gridclip.data.datasets.detection import DetectionDataset, ImageExtras
-from gridclip.data.datasets.grounding import GroundingSource
 from gridclip.data.datasets.image_level import PseudoLabelled
 from gridclip.data.precomputed.stored import StoredEmbeddings, StoredRegions
 from gridclip.data.sampling import SampleIndex
@@ -171,9 +174,9 @@ def test_what_is_known_of_a_whole_picture_forbids_a_mosaic(root, tmp_path):
 def test_a_data_set_made_by_hand_refuses_it_too(root, stored):
     made = dataset(root)
     parts = (made.annotations, made.folder, label_map(made.annotations, "all"), made.transform)
-    DetectionDataset(*parts, beside=ImageExtras(**stored))
+    DetectionDataset(*parts, extras=ImageExtras(**stored))
     with pytest.raises(InputError, match=r"augmentation\.mosaic"):
-        DetectionDataset(*parts, mosaic=Mosaic(chance=0.5), beside=ImageExtras(**stored))
+        DetectionDataset(*parts, mosaic=Mosaic(probability=0.5), extras=ImageExtras(**stored))
 
 
 def test_evaluation_knows_no_mosaic(root):
