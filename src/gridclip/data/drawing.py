@@ -69,7 +69,7 @@ def show_samples(  # noqa: PLR0913 - one argument an option
     resize: Resize = _RESIZE,
     augmentation: Augmentation = _AUGMENTATION,
 ) -> None:
-    """Draws augmented training images with their boxes and names on one sheet.
+    """Draw augmented training images with their boxes and names on one sheet.
 
     A row is an image that has boxes, as the augmentation shows it in the first epochs: exactly what
     training with the same seed and settings sees.

@@ -54,7 +54,7 @@ class Paper:
     """Which table an experiment is a row of.
 
     Args:
-        table: Paper and table, or what the row asks where there is no table.
+        table: Paper and table, or the question of the row where there is no table.
         reported: The paper's own figures, in percent as printed there; never ours.
         trained: Whether this row has ever been trained with this package.
     """
@@ -68,7 +68,7 @@ class GridClipCLI(LightningCLI):
     """LightningCLI with a run folder, two loggers and a final evaluation."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the arguments that belong to no class."""
+        """Adds the arguments that belong to no class."""
         parser.add_argument(
             "--run_dir",
             type=str | None,
@@ -84,7 +84,7 @@ class GridClipCLI(LightningCLI):
         parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder before anything is built."""
+        """Chooses the run folder before anything is built."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         paths = [Path(str(path)) for path in config.get("config") or []]
         folder = choose_run_dir(config.run_dir, paths)
@@ -93,7 +93,7 @@ class GridClipCLI(LightningCLI):
             refuse_finished(folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
-        """Add what every run has: loggers, checkpoints, history, images."""
+        """Adds what every run has: loggers, checkpoints, history, images."""
         folder = Path(self._get(self.config, "run_dir"))
         kwargs.setdefault("default_root_dir", str(folder))
         every_steps = self._get(self.config, "checkpoint_every_steps")
@@ -113,7 +113,7 @@ class GridClipCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        """Evaluate the last weights, if that is still to do, and conclude the run."""
+        """Evaluates the last weights, if they are not yet, and concludes the run."""
         dry = bool(getattr(self.trainer, "fast_dev_run", False))
         if dry or self.trainer.interrupted or not hasattr(self.datamodule, "val_annotations"):
             return
@@ -124,14 +124,14 @@ class GridClipCLI(LightningCLI):
 
 
 def build(argv: Sequence[str]) -> GridClipCLI:
-    """Build what a row describes, such as ["--config", row], but run nothing and write nothing."""
+    """Builds what a row describes, such as ["--config", row], but runs and writes nothing."""
     return run_lightning([*argv, "--trainer.logger=false"], run=False)
 
 
 def _try_whole_numbers_first() -> None:
-    """Read `--trainer.limit_val_batches=1` as one batch, whatever was imported before.
+    """Makes `--trainer.limit_val_batches=1` mean one batch, whatever was imported before.
 
-    Python keeps one Optional[Union[float, int]] for both orders, the one it met first, and parsers
+    Python caches one Optional[Union[float, int]] for both orders, the first it meets, and parsers
     try the types in order. Where rich is imported before Lightning, a 1 would be 1.0, all batches.
     """
     annotations = inspect.unwrap(Trainer.__init__).__annotations__
@@ -141,7 +141,7 @@ def _try_whole_numbers_first() -> None:
 
 
 def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipCLI:
-    """Parse, build and, if asked, run; without arguments those of the process count.
+    """Parses, builds and, if asked, runs; without arguments it takes those of the process.
 
     Raises:
         ArgumentError: for an unknown key or a value of the wrong type, with the key's name.

@@ -1,4 +1,4 @@
-"""The command that names given boxes of an image."""
+"""The commands that run a trained detector on images: detect objects, or name given boxes."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,49 @@ from rich.table import Table
 
 from gridclip.data.drawing import Label, draw
 from gridclip.data.images.decode import read_image
-from gridclip.engine.predictor import (
-    _SPEED,
-    Found,
-    Speed,
-    load,
-)
+from gridclip.engine.predictor import Found, Speed, load
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
+
+_SPEED = Speed()
+
+
+def detect_command(  # noqa: PLR0913 - a command has as many options as it has
+    images: list[Path],
+    *,
+    run: Path,
+    names: str,
+    output: Path = Path("detections"),
+    threshold: float = 0.3,
+    limit: int = 100,
+    device: str = "cpu",
+    speed: Speed = _SPEED,
+) -> None:
+    """Find objects in images: writes detections.json and a copy of each image with boxes drawn.
+
+    Args:
+        images: Image files.
+        run: Folder of a finished training.
+        names: What to look for, separated by commas: "red striped star, green ring".
+        output: Folder for the results.
+        threshold: Least score, in [0, 1].
+        limit: At most so many boxes in an image.
+        device: Where to run it: cpu, cuda, mps.
+        speed: How to run it.
+    """
+    require_writable(output / "detections.json")
+    console = Console()
+    detector = load(run, device, speed)
+    vocabulary = _names(names)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for file in images:
+        found = detector.detect(file, vocabulary, threshold=threshold, limit=limit)
+        results[str(file)] = [each._asdict() for each in found]
+        drawn = output / f"{file.stem}-detected.png"
+        _draw(Image.fromarray(read_image(file)), found).save(drawn)
+        console.print(f"{file}: {len(found)} found, drawn in {drawn}")
+    write_text(output / "detections.json", json.dumps(results, indent=2))
+    console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
 
 
 def classify_command(  # noqa: PLR0913 - a command has as many options as it has
@@ -45,7 +80,7 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
         require_writable(output)
     given = _read_boxes(boxes)
     detector = load(run, device)
-    named = detector.classify(image, given, [name.strip() for name in names.split(",")])
+    named = detector.classify(image, given, _names(names))
     table = Table("box", "names", title=str(image), title_justify="left")
     for box, shown in zip(given, named, strict=True):
         likeliest = list(shown.items())[:best]
@@ -56,8 +91,12 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
         write_text(output, json.dumps(rows, indent=2))
 
 
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
+
+
 def _read_boxes(file: Path) -> list[Any]:
-    """Whatever list the file holds; `classify` tells whether it is of boxes."""
+    """Returns the list that the file holds; `classify` checks that it is of boxes."""
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -67,45 +106,8 @@ def _read_boxes(file: Path) -> list[Any]:
     return given
 
 
-def detect_command(  # noqa: PLR0913 - a command has as many options as it has
-    images: list[Path],
-    run: Path,
-    names: str,
-    output: Path = Path("detections"),
-    threshold: float = 0.3,
-    limit: int = 100,
-    device: str = "cpu",
-    speed: Speed = _SPEED,
-) -> None:
-    """Find objects in images: writes detections.json and a copy of each image with boxes drawn.
-
-    Args:
-        images: Image files.
-        run: Folder of a finished training.
-        names: What to look for, separated by commas: "red striped star, green ring".
-        output: Folder for the results.
-        threshold: Least score, in [0, 1].
-        limit: At most so many boxes in an image.
-        device: Where to run it: cpu, cuda, mps.
-        speed: How to run it.
-    """
-    require_writable(output / "detections.json")
-    console = Console()
-    detector = load(run, device, speed)
-    wanted = [name.strip() for name in names.split(",")]
-    results: dict[str, list[dict[str, Any]]] = {}
-    for file in images:
-        found = detector.detect(file, wanted, threshold=threshold, limit=limit)
-        results[str(file)] = [each._asdict() for each in found]
-        drawn = output / f"{file.stem}-detected.png"
-        _draw(Image.fromarray(read_image(file)), found).save(drawn)
-        console.print(f"{file}: {len(found)} found, drawn in {drawn}")
-    write_text(output / "detections.json", json.dumps(results, indent=2))
-    console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
-
-
 def _draw(image: Image.Image, found: list[Found], side: int = 512) -> Image.Image:
-    """Draw boxes; a small image is enlarged a whole number of times, so that words fit in."""
+    """Draws boxes; a small image is enlarged a whole number of times, so that words fit in."""
     zoom = max(1, side // max(image.size))
     large = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
     labels = []

@@ -3,9 +3,9 @@
 config.yaml            the recipe, complete
 checkpoints/last.ckpt  tensors and counters only; always whole
 history.jsonl          one line per validation
-categories.csv         AP of each name, and how many training images show it
+categories.csv         AP of each category, and how many training images show it
 metrics.json           written last, and only when the evaluation is complete
-pictures/              truth beside prediction
+pictures/              annotations beside detections
 """
 
 import csv
@@ -29,53 +29,14 @@ from gridclip.evaluation.lvis import write_metrics
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.files import write_text, written_whole
 
-COLUMNS = ("name", "frequency", "training_images", "AP")
-
-
-def categories_csv(per_category: Mapping[str, float], data: Any) -> str:  # noqa: ANN401 - any data module
-    """A line for each name of the evaluation, in the order of the annotation file.
-
-    Args:
-        per_category: AP by name, as a fraction; nan, where nothing defines it, becomes empty.
-        data: The data module. What one of another kind than DetectionData cannot tell stays empty.
-    """
-    val_set = getattr(data, "val_set", None)
-    known = {each.name: each for each in val_set.annotations.categories} if val_set else {}
-    counted = _counted(data)
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, precision in per_category.items():
-        category = known.get(name)
-        images = category.image_count if category else None
-        writer.writerow(
-            [
-                name,
-                category.frequency if category else None,
-                counted.get(name) if images is None else images,
-                None if math.isnan(precision) else precision,
-            ]
-        )
-    return output.getvalue()
-
-
-def _counted(data: Any) -> dict[str, int]:  # noqa: ANN401 - any data module
-    """Images of each name in the training set, if it has been read: COCO files don't say it."""
-    train_set = vars(data).get("train_set")  # asking for it would read it
-    if train_set is None:
-        return {}
-    names = train_set.vocabulary.names
-    return dict(zip(names, image_counts(train_set.labels, len(names)).tolist(), strict=True))
-
-
 RUN_DIR_VARIABLE = "GRIDCLIP_RUN_DIR"
 
 
 def choose_run_dir(asked: str | None, configs: list[Path], root: Path = Path("runs")) -> Path:
-    """The folder of a run: as asked, as the environment says, or runs/<row>/<time>.
+    """Returns the folder of a run: as given, of the environment, or runs/<row>/<time>.
 
     Args:
-        asked: --run_dir, if it was given.
+        asked: --run_dir, if it is given.
         configs: Configuration files; the first one names the row.
         root: Where runs go that nobody named.
     """
@@ -86,9 +47,9 @@ def choose_run_dir(asked: str | None, configs: list[Path], root: Path = Path("ru
 
 @contextmanager
 def shared_run_dir() -> Iterator[None]:
-    """Let the processes that Lightning starts for DDP inherit the run folder, and nobody else.
+    """Lets only the processes that Lightning starts for DDP inherit the run folder.
 
-    They get it by the environment, which is put back as it was.
+    They get it by the environment, which is restored afterwards.
     """
     before = os.environ.get(RUN_DIR_VARIABLE)
     try:
@@ -100,7 +61,7 @@ def shared_run_dir() -> Iterator[None]:
 
 
 def refuse_finished(folder: Path) -> None:
-    """Refuse to train into a folder whose run is finished.
+    """Refuses to train into a folder whose run is finished.
 
     Raises:
         InputError: if metrics.json is there.
@@ -111,6 +72,77 @@ def refuse_finished(folder: Path) -> None:
             file=folder,
             field="run_dir",
             fix="give another --run_dir, or move the old run away",
+        )
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Writes config.yaml into the run folder, so that `gridclip.load` can rebuild the model."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the recipe whole; only a training writes one."""
+        if stage != "fit" or bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        recipe = self.config.clone()
+        # Not the folder: another run of this recipe must not write over this one.
+        recipe.run_dir = None
+        text = self.parser.dump(recipe, skip_none=False)
+        write_text(Path(self.config.run_dir) / "config.yaml", text)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps one checkpoint, `last.ckpt`: of the end of each epoch, and if asked of steps between.
+
+    It replaces the one before when it is whole and on the disk, so there is always one to resume
+    from. At a step with a validation it is written afterwards, so that a training resumed from it
+    has the figures in its history.
+
+    Args:
+        folder: Folder of the checkpoint.
+        every_steps: Optimizer steps between checkpoints within an epoch; None writes none.
+    """
+
+    def __init__(self, folder: Path, every_steps: int | None = None) -> None:
+        if every_steps is not None:
+            require_at_least(1, checkpoint_every_steps=every_steps)
+        self.file, self.every_steps = folder / "last.ckpt", every_steps
+        self.step = 0  # of the last checkpoint
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401 - Lightning's hook
+        """Saves where neither a validation nor the end of the epoch follows, which save too."""
+        loop: Any = trainer.fit_loop
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if self._due(trainer) and not validates and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves after a validation within an epoch."""
+        if not trainer.sanity_checking and self._due(trainer) and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves, also where the last step falls within an epoch."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the checkpoint; every process must call it."""
+        if bool(getattr(trainer, "fast_dev_run", False)):
+            return
+        if trainer.is_global_zero:
+            for left in self.file.parent.glob(f".{self.file.name}.*.part"):
+                left.unlink()  # a process was killed while it wrote
+            with written_whole(self.file, durable=True) as part:
+                trainer.save_checkpoint(part)
+        else:
+            trainer.save_checkpoint(self.file)  # takes part; the first process alone writes
+        self.step = trainer.global_step
+
+    def _due(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        return (
+            trainer.state.fn == "fit"
+            and self.every_steps is not None
+            and step % self.every_steps == 0
+            and step > self.step  # not again while gradients are accumulated
         )
 
 
@@ -127,7 +159,7 @@ class RunFiles(Callback):
         self.step: int | None = None  # of the last validation within a fit
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of a resumed training forget what was measured after its checkpoint: it comes again."""
+        """Drops what was measured after the checkpoint of a resumed training: it comes again."""
         if trainer.is_global_zero:
             loggers.announce(self.folder, trainer.loggers)
         file = self.folder / "history.jsonl"
@@ -139,7 +171,7 @@ class RunFiles(Callback):
         self.started -= json.loads(kept[-1]).get("time", 0.0) if kept else 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Append what was measured; outside a fit it is the last word."""
+        """Appends what was measured; outside a fit it is final."""
         if trainer.sanity_checking or bool(getattr(trainer, "fast_dev_run", False)):
             return
         self.step = trainer.global_step
@@ -148,18 +180,18 @@ class RunFiles(Callback):
             self.conclude(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As after a validation outside a fit."""
+        """Writes the final figures, as after a validation outside a fit."""
         self.conclude(trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write all detections in LVIS results form."""
+        """Writes all detections in LVIS results form."""
         counted: Any = pl_module.average_precision
         results = counted.results()  # gathers over ranks, so every rank must ask
         if trainer.is_global_zero:
             write_text(self.folder / "detections.json", json.dumps(results))
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the final figures, metrics.json last: it marks the run as finished."""
+        """Writes the final figures, metrics.json last: it marks the run as finished."""
         metrics: Any = pl_module.metrics
         if not trainer.is_global_zero or metrics is None:
             return
@@ -184,80 +216,48 @@ class RunFiles(Callback):
             history.write(json.dumps(line) + "\n")
 
 
-class LastCheckpoint(Checkpoint):
-    """Keeps one checkpoint, `last.ckpt`: of the end of each epoch, and if asked of steps between.
-
-    It is written beside the one before, which it replaces when it is whole and on the disk, so
-    there is always one to resume from. One that falls together with a validation is written after
-    it, so that a training resumed from it has its figures in the history, and others don't.
-
-    Args:
-        folder: Where it lies.
-        every_steps: Optimizer steps between checkpoints within an epoch; None writes none.
-    """
-
-    def __init__(self, folder: Path, every_steps: int | None = None) -> None:
-        if every_steps is not None:
-            require_at_least(1, checkpoint_every_steps=every_steps)
-        self.file, self.every_steps = folder / "last.ckpt", every_steps
-        self.step = 0  # of the last checkpoint
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401 - Lightning's hook
-        """Save where neither a validation nor the end of the epoch follows, which save too."""
-        loop: Any = trainer.fit_loop
-        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        if self._due(trainer) and not validates and not trainer.is_last_batch:
-            self.save(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where this interrupts an epoch."""
-        if not trainer.sanity_checking and self._due(trainer) and not trainer.is_last_batch:
-            self.save(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, also where the last step falls within an epoch."""
-        self.save(trainer)
-
-    def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint; every process must call it."""
-        if bool(getattr(trainer, "fast_dev_run", False)):
-            return
-        if trainer.is_global_zero:
-            for left in self.file.parent.glob(f".{self.file.name}.*.part"):
-                left.unlink()  # a process was killed while it wrote
-            with written_whole(self.file, durable=True) as part:
-                trainer.save_checkpoint(part)
-        else:
-            trainer.save_checkpoint(self.file)  # takes part; the first process alone writes
-        self.step = trainer.global_step
-
-    def _due(self, trainer: Trainer) -> bool:
-        step = trainer.global_step
-        return (
-            trainer.state.fn == "fit"
-            and self.every_steps is not None
-            and step % self.every_steps == 0
-            and step > self.step  # not again while gradients are accumulated
-        )
-
-
 def _step(line: str) -> float:
-    """Step of a line of the history; a line that was cut short is of no step that ever was."""
+    """Returns the step of a line of the history; infinity for a line that was cut short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
 
 
-class SaveRecipe(SaveConfigCallback):
-    """Writes config.yaml into the run folder, so that `gridclip.load` can rebuild the model."""
+COLUMNS = ("name", "frequency", "training_images", "AP")
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the recipe, atomically; only a training writes one."""
-        if stage != "fit" or bool(getattr(trainer, "fast_dev_run", False)):
-            return
-        recipe = self.config.clone()
-        # The folder is no part of the recipe: whoever uses it again must not write over this run.
-        recipe.run_dir = None
-        text = self.parser.dump(recipe, skip_none=False)
-        write_text(Path(self.config.run_dir) / "config.yaml", text)
+
+def categories_csv(per_category: Mapping[str, float], data: Any) -> str:  # noqa: ANN401 - any data module
+    """Returns a line for each evaluated category, in the order of the annotation file.
+
+    Args:
+        per_category: AP by category, as a fraction; nan, where it is not defined, becomes empty.
+        data: The data module; what one other than DetectionData does not know stays empty.
+    """
+    val_set = getattr(data, "val_set", None)
+    known = {each.name: each for each in val_set.annotations.categories} if val_set else {}
+    counted = _counted(data)
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, precision in per_category.items():
+        category = known.get(name)
+        images = category.image_count if category else None
+        writer.writerow(
+            [
+                name,
+                category.frequency if category else None,
+                counted.get(name) if images is None else images,
+                None if math.isnan(precision) else precision,
+            ]
+        )
+    return output.getvalue()
+
+
+def _counted(data: Any) -> dict[str, int]:  # noqa: ANN401 - any data module
+    """Returns the training images of each category, if they have been read; COCO files lack it."""
+    train_set = vars(data).get("train_set")  # asking for it would read it
+    if train_set is None:
+        return {}
+    names = train_set.vocabulary.names
+    return dict(zip(names, image_counts(train_set.labels, len(names)).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Hybrid data with boxes, of categories or of a caption's phrases, and the negatives of an image."""
+"""Hybrid data with boxes, of categories or of a caption's phrases, and negatives of each image."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

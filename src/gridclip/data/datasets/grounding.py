@@ -179,7 +179,7 @@ class EntityBoxes(NamedTuple):
 
 
 def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> None:
-    """Writes Flickr30k Entities as one grounding file, which training reads.
+    """Write Flickr30k Entities as one grounding file, which training reads.
 
     Args:
         folder: With Sentences and Annotations in it; images are not looked at.

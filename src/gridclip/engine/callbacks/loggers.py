@@ -1,9 +1,4 @@
-"""The settings by which runs are told apart on the dashboards, and what each run came to.
-
-TensorBoard's HPARAMS tab takes every number of a run for a result. So these are written as a run of
-their own inside it, `tensorboard/hparams`, which holds the final AP, APr, APc and APf and nothing
-else; over the folder of a sweep the tab then shows one table, parallel coordinates and scatters.
-"""
+"""TensorBoard and W&B of a run, and what is logged there: its speed, settings and final figures."""
 
 import json
 import math
@@ -24,7 +19,7 @@ from gridclip.structures import Batch
 
 
 def default_loggers(folder: Path) -> list[Logger]:
-    """Both loggers, writing under the run folder."""
+    """Returns both loggers, which write under the run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     mode = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline")
     return [
@@ -36,9 +31,9 @@ def default_loggers(folder: Path) -> list[Logger]:
 
 
 def logged_in() -> bool:
-    """Whether `wandb login` or WANDB_API_KEY has left a key; nothing is asked of the network.
+    """Returns whether `wandb login` or WANDB_API_KEY has left a key, without using the network.
 
-    wandb.login(prompt=False) would answer too, but it keeps later offline runs from starting.
+    wandb.login(prompt=False) would say so too, but it keeps later offline runs from starting.
     """
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -56,11 +51,11 @@ class Throughput(Callback):
         self._restart()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Starts to count."""
         self._restart()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin again, without the time that the validation took."""
+        """Starts again, without the time that the validation took."""
         self._restart()
 
     def on_train_batch_end(
@@ -71,7 +66,7 @@ class Throughput(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the images of a step, and log where Lightning logs."""
+        """Counts the images of a step, and logs where Lightning logs."""
         self.images += len(batch.records) * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = time.perf_counter() - self.started
@@ -84,7 +79,7 @@ class Throughput(Callback):
         self.images, self.started = 0, time.perf_counter()
 
 
-# Of the recipe, beside whatever a sweep varies; a name that ends in a dot stands for all below it.
+# Settings of the recipe to log beside those that a sweep varies; a final dot means all below.
 MAIN = (
     "seed_everything",
     "trainer.max_steps",
@@ -100,7 +95,7 @@ MAIN = (
 
 
 def read_hyperparameters(run: Path) -> dict[str, object]:
-    """The main settings of a run, and those that its sweep gave it, by their full dotted names.
+    """Returns the main settings of a run, and those of its sweep, by their full dotted names.
 
     Args:
         run: Its folder, with the recipe (config.yaml); a trial of a sweep also has trial.json.
@@ -115,10 +110,10 @@ def read_hyperparameters(run: Path) -> dict[str, object]:
 
 
 def announce(run: Path, loggers: list[Logger]) -> None:
-    """Tell W&B the settings of a run that begins.
+    """Logs the settings of a run to W&B when it begins.
 
-    They are nested there, as in the recipe: W&B reads the dots of a name in a panel as levels, and
-    its agent adds what it sweeps under dotted names of its own, so neither gets in the other's way.
+    They are nested, as in the recipe: W&B reads the dots of a name in a panel as levels, and its
+    agent adds the swept settings under dotted names, so the two do not collide.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -128,7 +123,11 @@ def announce(run: Path, loggers: list[Logger]) -> None:
 def conclude(
     run: Path, loggers: list[Logger], figures: Mapping[str, float], *, step: int
 ) -> Path | None:
-    """Tell TensorBoard the settings of a run and its final figures.
+    """Logs the settings of a run and its final figures to TensorBoard.
+
+    Its HPARAMS tab takes every number of a run for a result. So these are written as a run of their
+    own, `tensorboard/hparams`, with the final AP, APr, APc and APf and nothing else; over the
+    folder of a sweep the tab then shows one table, parallel coordinates and scatters.
 
     Args:
         run: Its folder; nothing is written if it has no recipe.
@@ -151,8 +150,8 @@ def conclude(
     for old in folder.glob("events.out.tfevents.*"):  # of an evaluation before this one
         old.unlink()
     writer = FileWriter(str(folder))
-    # The first says which settings and figures there are, but TensorBoard believes the first run
-    # that says it; without, it looks at all runs.
+    # The summary of all settings and figures is left out: TensorBoard would use that of the first
+    # run for all; without, it looks at all runs.
     _, start, end = hparams({name: _plain(value) for name, value in settings.items()}, {})
     writer.add_summary(start)
     for name in MAIN_METRICS:
@@ -164,7 +163,7 @@ def conclude(
 
 
 def _plain(value: object) -> int | float | str:
-    """A number or a text: the HPARAMS tab draws no axis of a bool, and takes nothing else."""
+    """Returns a number or text: the HPARAMS tab takes nothing else, and draws no axis of a bool."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int | float | str):
@@ -193,7 +192,7 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A YAML or JSON file; nothing if it is absent."""
+    """Returns the content of a YAML or JSON file; nothing if it is absent."""
     if not file.is_file():
         return {}
     content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A grid of truth beside prediction after each validation."""
+"""A sheet of annotations beside detections after each validation."""
 
 import itertools
 import json
@@ -21,6 +21,70 @@ from gridclip.structures import DetectionBatch, Detections
 
 LEAST_SCORE = 0.05  # below, detections only make the page heavy
 DIGITS = 1  # of a corner, after the point
+KEPT = 40  # detections of an example; the sheet draws fewer
+
+
+class ValidationImages(Callback):
+    """After each validation: the first images, annotated on the left, detected on the right.
+
+    Args:
+        folder: Folder of the sheets, which are logged too, and of the last one's images with their
+            boxes as numbers.
+        count: Images on a sheet.
+        side: Height of each image on the sheet, in pixels.
+        limit: Best detections drawn in an image of the sheet.
+    """
+
+    def __init__(self, folder: Path, count: int = 8, side: int = 320, limit: int = 10) -> None:
+        self.folder, self.count, self.side, self.limit = folder, count, side, limit
+        self.examples: list[ValidationExample] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature; what validation_step returns
+        batch: DetectionBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the first images of the validation."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        room = self.count - len(self.examples)
+        for index, found in enumerate(outputs["detections"][:room]):
+            self.examples.append(self._example(batch, found, index))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the sheet, and logs it."""
+        examples, self.examples = self.examples, []
+        if not examples or getattr(trainer, "fast_dev_run", False):
+            return
+        rows = [example.sheet_row(self.side, self.limit) for example in examples]
+        nothing: list[Image.Image] = []
+        pairs = itertools.zip_longest(rows[0::2], rows[1::2], fillvalue=nothing)
+        sheet = side_by_side([left + right for left, right in pairs])
+        write_examples(examples, self.folder)
+        sheet.save(self.folder / f"step-{trainer.global_step:07d}.jpg", quality=90)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                pixels = torch.from_numpy(np.asarray(sheet).copy()).permute(2, 0, 1)
+                logger.experiment.add_image("val/pictures", pixels, trainer.global_step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("val/pictures", [sheet], step=None)
+
+    def _example(self, batch: DetectionBatch, found: Detections, index: int) -> "ValidationExample":
+        """Returns one image of a batch, as the detector saw it, or smaller."""
+        height, width = batch.images.sizes[index].tolist()
+        names, record, target = batch.vocabulary.names, batch.records[index], batch.targets[index]
+        zoom = min(1.0, self.side / height)
+        image = _image(batch.images.pixels[index, :, :height, :width])
+        image = image.resize((round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC)
+        truth = _boxes(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
+        found_names = [names[label] for label in found.labels[:KEPT].tolist()]
+        shrunk = found.boxes[:KEPT] * (image.height / record.height)
+        guesses = _boxes(shrunk, found_names, found.scores[:KEPT].tolist())
+        return ValidationExample(image, truth, guesses)
 
 
 class Box(NamedTuple):
@@ -32,19 +96,19 @@ class Box(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What is written beside it."""
+        """The text that is drawn beside it."""
         return self.name if self.score is None else f"{self.name} {self.score:.2f}"
 
 
 class ValidationExample(NamedTuple):
-    """An image, what is in it, and what was found."""
+    """An image with its annotations and detections."""
 
     image: Image.Image
     truth: list[Box]
     found: list[Box]  # best first
 
     def sheet_row(self, side: int, limit: int) -> list[Image.Image]:
-        """The image twice, `side` pixels high: annotated, and with the best detections."""
+        """Returns the image twice, `side` pixels high: annotated, and with the best detections."""
         zoom = side / self.image.height
         size = (round(self.image.width * zoom), side)
         image = self.image.resize(size, Image.Resampling.BICUBIC)
@@ -55,7 +119,7 @@ class ValidationExample(NamedTuple):
 
 
 def write_examples(examples: Sequence[ValidationExample], folder: Path) -> None:
-    """Write examples.json and its images, example-1.jpg and so on, over those of before."""
+    """Writes examples.json and its images, example-1.jpg and so on, over earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
     content = []
     for number, example in enumerate(examples, start=1):
@@ -85,72 +149,6 @@ def _is_shown(box: Box) -> bool:
 def _label(box: Box, zoom: float) -> Label:
     x1, y1, x2, y2 = box.corners
     return Label((x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom), box.text)
-
-
-KEPT = 40  # detections of an example; the sheet draws fewer
-
-
-class ValidationImages(Callback):
-    """After each validation: the first images, annotated on the left, detected on the right.
-
-    Args:
-        folder: Where the sheets go, which also go to TensorBoard and W&B, and the images of the
-            last one with their boxes as numbers.
-        count: Images on a sheet.
-        side: Height of each image on the sheet, in pixels.
-        limit: Best detections drawn in an image of the sheet.
-    """
-
-    def __init__(self, folder: Path, count: int = 8, side: int = 320, limit: int = 10) -> None:
-        self.folder, self.count, self.side, self.limit = folder, count, side, limit
-        self.examples: list[ValidationExample] = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 - Lightning's signature; what validation_step returns
-        batch: DetectionBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first images of the validation."""
-        if not trainer.is_global_zero or trainer.sanity_checking:
-            return
-        room = self.count - len(self.examples)
-        for index, found in enumerate(outputs["detections"][:room]):
-            self.examples.append(self._example(batch, found, index))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the sheet, and show it to the loggers."""
-        examples, self.examples = self.examples, []
-        if not examples or getattr(trainer, "fast_dev_run", False):
-            return
-        rows = [example.sheet_row(self.side, self.limit) for example in examples]
-        nothing: list[Image.Image] = []
-        pairs = itertools.zip_longest(rows[0::2], rows[1::2], fillvalue=nothing)
-        sheet = side_by_side([left + right for left, right in pairs])
-        write_examples(examples, self.folder)
-        sheet.save(self.folder / f"step-{trainer.global_step:07d}.jpg", quality=90)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                pixels = torch.from_numpy(np.asarray(sheet).copy()).permute(2, 0, 1)
-                logger.experiment.add_image("val/pictures", pixels, trainer.global_step)
-            elif isinstance(logger, WandbLogger):
-                logger.log_image("val/pictures", [sheet], step=None)
-
-    def _example(self, batch: DetectionBatch, found: Detections, index: int) -> ValidationExample:
-        """One image of a batch, as the detector saw it, or smaller."""
-        height, width = batch.images.sizes[index].tolist()
-        names, record, target = batch.vocabulary.names, batch.records[index], batch.targets[index]
-        zoom = min(1.0, self.side / height)
-        image = _image(batch.images.pixels[index, :, :height, :width])
-        image = image.resize((round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC)
-        truth = _boxes(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
-        found_names = [names[label] for label in found.labels[:KEPT].tolist()]
-        shrunk = found.boxes[:KEPT] * (image.height / record.height)
-        guesses = _boxes(shrunk, found_names, found.scores[:KEPT].tolist())
-        return ValidationExample(image, truth, guesses)
 
 
 def _boxes(

@@ -1,6 +1,6 @@
-"""The W&B dashboard of a project, built in code: what is looked at first stands first.
+"""The W&B dashboard of a project, built in code: what is looked at first comes first.
 
-The keys are those that a run logs: see system.py, throughput.py and hyperparameters.py.
+The keys are those that a run logs: see `lightning_module` and `loggers`.
 """
 
 import json
@@ -25,7 +25,7 @@ GROUPS = {"val/APr": "APr: rare", "val/APc": "APc: common", "val/APf": "APf: fre
 OVERALL = ("val/AP", "val/AP50", "val/AP75", "val/APs", "val/APm", "val/APl")
 SPEED = "train/images_per_second"
 IMAGES = "val/pictures"
-# Every term of a loss is train/NAME, by what kind of images it was.
+# Every term of a loss is train/NAME, or train/image_level/NAME.
 LOSSES = r"^train/(image_level/)?(?!images_per_second)[a-z_]+$"
 LEARNING_RATES = r"^lr-"
 SETTINGS = (
@@ -39,13 +39,13 @@ SETTINGS = (
 def make_workspace(
     entity: str, project: str, settings: Sequence[str] = SETTINGS, goal: str = "val/APr"
 ) -> "Workspace":
-    """Build the workspace; nothing is asked of the network.
+    """Builds the workspace, without using the network.
 
     Args:
         entity: W&B user or team.
         project: Its project.
-        settings: Full names of the settings to compare runs by.
-        goal: The metric that they are compared in.
+        settings: Full names of the settings by which runs are compared.
+        goal: The metric that is compared.
 
     Raises:
         InputError: if the package wandb-workspaces is missing.
@@ -112,7 +112,7 @@ def push_workspace(entity: str, project: str = "gridclip", sweep: Path | None = 
 
 
 def workspace_json(workspace: "Workspace") -> str:
-    """What would be sent to W&B."""
+    """Returns what would be sent to W&B."""
     view = json.loads(workspace._to_model().model_dump_json(by_alias=True, exclude_none=True))
     return json.dumps(view, indent=2)
 
@@ -156,7 +156,7 @@ def _training_panels(reports: Any) -> list[Any]:  # noqa: ANN401
 
 
 def _of_sweep(file: Path | None) -> tuple[Sequence[str], str]:
-    """What a sweep file varies, and in which metric."""
+    """Returns what a sweep file varies, and its metric."""
     if file is None:
         return SETTINGS, "val/APr"
     spec = read_sweep(file)
