@@ -5,10 +5,21 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from gridclip.data.annotations import coco_json
 from gridclip.data.datamodules.base import EvaluatedData
+from gridclip.data.datamodules.detection import DetectionData
+from gridclip.data.synthetic.mini_dataset import make_mini
 from gridclip.engine.lightning_module import DetectionSystem
 from gridclip.models.base import Detector
-from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
+from gridclip.structures import (
+    DetectionBatch,
+    Detections,
+    ImageBatch,
+    Images,
+    Record,
+    Targets,
+    Vocabulary,
+)
 
 
 class TwoBranches(Detector):
@@ -26,7 +37,8 @@ class TwoBranches(Detector):
         return {"alone": weight.square().sum()}
 
     def detect(self, images, vocabulary, records):
-        raise NotImplementedError
+        nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+        return [nothing for _ in records]
 
 
 class Gradients(lightning.Callback):
@@ -109,3 +121,19 @@ def test_weights_that_a_kind_of_batch_does_not_read_rest_as_if_it_had_not_been(m
         for before, after in itertools.pairwise(weights.seen)
     ]
     assert moved == [["detector.boxed"], ["detector.unboxed"]] * 2
+
+
+def test_a_fit_parses_each_annotation_file_once(tmp_path, monkeypatch):
+    make_mini(tmp_path / "mini", seed=0, train_images=4, val_images=2)
+    monkeypatch.setenv("GRIDCLIP_CACHE", str(tmp_path / "cache"))
+    parse, parsed = coco_json.parse_strictly, []
+
+    def counted(content, form):
+        parsed.append(content)
+        return parse(content, form)
+
+    monkeypatch.setattr(coco_json, "parse_strictly", counted)
+    data = DetectionData(root=str(tmp_path / "mini"), num_workers=0)
+    fit(data, Gradients(), max_epochs=2)
+    files = [(tmp_path / "mini" / name).read_bytes() for name in ("train.json", "val.json")]
+    assert sorted(parsed) == sorted(files)
