@@ -82,7 +82,7 @@ GROUPS = {
     "data without boxes, and teachers": (
         Command("data concepts", "gridclip.data.datasets.concept_pool:concepts_command",
                 "SOURCE... --output NAMES.txt", "count what captions speak of"),
-        Command("data entities", "gridclip.data.datasets.flickr30k:entities_command",
+        Command("data entities", "gridclip.data.datasets.grounding:entities_command",
                 "DIR --output GROUNDING.json", "Flickr30k Entities as one file"),
         Command("data pack", "gridclip.data.images.pack:pack_command",
                 "SOURCE DIR", "write tar shards with an index"),

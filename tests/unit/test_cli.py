@@ -1,4 +1,3 @@
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +15,40 @@ def test_every_command_exists_and_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*name.split(), "--help"])
     assert ended.value.code == 0
-    module, _, function = COMMANDS[name].partition(":")
-    first_line = getattr(importlib.import_module(module), function).__doc__.splitlines()[0]
-    assert f"usage: gridclip {name}" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"usage: gridclip {name} ")
+    first_line = COMMANDS[name].load().__doc__.splitlines()[0]
     assert first_line.endswith(".")
+    assert " ".join(first_line.split()) in shown
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["data", "--help"]])
 def test_help_lists_every_command(arguments, capsys):
     main(arguments)
-    shown = capsys.readouterr().out
-    assert [name for name in COMMANDS if f"gridclip {name} " not in shown] == []
+    lines = capsys.readouterr().out.splitlines()
+    assert [*COMMANDS] == [
+        name for line in lines for name in COMMANDS if f"{line} ".startswith(f"  gridclip {name} ")
+    ]
+    for command in COMMANDS.values():
+        [line] = [line for line in lines if line.startswith(f"  gridclip {command.words} ")]
+        assert line.endswith(command.purpose or command.usage)
+
+
+def test_help_is_shown_without_torch():
+    """In a process of its own: here torch has been imported."""
+    code = (
+        "import sys; from gridclip.cli import main; main(['--help']); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert shown.splitlines()[-1] == "False"
+
+
+def test_images_may_stand_at_the_end_behind_the_options(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["detect", "--run", str(tmp_path), "--names", "cup", "a.jpg", "b.jpg"])
+    assert ended.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err  # it was parsed, and the run has no training
 
 
 def test_an_unknown_command_is_named_and_ends_with_status_2(capsys):
