@@ -93,7 +93,7 @@ class DetectionBatch(NamedTuple):
     targets: list[Targets]
     vocabulary: Vocabulary
     records: list[Record]
-    # Names of which the image's boxes tell presence and absence; None: they do of every name.
+    # Categories whose presence or absence the image's boxes verify; None: every category.
     verified: Bool[Tensor, "B K"] | None = None
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
     # Share of the training images that show each category.
@@ -110,7 +110,7 @@ class ImageBatch(NamedTuple):
     """Images without boxes, with what a frozen CLIP saw in each as a whole."""
 
     images: Images
-    scores: Float[Tensor, "B K"]  # pseudo-label of each name in [0, 1]; 0 where it was not kept
+    scores: Float[Tensor, "B K"]  # pseudo-label of each category in [0, 1]; 0 where not kept
     vocabulary: Vocabulary
     records: list[Record]
     teacher: Float[Tensor, "B E"] | None = None  # stored embeddings of these very views
@@ -122,7 +122,7 @@ class ImageBatch(NamedTuple):
 
 
 class ConceptBatch(NamedTuple):
-    """Images with what is said of them, by names or phrases, with boxes or without.
+    """Images with concepts, which are categories or phrases, with boxes or without.
 
     One form for all that hybrid training learns from (DetCLIPv2, section 3.1: image, boxes,
     concepts). A batch holds one kind. `detection`: categories with boxes; `grounding`: phrases with
@@ -134,10 +134,10 @@ class ConceptBatch(NamedTuple):
     targets: list[Targets]  # labels are rows of the vocabulary; empty for pairs
     # Concepts of all images of the batch, each string once, then negatives drawn from a dictionary.
     vocabulary: Vocabulary
-    present: Bool[Tensor, "B K"]  # which concepts are said of which image
+    present: Bool[Tensor, "B K"]  # which concepts each image has
     captions: tuple[str, ...]  # the caption drawn for each image; "" where it has none
     records: list[Record]
-    # Concepts of which the image's boxes tell presence and absence; None: they do of every one.
+    # Concepts whose presence or absence the image's boxes verify; None: every concept.
     verified: Bool[Tensor, "B K"] | None = None
     regions: list[Float[Tensor, "R 4"]] | None = (
         None  # proposals, xyxy, pixels of the resized image
@@ -161,7 +161,7 @@ class Cells(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a dense detector says of every grid cell."""
+    """What a dense detector predicts for every grid cell."""
 
     embeddings: Float[Tensor, "B N D"]  # unit length, in the space of the text vectors
     boxes: Float[Tensor, "B N 4"]  # xyxy, pixels of the resized image

@@ -1,4 +1,4 @@
-"""What a name means, in words, from whatever file people have."""
+"""Category names, their counts and definitions, from the files that people have."""
 
 import csv
 import hashlib
@@ -25,7 +25,7 @@ class Concept(NamedTuple):
 
 
 def read_names(file: Path) -> Vocabulary:
-    """Read category names: those of `read_concepts`.
+    """Reads category names: those of `read_concepts`.
 
     Raises:
         InputError: if the file is absent or holds something else, or a name comes twice.
@@ -34,7 +34,7 @@ def read_names(file: Path) -> Vocabulary:
 
 
 def read_concepts(file: Path) -> list[Concept]:
-    """Read names, with counts and definitions where the file has them.
+    """Reads names, with counts and definitions where the file has them.
 
     Args:
         file: Text with a name on each line, and perhaps a tab and its count behind it; a .csv whose
@@ -133,11 +133,11 @@ class Definitions:
         return len(self._known)
 
     def of(self, name: str) -> str | None:
-        """What the name means; None if the file does not say."""
+        """Returns what a name means; None if the file does not say."""
         return self._known.get(_key(name))
 
     def fingerprint(self) -> str:
-        """Names what is said of which name."""
+        """Returns a digest of all names with their definitions."""
         return hashlib.sha256(json.dumps(sorted(self._known.items())).encode()).hexdigest()
 
     def _read(self) -> Iterator[tuple[str, str]]:
@@ -185,7 +185,7 @@ def _from_table(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _from_wordnet(file: Path) -> Iterator[tuple[str, str]]:
-    """Words and glosses of WordNet's database files (its manual, wndb(5WN)).
+    """Returns words and glosses of WordNet's database files (its manual, wndb(5WN)).
 
     A line of data.noun is `offset file type count word id … | gloss; "examples"`, the count in
     hexadecimal; one of index.noun ends in the offsets of a word's senses, the commonest first.
@@ -207,7 +207,7 @@ def _from_wordnet(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _senses(index: Path) -> Iterator[tuple[str, str]]:
-    """Each word with the offset of its commonest sense."""
+    """Returns each word with the offset of its commonest sense."""
     with index.open(encoding="utf-8") as lines:
         for line in lines:
             parts = line.split()
@@ -216,5 +216,5 @@ def _senses(index: Path) -> Iterator[tuple[str, str]]:
 
 
 def prompt_name(name: str) -> str:
-    """A category name as it is said: "bat_(animal)" becomes "bat animal"."""
+    """Returns a category name as people say it: "bat_(animal)" becomes "bat animal"."""
     return " ".join(name.replace("_", " ").replace("(", " ").replace(")", " ").split())

@@ -1,8 +1,8 @@
 """Which images make up which training batch: a function of seed, epoch and step.
 
-Nothing here remembers anything. The order of an epoch is drawn from (seed, epoch), the batch from
-its step, so a training that died goes on exactly where the trainer's own counters say it was, with
-any number of workers.
+Nothing here has a state. The order of an epoch is drawn from (seed, epoch), the batch from its
+step, so an interrupted training resumes exactly where the trainer's own counters are, with any
+number of workers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ from torch.utils.data import Dataset, DistributedSampler
 
 Kind = Literal["detection", "image_level", "grounding", "pairs"]
 
-# What sets the orders of the kinds apart; numbers that never change, or resumed trainings would.
-_CHANCE: dict[Kind, int] = {"detection": 0, "image_level": 1, "grounding": 2, "pairs": 3}
+# Sets the orders of the kinds apart; numbers that never change, or resumed trainings would.
+_STREAMS: dict[Kind, int] = {"detection": 0, "image_level": 1, "grounding": 2, "pairs": 3}
 
 
 class SampleIndex(NamedTuple):
@@ -60,8 +60,8 @@ class Order(NamedTuple):
     turns: Int[np.ndarray, "T"]
 
 
-def draw_order(pool: SamplingPool, share: RankShard, generator: np.random.Generator) -> Order:
-    """Shuffle an epoch so that each batch has images of one orientation, and so little padding.
+def draw_order(pool: SamplingPool, share: RankShard, rng: np.random.Generator) -> Order:
+    """Shuffles an epoch so that each batch has images of one orientation, and so little padding.
 
     Every image has its turn. Landscape and portrait images are batched apart; what does not fill
     a batch of its own orientation fills batches of both. Only the last batch may be short. Where
@@ -70,28 +70,28 @@ def draw_order(pool: SamplingPool, share: RankShard, generator: np.random.Genera
     Args:
         pool: The images.
         share: How many processes have a part in each batch.
-        generator: The only chance.
+        rng: Of all random choices.
     """
-    rows, turns = _turns(pool, generator)
-    shuffled = generator.permutation(len(rows))
+    rows, turns = _turns(pool, rng)
+    shuffled = rng.permutation(len(rows))
     tall = (pool.sizes[:, 0] > pool.sizes[:, 1])[rows[shuffled]]
     size = pool.batch_size * share.processes
     grouped = _fill_batches(shuffled, tall, size)
     whole = len(grouped) // size * size
-    batches = generator.permutation(grouped[:whole].reshape(-1, size))
+    batches = rng.permutation(grouped[:whole].reshape(-1, size))
     order = np.concatenate([batches.ravel(), grouped[whole:]])
     order = np.resize(order, -(-len(order) // share.processes) * share.processes)
     return Order(rows[order], turns[order])
 
 
 def count_batches(pool: SamplingPool, share: RankShard) -> int:
-    """Batches of an epoch of each process; the same in every epoch, as a trainer expects."""
+    """Returns the number of batches an epoch of each process: the same in every epoch."""
     draws = len(pool.sizes) if pool.repeats is None else _largest_count(pool.repeats)
     return -(-draws // (pool.batch_size * share.processes))
 
 
 def batches_before(step: int, counts: Sequence[int]) -> list[int]:
-    """How many of the first `step` batches are of each kind, spread evenly (error diffusion).
+    """Returns how many of the first `step` batches are of each kind, spread evenly.
 
     The last kind is spread among all batches, the one before it among those that are left, and so
     on; the first kind has the rest.
@@ -111,8 +111,8 @@ class MixedSampler(DistributedSampler[list[SampleIndex]]):
     """Draws whole batches of one kind of image, of several kinds in turn.
 
     An epoch is one pass over the images of the first kind. Batches of the others go through their
-    own images at their own pace, as many passes as it takes, and the next epoch goes on where this
-    one ended. At each step every process has the same kind.
+    own images at their own pace, in as many passes as it takes, and the next epoch continues where
+    this one ended. At each step every process has the same kind.
 
     A DistributedSampler by type, so Lightning leaves it alone, also in a single process.
 
@@ -121,8 +121,8 @@ class MixedSampler(DistributedSampler[list[SampleIndex]]):
             ratios, at least one of each.
         seed: Of every order.
         share: Which part of each batch is drawn here.
-        position: Tells where to begin, each time anew; without it, at the epoch that `set_epoch`
-            said. Lightning 2.6 says one too many after some resumes, so a trainer is asked itself.
+        position: Returns where to begin, at each pass; without it, at the epoch of `set_epoch`.
+            Lightning 2.6 sets one too many after some resumes, so a trainer is asked itself.
     """
 
     def __init__(
@@ -162,8 +162,8 @@ class MixedSampler(DistributedSampler[list[SampleIndex]]):
             before = after
 
     def _order(self, kind: Kind, number: int) -> Order:
-        chance = np.random.default_rng((self.seed, number, _CHANCE[kind]))
-        return draw_order(self.pools[kind], self.share, chance)
+        rng = np.random.default_rng((self.seed, number, _STREAMS[kind]))
+        return draw_order(self.pools[kind], self.share, rng)
 
     def _batch(self, order: Order, number: int, kind: Kind, epoch: int) -> list[SampleIndex]:
         size = self.pools[kind].batch_size * self.share.processes
@@ -172,26 +172,26 @@ class MixedSampler(DistributedSampler[list[SampleIndex]]):
         return [SampleIndex(row, epoch, turn, kind) for row, turn in pairs]
 
 
-def _turns(pool: SamplingPool, generator: np.random.Generator) -> Order:
-    """How often each image is drawn in this epoch, spelt out.
+def _turns(pool: SamplingPool, rng: np.random.Generator) -> Order:
+    """Returns every turn that images have in this epoch.
 
     An image of repeat factor r (LVIS, 1908.03195, appendix) has floor(r) turns and one more with
-    the probability r - floor(r). These chances are drawn together, by systematic sampling: images
-    stand along a line in random order, each as long as its fraction, and one comb of spacing 1 is
-    laid over it at random. So each has its exact probability, yet every epoch is equally long.
+    the probability r - floor(r). All are drawn together, by systematic sampling: images lie
+    along a line in random order, each as long as its fraction, and one comb of spacing 1 is laid
+    over it at random. So each has its exact probability, yet every epoch is equally long.
     """
     images = len(pool.sizes)
     if pool.repeats is None:
         return Order(np.arange(images), np.zeros(images, dtype=np.int64))
     whole = np.floor(pool.repeats).astype(np.int64)
-    line = generator.permutation(images)
+    line = rng.permutation(images)
     ends = np.cumsum((pool.repeats - whole)[line])
-    teeth = np.floor(ends + generator.random()).astype(np.int64)
+    teeth = np.floor(ends + rng.random()).astype(np.int64)
     counts = whole.copy()
     counts[line] += np.diff(teeth, prepend=0)
     longest = _largest_count(pool.repeats)
     if counts.sum() < longest:  # one less, where the fractions add up to no whole number
-        counts[generator.integers(images)] += 1
+        counts[rng.integers(images)] += 1
     rows = np.repeat(np.arange(images), counts)[:longest]
     first = np.cumsum(counts) - counts
     return Order(rows, np.arange(len(rows)) - first[rows])
@@ -206,7 +206,7 @@ def _largest_count(repeats: Float[np.ndarray, "I"]) -> int:
 def _fill_batches(
     shuffled: Int[np.ndarray, "T"], tall: Bool[np.ndarray, "T"], size: int
 ) -> Int[np.ndarray, "T"]:
-    """Put whole batches of one orientation first, then what is left of both."""
+    """Puts whole batches of one orientation first, then what is left of both."""
     groups = [shuffled[~tall], shuffled[tall]]
     cuts = [len(group) // size * size for group in groups]
     whole = [group[:cut] for group, cut in zip(groups, cuts, strict=True)]

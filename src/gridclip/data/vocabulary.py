@@ -1,4 +1,4 @@
-"""What a long tail asks of the data: how often images are drawn, and what each of them tells."""
+"""The training vocabulary: its categories, their frequency, and what images verify of them."""
 
 from typing import Literal, NamedTuple
 
@@ -20,15 +20,15 @@ class LabelMap(NamedTuple):
 
 
 def label_map(annotations: Annotations, split: RareSplit) -> LabelMap:
-    """Choose the names to train on.
+    """Chooses the categories to train on.
 
     Args:
         annotations: The training file.
-        split: `base_only` leaves rare names out, and their boxes with them, so that they are open
-            words at test time; `all` takes every name.
+        split: `base_only` leaves rare categories and their boxes out, so that they are novel at
+            test time; `all` takes every category.
 
     Raises:
-        InputError: if `base_only` meets a file without frequencies, or without any base name.
+        InputError: if `base_only` meets a file without frequencies, or without any base category.
     """
     frequencies = [category.frequency for category in annotations.categories]
     if split == "base_only" and None in frequencies:
@@ -54,11 +54,11 @@ def label_map(annotations: Annotations, split: RareSplit) -> LabelMap:
 
 
 def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
-    """Count the images that have a box of each name.
+    """Counts the images that have a box of each category.
 
     Args:
         labels: For each image the rows of the training vocabulary of its boxes.
-        num_categories: Names K of the training vocabulary.
+        num_categories: Size K of the training vocabulary.
     """
     images, names = _image_of(labels), labels.values.astype(np.int64)
     seen = np.unique(images * num_categories + names)
@@ -67,27 +67,27 @@ def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
 
 
 def category_frequency(labels: Ragged, num_categories: int) -> Float[np.ndarray, "K"]:
-    """Share of all images that have a box of each category, in [0, 1].
+    """Returns the share of all images that have a box of each category, in [0, 1].
 
     Args:
         labels: For each image the rows of the training vocabulary of its boxes.
-        num_categories: Names K of the training vocabulary.
+        num_categories: Size K of the training vocabulary.
     """
     images = max(len(labels.offsets) - 1, 1)
     return image_counts(labels, num_categories) / images
 
 
 def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Float[np.ndarray, "I"]:
-    """How often an epoch should show each image, so that rare names are seen more often.
+    """Returns how often an epoch shows each image, so that rare categories are seen more often.
 
-    Repeat-factor sampling of LVIS (1908.03195, recalled): a name that a share f of all images shows
-    asks for r = max(1, sqrt(threshold / f)) turns, an image for the most that one of its names
-    asks. LVIS uses a threshold of 0.001.
+    Repeat-factor sampling of LVIS (1908.03195, recalled): a category in a share f of all images has
+    the factor r = max(1, sqrt(threshold / f)), an image the largest of its categories. LVIS uses a
+    threshold of 0.001.
 
     Args:
         labels: For each image the rows of the training vocabulary of its boxes.
-        num_categories: Names K of the training vocabulary.
-        threshold: Share of images below which a name is repeated; 0 repeats none.
+        num_categories: Size K of the training vocabulary.
+        threshold: Share of images below which a category is repeated; 0 repeats none.
 
     Returns:
         A factor of at least 1 for each image; 1 for those without boxes.
@@ -97,7 +97,7 @@ def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Flo
     """
     require_fraction(repeat_threshold=threshold)
     share = category_frequency(labels, num_categories)
-    # Names that no image shows ask for nothing; any share does for them.
+    # Categories that no image shows repeat nothing; any share does for them.
     asked = np.maximum(1, np.sqrt(threshold / np.where(share, share, 1)))
     factors = np.ones(len(labels.offsets) - 1)
     np.maximum.at(factors, _image_of(labels), asked[labels.values])
@@ -105,11 +105,11 @@ def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Flo
 
 
 def verified_names(annotations: Annotations, labels: LabelMap) -> Ragged | None:
-    """Names of whose presence or absence in an image its annotations tell (federated, LVIS v1).
+    """Returns the categories whose presence or absence an image's annotations verify (LVIS v1).
 
-    Those are the names with a box there and the names of `neg_category_ids`, but for the names of
-    `not_exhaustive_category_ids`: of these some objects stand there without a box, so a grid cell
-    outside the boxes may well show one, and must not be taught that it does not.
+    Those are the categories with a box and those of `neg_category_ids`, but for those of
+    `not_exhaustive_category_ids`: of these some objects have no box, so a grid cell outside the
+    boxes may well show one, and must not learn that it does not.
 
     Args:
         annotations: The training file.
@@ -117,7 +117,7 @@ def verified_names(annotations: Annotations, labels: LabelMap) -> Ragged | None:
 
     Returns:
         For each image rows of the training vocabulary, ascending. None for a file in which no image
-        has either list, as in COCO form: there every name is verified in every image.
+        has either list, as in COCO form: there every category is verified in every image.
     """
     if not len(annotations.negative.values) and not len(annotations.not_exhaustive.values):
         return None
@@ -131,7 +131,7 @@ def verified_names(annotations: Annotations, labels: LabelMap) -> Ragged | None:
 
 
 def _pairs(listed: Ragged, labels: LabelMap) -> Int64[np.ndarray, "V"]:
-    """Image × K + row of the training vocabulary, of what is listed and trained on; distinct."""
+    """Returns image × K + row of the vocabulary for what is listed and trained on; distinct."""
     rows = labels.rows[listed.values]
     pairs: Int64[np.ndarray, V] = np.unique(
         (_image_of(listed) * len(labels.vocabulary) + rows)[rows >= 0]
@@ -140,5 +140,5 @@ def _pairs(listed: Ragged, labels: LabelMap) -> Int64[np.ndarray, "V"]:
 
 
 def _image_of(listed: Ragged) -> Int64[np.ndarray, "V"]:
-    """Image of each value."""
+    """Returns the image of each value."""
     return np.repeat(np.arange(len(listed.offsets) - 1), np.diff(listed.offsets))

@@ -1,6 +1,6 @@
 """Which grid cell learns which object: FCOS (1904.01355) and ATSS (1912.02424).
 
-Both see one image at a time and answer for each cell with the index of its object, or -1.
+Both take one image at a time and return the index of each cell's object, or -1.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from gridclip.structures import Cells, Targets
 class Assignment(NamedTuple):
     """What each cell of each image has to learn; of fixed size, so that no step waits to count."""
 
-    labels: Int[Tensor, "B N"]  # the name of the cell's object, a row of the vocabulary; -1: none
+    labels: Int[Tensor, "B N"]  # of the cell's object, a row of the vocabulary; -1: none
     boxes: Float[Tensor, "B N 4"]  # its object, pixels of the resized image; of others any box
 
     @property
@@ -33,11 +33,11 @@ class Assigner(ABC):
 
     @abstractmethod
     def match(self, cells: Cells, boxes: Float[Tensor, "T 4"]) -> Int[Tensor, "N"]:
-        """Index of each cell's object among the T boxes of one image, -1 for background."""
+        """Returns the row of each cell's object among the T boxes of one image, -1 for none."""
 
     @torch.no_grad()
     def __call__(self, cells: Cells, targets: list[Targets]) -> Assignment:
-        """Assign every image of a batch."""
+        """Assigns every image of a batch."""
         labels, boxes = zip(*[self._assign(cells, target) for target in targets], strict=True)
         return Assignment(torch.stack(labels), torch.stack(boxes))
 
@@ -68,7 +68,7 @@ class FCOSAssigner(Assigner):
     size_factor: float = 8.0
 
     def match(self, cells: Cells, boxes: Float[Tensor, "T 4"]) -> Int[Tensor, "N"]:
-        """Index of each cell's object among the T boxes of one image, -1 for background."""
+        """Returns the row of each cell's object among the T boxes of one image, -1 for none."""
         centres, strides = cells.centres[:, None], cells.strides[:, None]
         distances = distances_from_boxes(
             centres.expand(-1, len(boxes), -1), boxes.expand(len(centres), -1, -1)
@@ -99,7 +99,7 @@ class ATSSAssigner(Assigner):
     anchor_size: float = 8.0
 
     def match(self, cells: Cells, boxes: Float[Tensor, "T 4"]) -> Int[Tensor, "N"]:
-        """Index of each cell's object among the T boxes of one image, -1 for background."""
+        """Returns the row of each cell's object among the T boxes of one image, -1 for none."""
         half = cells.strides[:, None] * self.anchor_size / 2
         iou = box_iou(torch.cat([cells.centres - half, cells.centres + half], dim=1), boxes)
         candidate = self._nearest(cells, boxes)
@@ -116,7 +116,7 @@ class ATSSAssigner(Assigner):
         return index.masked_fill(best < 0, -1)
 
     def _nearest(self, cells: Cells, boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, "N T"]:
-        """The `top_k` cells of each level whose centres are nearest to each box's centre."""
+        """Returns the `top_k` cells of each level nearest to each box, by their centres."""
         gap = torch.cdist(cells.centres, (boxes[:, :2] + boxes[:, 2:]) / 2)
         near = torch.zeros_like(gap, dtype=torch.bool)
         for stride in cells.strides.unique():

@@ -12,7 +12,7 @@ from gridclip.structures import Cells
 def grid_cells(
     shapes: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device
 ) -> Cells:
-    """Cells of a pyramid, row by row, finest level first.
+    """Returns the cells of a pyramid, row by row, finest level first.
 
     A cell's centre lies half a stride inside, so that the grid is symmetric in the image
     (FCOS, section 3.1).
@@ -35,19 +35,19 @@ def grid_cells(
 def boxes_from_distances(
     centres: Float[Tensor, "*N 2"], distances: Float[Tensor, "*N 4"]
 ) -> Float[Tensor, "*N 4"]:
-    """Box from a cell's centre and its distances to the left, top, right and bottom side."""
+    """Returns boxes from cells' centres and distances to the left, top, right and bottom side."""
     return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
 
 
 def distances_from_boxes(
     centres: Float[Tensor, "*N 2"], boxes: Float[Tensor, "*N 4"]
 ) -> Float[Tensor, "*N 4"]:
-    """Distances from a cell's centre to the box's sides, negative where it lies outside."""
+    """Returns distances from a cell's centre to the box's sides, negative where it lies outside."""
     return torch.cat([centres - boxes[..., :2], boxes[..., 2:] - centres], dim=-1)
 
 
 def centreness(distances: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
-    """How central a cell is to its box, in [0, 1] (FCOS, Eq. 3)."""
+    """Returns how central a cell is to its box, in [0, 1] (FCOS, Eq. 3)."""
     across, down = distances[..., 0::2], distances[..., 1::2]
     ratio = (across.amin(-1) * down.amin(-1)) / (across.amax(-1) * down.amax(-1))
     # Deviation: clamped at zero, because a cell outside its box (ATSS has none, rounding may)
@@ -63,7 +63,7 @@ _LARGEST = math.log(1000 / 16)  # of a logarithm of sizes, before the exponentia
 def offsets_from_boxes(
     boxes: Float[Tensor, "R 4"], truth: Float[Tensor, "R 4"]
 ) -> Float[Tensor, "R 4"]:
-    """Centre and logarithm of size of each true box, as seen from its proposal."""
+    """Returns the centre and logarithm of size of each true box, as seen from its proposal."""
     (centres, sides), (true_centres, true_sides) = _parts(boxes), _parts(truth)
     moved = (true_centres - centres) / sides
     return torch.cat([moved, (true_sides / sides).log()], dim=1) * boxes.new_tensor(_WEIGHTS)
@@ -72,7 +72,7 @@ def offsets_from_boxes(
 def boxes_from_offsets(
     boxes: Float[Tensor, "R 4"], offsets: Float[Tensor, "R 4"]
 ) -> Float[Tensor, "R 4"]:
-    """The inverse of `offsets_from_boxes`; sizes grow at most 62.5 times."""
+    """Inverts `offsets_from_boxes`; sizes grow at most 62.5 times."""
     centres, sides = _parts(boxes)
     moved, grown = (offsets.to(boxes.dtype) / boxes.new_tensor(_WEIGHTS)).split(2, dim=1)
     centres, half = centres + moved * sides, 0.5 * sides * grown.clamp(max=_LARGEST).exp()
@@ -80,5 +80,5 @@ def boxes_from_offsets(
 
 
 def _parts(boxes: Float[Tensor, "R 4"]) -> tuple[Float[Tensor, "R 2"], Float[Tensor, "R 2"]]:
-    """Centres and sides; a side of nothing would have no logarithm."""
+    """Returns centres and sides; a side of nothing would have no logarithm."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)

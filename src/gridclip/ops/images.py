@@ -1,4 +1,4 @@
-"""From bytes to what a network was trained on."""
+"""Batches of images: padded, normalised as a network was trained, or resized to squares."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 
-from gridclip.structures import (
-    Images,
-)
+from gridclip.structures import Images
 
 
 class PixelNorm(nn.Module):
@@ -29,12 +27,12 @@ class PixelNorm(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
     def forward(self, pixels: Num[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Normalise a batch of images."""
+        """Normalises a batch of images."""
         return (pixels - self.mean) / self.std
 
 
 def pad(images: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int = 32) -> Images:
-    """Put images into one tensor, zeros to the right and below.
+    """Puts images into one tensor, zeros to the right and below.
 
     Args:
         images: RGB, any sizes.
@@ -53,7 +51,7 @@ def pad(images: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int = 32) -> Images:
 
 
 def _copy(image: UInt8[Tensor, "3 h w"], canvas: UInt8[Tensor, "3 h w"]) -> None:
-    """Copy an image; OpenCV takes colours apart (channels last in memory) in half torch's time."""
+    """Copies an image; OpenCV splits channels that are last in memory in half torch's time."""
     import cv2
 
     rows = image.permute(1, 2, 0)
@@ -65,7 +63,7 @@ def _copy(image: UInt8[Tensor, "3 h w"], canvas: UInt8[Tensor, "3 h w"]) -> None
 
 
 def squeeze(images: Images, side: int) -> Float[Tensor, "B 3 side side"]:
-    """Resize each image, without its padding, to a square, whatever its ratio; RGB 0-255."""
+    """Resizes each image, without its padding, to a square, whatever its ratio; RGB 0-255."""
     squares = [
         F.interpolate(
             pixels[None, :, :height, :width].float(),

@@ -1,4 +1,4 @@
-"""Suppression of boxes that show what a better box shows; each name by itself."""
+"""Suppression of boxes that show what a better box shows, category by category."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,15 +9,15 @@ from torchvision.ops import box_area, nms
 def hard_nms(
     boxes: Float[Tensor, "C 4"], scores: Float[Tensor, "C"], labels: Int[Tensor, "C"], iou: float
 ) -> Int[Tensor, "kept"]:
-    """Rows of the boxes that no better one of their name overlaps by more than `iou`, best first.
+    """Returns rows of boxes that no better one of their category overlaps by more than `iou`.
 
-    All names in one call: each name's boxes are moved to a place of their own. In double precision,
-    so that boxes that far away are still as exact as they were.
+    They come best first. All categories in one call: the boxes of each are moved apart. In double
+    precision, so that boxes that far away are as exact as before.
     """
     if not len(boxes):
         return labels
-    names = labels.unique(return_inverse=True)[1]
-    apart = boxes.double() + (names * (boxes.max() + 1))[:, None]
+    group = labels.unique(return_inverse=True)[1]
+    apart = boxes.double() + (group * (boxes.max() + 1))[:, None]
     return nms(apart, scores.double(), iou)
 
 
@@ -30,18 +30,18 @@ def soft_nms(
     least: float,
     limit: int,
 ) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"]]:
-    """Gaussian soft-NMS (1704.04503): a better box of the name lowers a score, by its overlap.
+    """Applies Gaussian soft-NMS (1704.04503): a better box of the category lowers a score.
 
-    One box after the other, the best that is left, lowers all others of its name by
-    exp(-IoU² / sigma). Names do not meet, so all of them take a turn at once: as many turns as the
-    largest name has boxes, and never more than `limit`, since a name's later boxes score lower.
+    One box after the other, the best that is left, lowers all others of its category by
+    exp(-IoU² / sigma). All categories take a turn at once: as many turns as the largest has boxes,
+    and at most `limit`, since a category's later boxes score lower.
 
     Args:
         boxes: xyxy.
         scores: At least 0.
-        labels: A number for each name.
+        labels: A number for each category.
         sigma: The larger, the milder.
-        least: Boxes fall out when their score has fallen to this.
+        least: Boxes are dropped when their score has fallen to this.
         limit: At most so many are kept.
 
     Returns:
@@ -58,7 +58,7 @@ def soft_nms(
             break
         rows.append(chosen)
         final.append(left[chosen])
-        better = boxes[best.clamp(max=len(left) - 1)[group]]  # whatever, where a name has none left
+        better = boxes[best.clamp(max=len(left) - 1)[group]]  # any, if none is left
         left = left * (-_overlap(boxes, better).square() / sigma).exp()
         left[chosen] = 0
         left = torch.where(left > least, left, 0)
@@ -69,7 +69,7 @@ def soft_nms(
 def _best_of_each(
     scores: Float[Tensor, "C"], group: Int[Tensor, "C"], groups: int
 ) -> Int[Tensor, "G"]:
-    """Row of each group's best score, the first of equals; C where a group has none above 0."""
+    """Returns the row of each group's best score, the first of equals; C if none is above 0."""
     highest = scores.new_zeros(groups).scatter_reduce(0, group, scores, "amax")
     leads = (scores > 0) & (scores == highest[group])
     rows = torch.where(leads, torch.arange(len(scores), device=scores.device), len(scores))
@@ -77,7 +77,7 @@ def _best_of_each(
 
 
 def _overlap(some: Float[Tensor, "C 4"], others: Float[Tensor, "C 4"]) -> Float[Tensor, "C"]:
-    """IoU of each box with its partner."""
+    """Returns the IoU of each box with its partner."""
     low, high = torch.maximum(some, others)[:, :2], torch.minimum(some, others)[:, 2:]
     shared = (high - low).clamp(min=0).prod(1)
     return shared / (box_area(some) + box_area(others) - shared).clamp(min=1e-9)

@@ -22,18 +22,18 @@ class DecodeSettings:
     threshold made for COCO (0.05) would cost the rare categories most.
 
     Args:
-        candidates: Best (cell, name) pairs of an image that enter suppression.
+        candidates: Best (cell, category) pairs of an image that enter suppression.
         threshold: Least score of a candidate, in [0, 1].
-        nms_iou: Boxes of the same name that overlap more are suppressed.
+        nms_iou: Boxes of the same category that overlap more are suppressed.
         limit: Detections that leave, per image.
-        pairs: (cell, name) pairs of an image that are scored. Where cells × names are more, only
-            the most promising cells are scored (`candidates.promising`), so that the cost of a
+        pairs: (cell, category) pairs of an image that are scored. Where cells × categories are
+            more, only the most promising cells are scored (`promising`), so that the cost of a
             large vocabulary is bounded; the default scores an image of 800 × 1333 exactly with
-            up to 3000 names.
-        suppression: `hard` drops what overlaps a better box of the same name by more than
+            up to 3000 categories.
+        suppression: `hard` drops what overlaps a better box of the same category by more than
             `nms_iou`; `soft` lowers its score instead, by the overlap (Gaussian soft-NMS).
         sigma: Of soft suppression: the larger, the milder.
-        least: Of soft suppression: a box falls out when its score has fallen to this.
+        least: Of soft suppression: a box is dropped when its score has fallen to this.
     """
 
     candidates: int = 2000
@@ -52,7 +52,7 @@ class DecodeSettings:
 
 
 class Candidates(NamedTuple):
-    """The best (cell, name) pairs of one image, before suppression, best first."""
+    """The best (cell, category) pairs of one image, before suppression, best first."""
 
     scores: Float[Tensor, "C"]  # in [0, 1]
     cells: Int[Tensor, "C"]
@@ -66,10 +66,10 @@ def decode(
     record: Record,
     settings: DecodeSettings,
 ) -> Detections:
-    """Best boxes of one image, per-name suppression, in pixels of the original image.
+    """Returns the best boxes of one image, by category suppressed, in pixels of the original image.
 
     Args:
-        scores: Score in [0, 1] of every name in every cell.
+        scores: Score in [0, 1] of every category in every cell.
         boxes: xyxy, pixels of the resized image.
         size: Height and width of the resized image, without padding.
         record: Where the image comes from; its height and width set the frame of the answer.
@@ -79,7 +79,7 @@ def decode(
 
 
 def top_pairs(scores: Float[Tensor, "N K"], settings: DecodeSettings) -> Candidates:
-    """The best pairs of a matrix of scores in [0, 1], as many as may enter suppression."""
+    """Returns the best pairs of a matrix of scores in [0, 1], as many as may enter suppression."""
     best, flat = scores.flatten().topk(min(settings.candidates, scores.numel()))
     best, flat = best[best >= settings.threshold], flat[best >= settings.threshold]
     return Candidates(best, flat // scores.shape[1], flat % scores.shape[1])
@@ -92,7 +92,7 @@ def suppress(
     record: Record,
     settings: DecodeSettings,
 ) -> Detections:
-    """Per-name suppression of candidates; arguments as in `decode`."""
+    """Suppresses candidates category by category; arguments as in `decode`."""
     height, width = size.tolist()
     kept = clip_boxes_to_image(boxes[found.cells], (height, width))
     order, scores = _suppress(kept, found, settings)
@@ -103,7 +103,7 @@ def suppress(
 def _suppress(
     boxes: Float[Tensor, "C 4"], found: Candidates, settings: DecodeSettings
 ) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"]]:
-    """Rows of what is left and its scores, best first."""
+    """Returns the rows that are left and their scores, best first."""
     if settings.suppression == "soft":
         sigma, least, limit = settings.sigma, settings.least, settings.limit
         return soft_nms(boxes, found.scores, found.labels, sigma=sigma, least=least, limit=limit)
@@ -112,16 +112,16 @@ def _suppress(
 
 
 BLOCK = 2**21
-"""Entries (cells × names) that are held at once: 8 MB."""
+"""Entries (cells × categories) that are held at once: 8 MB."""
 
 
 def best_pairs(
     cosines: Cosines, central: Float[Tensor, "N"], settings: DecodeSettings
 ) -> Candidates:
-    """The best pairs of one image, best first; all pairs of the given cells compete.
+    """Returns the best pairs of one image, best first; all pairs of the given cells compete.
 
     Args:
-        cosines: Every cell (N × D) and every name.
+        cosines: Every cell (N × D) and every category.
         central: Centreness of each cell, in [0, 1].
         settings: How many pairs, and the least score.
     """
@@ -146,18 +146,18 @@ def best_pairs(
 
 
 def all_scores(cosines: Cosines, central: Float[Tensor, "N"]) -> Float[Tensor, "N K"]:
-    """Score of every name in every cell; of few cells, as it is all held."""
+    """Returns the score of every category in every cell, for a small number of cells."""
     return _scores_(_logits(cosines), central[:, None])
 
 
 def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> Int[Tensor, "count"]:
-    """The cells that score highest with what stands for the vocabulary: an approximation.
+    """Returns the cells that score highest with prototypes of the vocabulary: an approximation.
 
-    The cells of a name that is far from all prototypes are kept all the same where they beat the
-    background, which learns to be far from every name.
+    The cells of a category that is far from all prototypes are kept all the same where they beat
+    the background, which learns to be far from every category.
 
     Args:
-        prototypes: Every cell (N × D), and what stands for the names (`group`).
+        prototypes: Every cell (N × D), and vectors that represent the categories (`group`).
         central: Centreness of each cell, in [0, 1].
         count: How many cells.
     """
@@ -168,7 +168,7 @@ def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> I
 def group(
     vectors: Float[Tensor, "K D"], groups: int = 128, rounds: int = 8
 ) -> Float[Tensor, "G D"]:
-    """Unit vectors that stand for many: the middles of groups (k-means on the sphere).
+    """Returns unit vectors that represent many: the means of groups (spherical k-means).
 
     It starts from vectors at even steps, so the same vectors give the same groups.
     """
@@ -179,31 +179,31 @@ def group(
     for _ in range(rounds):
         nearest = (vectors @ middles.mT).argmax(1)
         sums = torch.zeros_like(middles).index_add_(0, nearest, vectors)
-        # A group that lost all its members stays where it was.
+        # A group that lost all its members stays as it was.
         sums = torch.where(sums.any(1, keepdim=True), sums, middles)
         middles = torch.nn.functional.normalize(sums, dim=1)
     return middles
 
 
 def _merge(some: Candidates, others: Candidates, count: int) -> Candidates:
-    """The `count` best of both, best first."""
+    """Returns the `count` best of both, best first."""
     scores, cells, labels = (torch.cat(both) for both in zip(some, others, strict=True))
     scores, order = scores.topk(min(count, len(scores)))
     return Candidates(scores, cells[order], labels[order])
 
 
 def _highest(cosines: Cosines) -> Float[Tensor, "N"]:
-    """Logit of each cell's best name."""
+    """Returns the logit of each cell's best category."""
     step = max(1, BLOCK // max(1, len(cosines.embeddings)))
     pieces = [cosines._replace(text=text) for text in cosines.text.split(step)]
     return torch.stack([_logits(piece).amax(1) for piece in pieces]).amax(0)
 
 
 def _logits(cosines: Cosines) -> Float[Tensor, "N K"]:
-    """Multiply out, and no more: `Cosines.logits` makes three matrices."""
+    """Returns the products, in one matrix: `Cosines.logits` makes three."""
     return (cosines.embeddings @ (cosines.scale * cosines.text).mT).add_(cosines.bias)
 
 
 def _scores_(logits: Tensor, central: Tensor) -> Tensor:
-    """Of each entry, or of whole rows where centreness is a column; takes the logits' room."""
+    """Returns scores of logits by the cells' centreness, in the memory of the logits."""
     return logits.sigmoid_().mul_(central).sqrt_()

@@ -79,7 +79,7 @@ class EvaluatedData(lightning.LightningDataModule):
         return torch.tensor([category.id for category in self.val_set.annotations.categories])
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
-        """In the order of the file; Lightning shares it out among processes."""
+        """Loads in the order of the file; Lightning shares it out among processes."""
         if self.evaluated is None:
             return []
         return self.in_order(self.val_set, self.evaluated.batch_size)
@@ -88,7 +88,7 @@ class EvaluatedData(lightning.LightningDataModule):
     predict_dataloader = val_dataloader
 
     def in_order(self, dataset: DetectionDataset, batch_size: int) -> DataLoader[Sample]:
-        """Load images in their order."""
+        """Loads images in their order."""
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -100,7 +100,7 @@ class EvaluatedData(lightning.LightningDataModule):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with a training in another way than it began.
+        """Refuses to resume a training with other settings.
 
         Raises:
             InputError: naming what differs, before any step.

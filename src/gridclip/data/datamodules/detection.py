@@ -62,7 +62,7 @@ class DetectionData(EvaluatedData):
         image_level_ratio: Image-level batches for each detection batch; 0 leaves them out.
         image_level_batch_size: Image-level images a process and step.
         resize: Size of training images; one of the shortest sides is drawn for each.
-        augmentation: What chance does to training images.
+        augmentation: Random changes of training images.
         val_resize: Size of evaluation images.
         pad_to: Height and width of a batch are multiples of this, in pixels.
         seed: Of order and augmentation.
@@ -117,7 +117,7 @@ class DetectionData(EvaluatedData):
         self.resize, self.augmentation = resize, augmentation
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and check what the stage needs.
+        """Reads and checks what the stage needs.
 
         Raises:
             InputError: if a file or an image is absent or wrong.
@@ -174,13 +174,13 @@ class DetectionData(EvaluatedData):
         return self.image_level is not None
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches drawn by (seed, epoch, step), in every process its share.
+        """Returns batches drawn by (seed, epoch, step), in every process its share.
 
         A resumed training goes on with the batch after the last one it trained on, because the
         trainer's own counters are asked, whenever an epoch begins.
         """
         trainer = self.trainer
-        if getattr(trainer, "overfit_batches", 0):  # the same few, in order
+        if getattr(trainer, "overfit_batches", 0):  # the same images, in order
             return self.in_order(self.train_set, self.batch_size)
         sampler = MixedSampler(
             self._pools(),
@@ -192,7 +192,7 @@ class DetectionData(EvaluatedData):
         return TrainingLoader(batches, sampler, self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must find again, so that its training goes on as it would have."""
+        """Returns what must be the same when a training is resumed."""
         return {
             "processes": self.trainer.world_size if self.trainer else 1,
             "batch_size": self.batch_size,
@@ -220,7 +220,7 @@ class DetectionData(EvaluatedData):
 
 
 def _stored(file: str, augmentation: Augmentation) -> StoredEmbeddings:
-    """Open stored embeddings, if they are of what training will show.
+    """Opens stored embeddings, if they hold for the images of training.
 
     Raises:
         InputError: if an augmentation changes what the teacher would see.

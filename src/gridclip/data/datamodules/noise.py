@@ -52,7 +52,7 @@ class SyntheticData(lightning.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The same images every epoch, in order."""
+        """Loads the same images every epoch, in order."""
         return DataLoader(
             self.dataset,
             batch_size=self.batch_size,
@@ -66,7 +66,7 @@ class SyntheticPairs(SyntheticData):
     """Batches like those of HybridData's pairs: noise, each image with a caption of its own."""
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The same images every epoch, in order."""
+        """Loads the same images every epoch, in order."""
         return DataLoader(
             self.dataset,
             batch_size=self.batch_size,
@@ -76,7 +76,7 @@ class SyntheticPairs(SyntheticData):
         )
 
     def _pair(self, samples: list[Sample]) -> ConceptBatch:
-        """Say of each image, in place of boxes, which of the names it shows."""
+        """Turns boxes into concepts: of each image which categories it shows."""
         names = self.vocabulary.names
         return collate_concepts(
             "pairs",
@@ -103,7 +103,7 @@ class NoiseDataset(Dataset[Sample]):
         width: Of every image, in pixels.
         boxes: Boxes on every image.
         length: How many images.
-        seed: Of all chance.
+        seed: Of all random numbers.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class NoiseDataset(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, row: int) -> Sample:
-        """Draw one image."""
+        """Draws one image."""
         generator = np.random.default_rng((self.seed, row))
         image = generator.integers(0, 256, (3, self.height, self.width), dtype=np.uint8)
         labels = generator.integers(0, self.names, self.boxes)
@@ -127,7 +127,7 @@ class NoiseDataset(Dataset[Sample]):
         )
 
     def _draw_boxes(self, generator: np.random.Generator) -> Float32[Tensor, "T 4"]:
-        """Draw boxes of all sizes: sides spread evenly in their logarithm, from a 50th up."""
+        """Draws boxes of all sizes: sides spread evenly in their logarithm, from a 50th up."""
         size = np.array([self.width, self.height])
         sides = size * np.exp(generator.uniform(np.log(0.02), 0.0, (self.boxes, 2)))
         corners = generator.uniform(0, size - sides)

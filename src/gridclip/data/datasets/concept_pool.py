@@ -1,4 +1,4 @@
-"""Concept pools and dictionaries: what captions, phrases and categories speak of, counted."""
+"""Concept pools and dictionaries: the concepts of captions, phrases and categories, counted."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gridclip.data.annotations.coco_json import parse_lists
 from gridclip.data.annotations.reader import read_annotations
-from gridclip.data.category_names import Concept, read_concepts
+from gridclip.data.category_names import Concept, Definitions, read_concepts
 from gridclip.data.datasets.grounding import read_grounding
 from gridclip.data.datasets.noun_phrases import Phrases, words
 from gridclip.data.images.sources import CAPTIONS, open_images
@@ -58,8 +58,6 @@ def concepts_command(
         listed, found = concepts_of(source, phrases)
         pool.add(found, listed=listed)
     if definitions is not None:
-        from gridclip.data.category_names import Definitions
-
         pool.define(Definitions(definitions).of)
     kept = pool.kept(min_count)
     if not kept:
@@ -74,13 +72,13 @@ class ConceptCounts:
 
     def __init__(self) -> None:
         self._concepts: dict[str, Concept] = {}
-        self._listed: set[str] = set()  # those that stay however seldom they are
+        self._listed: set[str] = set()  # those that stay however rare they are
 
     def __len__(self) -> int:
         return len(self._concepts)
 
     def add(self, concepts: Iterable[Concept], *, listed: bool) -> None:
-        """Count concepts; where one is known, the first name and the first definition stay."""
+        """Counts concepts; of one that is known, the first name and definition stay."""
         for each in concepts:
             key = _key(each.name)
             known = self._concepts.get(key, Concept(each.name, 0))
@@ -91,13 +89,13 @@ class ConceptCounts:
                 self._listed.add(key)
 
     def define(self, find: Callable[[str], str | None]) -> None:
-        """Add definitions to what has none."""
+        """Adds definitions to concepts that have none."""
         for key, each in self._concepts.items():
             definition = each.definition or find(each.name) or ""
             self._concepts[key] = each._replace(definition=definition)
 
     def kept(self, min_count: int) -> list[Concept]:
-        """Give what is listed or was met often enough, the most frequent first, then by name."""
+        """Returns what is listed or frequent enough, the most frequent first, then by name."""
         kept = [
             each
             for key, each in self._concepts.items()
@@ -107,7 +105,7 @@ class ConceptCounts:
 
 
 def concepts_of(source: Path, phrases: Phrases) -> tuple[bool, Iterator[Concept]]:
-    """Read the concepts of one source, whatever it is.
+    """Reads the concepts of one source of any kind.
 
     Args:
         source: As in `concepts_command`.
@@ -127,7 +125,7 @@ def concepts_of(source: Path, phrases: Phrases) -> tuple[bool, Iterator[Concept]
 
 
 def write_concepts(file: Path, concepts: Iterable[Concept]) -> None:
-    """Write concepts in the form that the ending of the file asks for, whole or not at all."""
+    """Writes concepts in the form of the ending of the file, whole or not at all."""
     text = io.StringIO()
     if file.suffix == ".csv":
         lines = csv.writer(text, lineterminator="\n")
@@ -159,7 +157,7 @@ def _of_json(source: Path) -> tuple[bool, Iterator[Concept]]:
 
 
 def _has_captions(file: Path) -> bool:
-    """Tell a captions file from a list of names by its first line."""
+    """Returns whether a file has captions, not names, by its first line."""
     if file.name in CAPTIONS:
         return True
     first = read_content(file)[:100].decode("utf-8-sig", "replace").partition("\n")[0]

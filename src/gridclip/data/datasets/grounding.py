@@ -153,7 +153,7 @@ def _end(spans: Sequence[Sequence[int]]) -> int:
 
 
 def _is_spans(value: object) -> bool:
-    """Whether a value is a list of pairs of whole numbers, each in order."""
+    """Returns whether a value is a list of pairs of whole numbers, each in order."""
     return isinstance(value, list) and all(
         isinstance(span, list)
         and len(span) == 2

@@ -1,4 +1,4 @@
-"""Images without boxes, with what a frozen CLIP saw in them, as training wants them."""
+"""Images without boxes for training, with pseudo-labels and embeddings of a frozen CLIP."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -53,7 +53,7 @@ class ImageLevelSource(Dataset[ImageSample], ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse, before any training, what cannot be read.
+        """Refuses, before any training, what cannot be read.
 
         Raises:
             InputError: naming file, field and fix.
@@ -61,7 +61,7 @@ class ImageLevelSource(Dataset[ImageSample], ABC):
 
     @abstractmethod
     def __getitem__(self, draw: SampleIndex | int) -> ImageSample:
-        """Read and transform one image; augmentation is a function of (seed, epoch, row) alone."""
+        """Reads and transforms one image, a function of seed and draw alone."""
 
 
 _RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
@@ -89,7 +89,7 @@ class PseudoLabelled(ImageLevelSource):
             score 1 if it is a name of the vocabulary, whatever the teacher says.
         keep_unlabelled: Whether images without a name left take part, for alignment alone.
         resize: Size of the images; one of the shortest sides is drawn for each.
-        augmentation: What chance does to an image.
+        augmentation: Random changes of an image.
         seed: Of the augmentation.
     """
 
@@ -137,9 +137,9 @@ class PseudoLabelled(ImageLevelSource):
 
     @cached_property
     def keep(self) -> Keep:
-        """What was asked for, and for the rest what the labels say."""
-        said = self.labels.recipe.keep
-        stated = {name: getattr(said, name) for name in ("threshold", "top_k", "temperature")}
+        """The settings that were given, and for the rest those of the labels."""
+        recipe = self.labels.recipe.keep
+        stated = {name: getattr(recipe, name) for name in ("threshold", "top_k", "temperature")}
         return Keep(**{**stated, **self._asked})
 
     @cached_property
@@ -161,7 +161,7 @@ class PseudoLabelled(ImageLevelSource):
         return everything[[bool(self._scores(row).any()) for row in everything.tolist()]]
 
     def check(self) -> None:
-        """Refuse, before any training, what cannot be read.
+        """Refuses, before any training, what cannot be read.
 
         Raises:
             InputError: if a file is missing or cut short, the labels are of other images or lack
@@ -193,7 +193,7 @@ class PseudoLabelled(ImageLevelSource):
             )
 
     def __getitem__(self, draw: SampleIndex | int) -> ImageSample:
-        """Read and transform one image; augmentation is a function of seed and draw alone.
+        """Reads and transforms one image, a function of seed and draw alone.
 
         Raises:
             InputError: if the image cannot be read.
@@ -234,5 +234,5 @@ class PseudoLabelled(ImageLevelSource):
 
 
 def _plain(name: str) -> str:
-    """A name however it is spelt: "Bat_(animal)" is "bat animal"."""
+    """Returns a name in one spelling: "Bat_(animal)" is "bat animal"."""
     return prompt_name(name).lower()

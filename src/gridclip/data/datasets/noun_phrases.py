@@ -49,7 +49,7 @@ class PhraseParser(ABC):
 
     @abstractmethod
     def find(self, caption: str) -> Iterable[str]:
-        """Give the noun phrases as they stand there, in order, to be cleaned."""
+        """Returns the noun phrases as they stand there, in order, to be cleaned."""
 
 
 class Phrases:
@@ -79,7 +79,7 @@ class Phrases:
         self._open()
 
     def of(self, caption: str) -> tuple[str, ...]:
-        """Give the distinct phrases of a caption, in order of their first mention."""
+        """Returns the distinct phrases of a caption, in order of their first mention."""
         return self._of(caption)
 
     def _find(self, caption: str) -> tuple[str, ...]:
@@ -87,18 +87,18 @@ class Phrases:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Words in lower case: those of "Bat_(animal)" are bat and animal."""
+    """Returns the words in lower case: those of "Bat_(animal)" are bat and animal."""
     return tuple(_WORD.findall(text.lower()))
 
 
 @lru_cache(_KEPT)
 def word_set(text: str) -> frozenset[str]:
-    """The words of a text, for asking whether another text has all of them."""
+    """Returns the words of a text, to ask whether another text has all of them."""
     return frozenset(words(text))
 
 
 def clean(phrase: str) -> str:
-    """Bring a noun phrase to the form in which concepts are compared; empty if it names nothing.
+    """Returns a noun phrase in the form in which concepts are compared; empty if it names nothing.
 
     In lower case, words apart by one space, punctuation left out but for hyphens and apostrophes
     within words; determiners, possessives and small numbers at its beginning are dropped.
@@ -134,7 +134,7 @@ class TextBlobParser(PhraseParser):
         parse("a dog")  # which reads the lexicon: once, before processes are forked
 
     def find(self, caption: str) -> Iterable[str]:
-        """Give the runs of modifiers and nouns."""
+        """Returns the runs of modifiers and nouns."""
         for sentence in self._tag(caption):
             yield from self._runs(sentence)
 
@@ -162,7 +162,7 @@ class TextBlobParser(PhraseParser):
         yield _nouns(run)
 
     def _joins(self, run: list[Tagged], each: Tagged, following: str, *, opened: bool) -> bool:
-        """Tell whether a word goes on with a run, or begins the first one behind what opened it."""
+        """Returns whether a word continues a run, or begins the first one after a determiner."""
         tag = each.tag
         if tag[:2] == "NN":
             return not (self._is_verb(run, each) and following in ("DT", "PRP$", "RB", "RP"))
@@ -173,7 +173,7 @@ class TextBlobParser(PhraseParser):
         return tag[:2] == "JJ" or (each.word == "and" and bool(run) and following[:2] == "JJ")
 
     def _is_verb(self, run: list[Tagged], each: Tagged) -> bool:
-        """Tell what may be a verb that was taken for a plural."""
+        """Returns whether a word tagged as a plural may be a verb."""
         if each.tag != "NNS" or not run or run[-1].tag not in ("NN", "NNP"):
             return False
         stem = each.word.lower().removesuffix("s")
@@ -203,12 +203,12 @@ class SpacyParser(PhraseParser):
             ) from error
 
     def find(self, caption: str) -> Iterable[str]:
-        """Give its noun chunks."""
+        """Returns its noun chunks."""
         return [chunk.text for chunk in self._read(caption).noun_chunks]
 
 
 def check_parser(parser: str) -> None:
-    """Refuse the name of a parser that there is not, without loading one.
+    """Refuses the name of a parser that does not exist, without loading one.
 
     Raises:
         InputError: naming those that there are.
@@ -228,16 +228,16 @@ def _make_parser(parser: str) -> PhraseParser:
 
 
 def _mend_colour(each: Tagged, following: Tagged) -> Tagged:
-    """Take a colour before another word that may belong to its phrase for a modifier."""
+    """Tags a colour before another word that may belong to its phrase as a modifier."""
     modifies = each.word.lower() in _COLOURS and following.tag[:2] in ("JJ", "NN", "VB")
     return Tagged(each.word, "JJ") if modifies else each
 
 
 def _nouns(run: list[Tagged]) -> str:
-    """Give a run as text, if it ends in a noun."""
+    """Returns a run as text, if it ends in a noun."""
     return " ".join(each.word for each in run) if run and run[-1].tag[:2] == "NN" else ""
 
 
 def _stems(stem: str) -> tuple[str, ...]:
-    """Verbs of which something without its -s may be the third person: ride, watch, carry."""
+    """Returns verbs whose third person, without its -s, may be this: ride, watch, carry."""
     return (stem, stem.removesuffix("e"), f"{stem.removesuffix('ie')}y")

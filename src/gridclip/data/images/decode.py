@@ -21,7 +21,7 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_image(file: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Read an image as RGB: grey and palette are spread, CMYK converted, transparency dropped.
+    """Reads an image as RGB: grey and palette expanded, CMYK converted, transparency dropped.
 
     The pixels are taken as stored: an EXIF orientation is not applied, because the boxes of COCO
     and LVIS refer to the stored pixels (as in torchvision's CocoDetection and pycocotools).
@@ -38,7 +38,7 @@ def read_image(file: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def decode_image(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode the bytes of an image file, as `read_image` does.
+    """Decodes the bytes of an image file, as `read_image` does.
 
     Args:
         content: The bytes.
@@ -63,7 +63,7 @@ def decode_image(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _decode_jpeg(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode a whole JPEG of three channels with OpenCV: the pixels of PIL, in less time.
+    """Decodes a whole JPEG of three channels with OpenCV: the pixels of PIL, in less time.
 
     One that is cut short must not come here, because OpenCV fills it up with grey.
     """
@@ -98,7 +98,7 @@ def read_header(opened: io.BufferedIOBase | Path, place: Path) -> ImageHeader:
 
 
 def is_image(name: str) -> bool:
-    """Tell an image by the ending of its name; hidden files are none."""
+    """Returns whether a name ends as images do and is not hidden."""
     base = name.rsplit("/", 1)[-1]
     return not base.startswith(".") and base.rsplit(".", 1)[-1].lower() in SUFFIXES
 
@@ -106,7 +106,7 @@ def is_image(name: str) -> bool:
 def require_size(
     file: Path, found: tuple[int, ...], listed: tuple[int, ...], annotation_file: Path
 ) -> None:
-    """Refuse an image of another size than listed; both are height, width.
+    """Refuses an image of another size than listed; both are height, width.
 
     Raises:
         InputError: naming both.
@@ -124,7 +124,7 @@ def require_size(
 
 @contextmanager
 def reading_faults(file: Path) -> Iterator[None]:
-    """Raise whatever an image's reader raises as an InputError that names the file."""
+    """Raises any error of an image's reader as an InputError that names the file."""
     try:
         yield
     except Exception as error:  # PIL's readers raise whatever their format's parser does

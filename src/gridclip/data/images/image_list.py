@@ -41,11 +41,11 @@ class ImageList(ABC):
 
     @abstractmethod
     def image(self, row: int) -> ListedImage:
-        """Tell what is known of one image."""
+        """Returns path, classes and captions of one image."""
 
     @abstractmethod
     def read(self, row: int) -> bytes:
-        """Read the bytes of one image file.
+        """Reads the bytes of one image file.
 
         Raises:
             InputError: if it is gone or cut short.
@@ -55,7 +55,7 @@ class ImageList(ABC):
         return len(self.byte_counts)
 
     def fingerprint(self) -> str:
-        """Name which images these are, and their order: it changes with any path or byte count.
+        """Returns a digest of the images in order, which changes with any path or byte count.
 
         Content is not read, so a fingerprint of millions takes seconds. A folder and its packed
         shards have the same one.
@@ -64,12 +64,12 @@ class ImageList(ABC):
         return fingerprint_of((self.image(row).path, count) for row, count in enumerate(counts))
 
     def place_of(self, row: int) -> Path:
-        """Name one image to a person."""
+        """Returns where one image is, for a message."""
         return self.place / self.image(row).path
 
 
 def fingerprint_of(images: Iterable[tuple[str, int]]) -> str:
-    """Name a sequence of images by their paths and byte counts."""
+    """Returns a digest of images in order, by their paths and byte counts."""
     found = hashlib.sha256()
     for path, count in images:
         found.update(encode_text(path) + b"\0%d\n" % count)

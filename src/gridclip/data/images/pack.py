@@ -59,7 +59,7 @@ def pack_command(
 def pack(
     images: ImageList, output_dir: Path, *, shard_bytes: int, check_pixels: bool = True
 ) -> Shards:
-    """Write shards and their index; nothing is done if they are there already.
+    """Writes shards and their index; nothing is done if they exist.
 
     Args:
         images: What to pack, in this order.
@@ -86,7 +86,7 @@ def pack(
 
 
 def _content(images: ImageList) -> str:
-    """Name all that goes into the shards."""
+    """Returns a digest of all that goes into the shards."""
     words = hashlib.sha256(images.fingerprint().encode())
     for row in range(len(images)):
         words.update(json.dumps(images.image(row)).encode())
@@ -94,7 +94,7 @@ def _content(images: ImageList) -> str:
 
 
 def _part(output_dir: Path, recipe: dict[str, object]) -> Path:
-    """Give the hidden folder to write into; finished shards of the same images stay in it."""
+    """Makes the hidden folder to write into; finished shards of the same images stay in it."""
     part = output_dir.with_name(f".{output_dir.name}.part")
     made = read_recipe(part / RECORD)
     if part.exists() and made != recipe:
@@ -110,7 +110,7 @@ def _part(output_dir: Path, recipe: dict[str, object]) -> Path:
 
 
 def _shard_ends(byte_counts: Int64[np.ndarray, "I"], shard_bytes: int) -> list[int]:
-    """Tell before which row each shard ends."""
+    """Returns before which row each shard ends."""
     ends: list[int] = []
     room = shard_bytes
     for row, count in enumerate(byte_counts.tolist()):
@@ -138,7 +138,7 @@ def _write_shard(images: ImageList, rows: range, file: Path, check_pixels: bool)
 
 
 def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file without time, owner and whatever else could differ between two runs."""
+    """Adds a file without time, owner and whatever else could differ between two runs."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     shard.addfile(info, io.BytesIO(data))

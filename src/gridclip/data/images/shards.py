@@ -50,7 +50,7 @@ class _Sample(NamedTuple):
 
 
 def scan_shard(file: Path) -> list[Member]:
-    """List the images of a shard, in its order.
+    """Lists the images of a shard, in its order.
 
     Of a sample with several images (an image and its mask, say) the first in the order of
     `decode.SUFFIXES` counts.
@@ -72,7 +72,7 @@ def scan_shard(file: Path) -> list[Member]:
 
 
 def _samples(file: Path, shard: tarfile.TarFile) -> Iterator[_Sample]:
-    """Gather the files of each key, which stand together."""
+    """Yields the files of each key, which follow each other."""
     seen: set[str] = set()
     sample = _Sample("", {})
     for info in shard:
@@ -108,28 +108,28 @@ def _member(file: Path, shard: tarfile.TarFile, sample: _Sample) -> Member:
     if info.sparse is not None or not is_image(info.name):
         raise InputError("is stored sparsely", fix=_AGAIN, file=file, field=info.name)
     header = read_header(_opened(shard, info), file / info.name)
-    said = _Words(
+    words = _Words(
         **{
             ending: _opened(shard, sample.files[ending]).read()
             for ending in _WORDS
             if ending in sample.files
         }
     )
-    facts = _facts(file, sample.key, said.json)
+    facts = _facts(file, sample.key, words.json)
     return Member(
         path=str(facts.get("path") or f"{file.name}/{info.name}"),
         offset=info.offset_data,
         byte_count=info.size,
         size=(header.height, header.width),
-        names=_texts(facts.get("names")) or _texts(_text(said.cls)),
+        names=_texts(facts.get("names")) or _texts(_text(words.cls)),
         captions=_texts(facts.get("captions"))
         or _texts(facts.get("caption"))
-        or _texts(_text(said.txt)),
+        or _texts(_text(words.txt)),
     )
 
 
 class _Words(NamedTuple):
-    """What stands beside an image."""
+    """The texts of a sample, by the ending of their files."""
 
     json: bytes = b"{}"
     txt: bytes = b""
@@ -148,7 +148,7 @@ def _facts(file: Path, key: str, content: bytes) -> dict[str, Any]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """Give what of a value is text, be it one or a list."""
+    """Returns the texts of a value, be it one or a list."""
     values = value if isinstance(value, list) else [value]
     return tuple(text for text in values if isinstance(text, str) and text.strip())
 
@@ -164,7 +164,7 @@ def _opened(shard: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedReader:
 
 
 def _require_end(file: Path, shard: tarfile.TarFile) -> None:
-    """Find the empty block that ends a tar file.
+    """Checks for the empty block that ends a tar file.
 
     Without this, a shard that was cut between two members, or whose next header is damaged, would
     pass for a smaller one: tarfile stops there without a word.
@@ -181,7 +181,7 @@ def _twice(file: Path, key: str) -> InputError:
 
 
 def _is_hidden(name: str) -> bool:
-    """Tell files that systems leave behind, and the notes of other tools, as WebDataset does."""
+    """Returns whether a file is of the system, or a note of another tool, as in WebDataset."""
     base = name.rsplit("/", 1)[-1]
     return base.startswith(".") or (base.startswith("__") and base.endswith("__"))
 
@@ -248,12 +248,12 @@ class Shards(ImageList):
         return self.index.column("sizes")
 
     def image(self, row: int) -> ListedImage:
-        """Tell what is known of one image."""
+        """Returns path, classes and captions of one image."""
         path, names, captions = (self._texts[key].of(row) for key in self._texts)
         return ListedImage(path, tuple(json.loads(names)), tuple(json.loads(captions)))
 
     def read(self, row: int) -> bytes:
-        """Read the bytes of one image."""
+        """Reads the bytes of one image."""
         shard, count = int(self._shards[row]), int(self.byte_counts[row])
         data = os.pread(self._descriptor(shard), count, int(self._offsets[row]))
         if len(data) != count:
@@ -262,15 +262,15 @@ class Shards(ImageList):
         return data
 
     def place_of(self, row: int) -> Path:
-        """Name shard and path."""
+        """Returns the shard and the path in it."""
         return self.files[self._shards[row]] / self._texts["paths"].of(row)
 
     def fingerprint(self) -> str:
-        """As of the folder they were packed from; the index has it ready."""
+        """Returns that of the folder that was packed, which the index has."""
         return self.index.header["fingerprint"]
 
     def _descriptor(self, shard: int) -> int:
-        """Open a shard, and leave the last few open: opening costs a round trip on network disks.
+        """Opens a shard, and leaves the last 64 open: opening costs a round trip on network disks.
 
         Reading by position shares nothing, so a forked worker may go on with the same descriptors.
         """
@@ -282,7 +282,7 @@ class Shards(ImageList):
 
 
 def open_shards(place: Path) -> Shards:
-    """Open tar shards, by their index or, once, by reading their tar headers.
+    """Opens tar shards, by their index or, once, by reading their tar headers.
 
     Args:
         place: A folder with shards, a .tar file, or a range of them such as train-{000..127}.tar.
@@ -302,7 +302,7 @@ def open_shards(place: Path) -> Shards:
 
 
 def shard_files(place: Path) -> list[Path]:
-    """List the tar files of a folder or a range, or the one that is named.
+    """Lists the tar files of a folder or a range, or the one that is named.
 
     Raises:
         InputError: if there is none, or one is missing.
@@ -325,7 +325,7 @@ def shard_files(place: Path) -> list[Path]:
 
 
 def write_index(files: Sequence[Path], index: Path) -> None:
-    """Scan shards of one folder, and write where their images lie.
+    """Scans shards of one folder, and writes where their images lie.
 
     Args:
         files: The shards, in order.

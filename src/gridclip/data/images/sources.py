@@ -30,7 +30,7 @@ _KINDS = (
 
 
 def open_images(source: Path, images: Path | None = None) -> ImageList:
-    """Open images without boxes, whatever form they come in.
+    """Opens images without boxes in any form.
 
     Args:
         source: A folder with one subfolder per class; a captions file (.txt or .csv with the head
@@ -111,11 +111,11 @@ class ImageFiles(ImageList):
         return np.array([read_header(file, file)[:2] for file in files], dtype=np.int64)
 
     def image(self, row: int) -> ListedImage:
-        """Tell what is known of one image."""
+        """Returns path, classes and captions of one image."""
         return self.listed[row]
 
     def read(self, row: int) -> bytes:
-        """Read one file."""
+        """Reads one file."""
         file = self.place_of(row)
         try:
             return file.read_bytes()
@@ -124,12 +124,12 @@ class ImageFiles(ImageList):
             raise InputError(problem, fix="put it back", file=file) from error
 
     def place_of(self, row: int) -> Path:
-        """Name the file."""
+        """Returns the file."""
         return self.folder / self.listed[row].path
 
 
 def class_folder(folder: Path) -> ImageFiles:
-    """List all images under a folder; the subfolder they lie in is their class.
+    """Lists all images under a folder; the subfolder they are in is their class.
 
     An image right in the folder has no class. The order is that of the paths.
 
@@ -147,7 +147,7 @@ def class_folder(folder: Path) -> ImageFiles:
 
 
 def captioned(file: Path, folder: Path) -> ImageFiles:
-    """List the images of a captions file, in the order in which it first names them.
+    """Lists the images of a captions file, in the order in which it first names them.
 
     Args:
         file: Either .jsonl, or comma-separated with the head image,caption; an image may come in
@@ -161,12 +161,12 @@ def captioned(file: Path, folder: Path) -> ImageFiles:
     for path, caption in (_jsonl if file.suffix == ".jsonl" else _csv)(file):
         captions.setdefault(path, []).extend(caption)
     return ImageFiles(
-        file, folder, [ListedImage(path, (), tuple(said)) for path, said in captions.items()]
+        file, folder, [ListedImage(path, (), tuple(texts)) for path, texts in captions.items()]
     )
 
 
 def annotated(file: Path, folder: Path) -> ImageFiles:
-    """List the images of a file of LVIS or COCO form; boxes need not be in it, nor be right.
+    """Lists the images of a file of LVIS or COCO form; boxes need not be in it, nor be right.
 
     Args:
         file: The json file; paths are its file_name entries, or the ends of its coco_url entries.
@@ -218,16 +218,16 @@ def _jsonl(file: Path) -> Iterator[tuple[str, list[str]]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        said = _said(row) if isinstance(row, dict) else None
-        if said is None:
+        parsed = _parse(row) if isinstance(row, dict) else None
+        if parsed is None:
             problem = "names no image, or no caption as text"
             where = f"line {number}"
             raise InputError(problem, fix=_JSONL_FORM, file=file, field=where)
-        yield said
+        yield parsed
 
 
-def _said(row: dict[str, Any]) -> tuple[str, list[str]] | None:
-    """Give path and captions of one object, None if it has another form."""
+def _parse(row: dict[str, Any]) -> tuple[str, list[str]] | None:
+    """Returns path and captions of one object, None if it has another form."""
     path = next((row[key] for key in _IMAGE_KEYS if key in row), None)
     captions = row.get("captions", [row.get("caption")])
     if not is_text(path) or not isinstance(captions, list) or not all(map(is_text, captions)):
@@ -243,7 +243,7 @@ def _lines(file: Path) -> Iterable[str]:
 
 
 def _byte_count(file: Path) -> int:
-    """Length of a file, -1 if there is none."""
+    """Returns the length of a file, -1 if there is none."""
     try:
         found = os.stat(file)  # noqa: PTH116 - a third of the time of Path.stat, once per image
     except (OSError, ValueError):  # a name that no file can have

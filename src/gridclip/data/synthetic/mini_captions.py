@@ -78,7 +78,7 @@ class MiniPairs(Dataset[PairBatch]):
         return self.batches
 
     def __getitem__(self, index: int) -> PairBatch:
-        """Draw one batch."""
+        """Draws one batch."""
         if not 0 <= index < self.batches:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, self.side, index])
@@ -106,7 +106,7 @@ class MiniPairs(Dataset[PairBatch]):
 
 
 def draw_close_up(rng: np.random.Generator, kind: Kind, side: int) -> Scene:
-    """One object that fills the image, enlarged twice, as a detector would crop it.
+    """Returns one object that fills the image, enlarged twice, as a detector would crop it.
 
     Args:
         rng: Decides the rest.
@@ -121,7 +121,7 @@ def draw_close_up(rng: np.random.Generator, kind: Kind, side: int) -> Scene:
 
 
 def near_miss(rng: np.random.Generator, kinds: Sequence[Kind]) -> list[Kind]:
-    """The same objects, but two have swapped one attribute, or one has another value of it.
+    """Returns the same objects, but two swap one attribute, or one has another value of it.
 
     Args:
         rng: Decides which.
@@ -148,7 +148,7 @@ class Said(NamedTuple):
 
 
 def make_hybrid(folder: Path, recipe: Json) -> None:
-    """Draw pairs.jsonl, grounding.json and their images; a finished folder is left as it is.
+    """Draws pairs.jsonl, grounding.json and their images; a finished folder is left as it is.
 
     Args:
         folder: The folder to make.
@@ -169,7 +169,7 @@ def make_hybrid(folder: Path, recipe: Json) -> None:
 
 
 def say(rng: np.random.Generator, kinds: Sequence[Kind]) -> Said:
-    """Name every object, some by a synonym or without their texture, and tell where.
+    """Names every object, some by a synonym or without their texture, and returns where.
 
     The texture is left out only where no other object has the same colour and shape.
 
@@ -226,7 +226,7 @@ def _write_grounding(folder: Path, seed: int, count: int, size: int) -> None:
 
 
 def _scenes(rng: np.random.Generator, count: int, size: int, law: Law) -> Iterator[Scene]:
-    """Draw scenes of one to five objects, which a law deals out."""
+    """Draws scenes of one to five objects by a law."""
     numbers = rng.integers(1, 6, count)
     deck = law(rng, int(numbers.sum()))
     for rows in np.split(deck, np.cumsum(numbers)[:-1]):
@@ -234,7 +234,7 @@ def _scenes(rng: np.random.Generator, count: int, size: int, law: Law) -> Iterat
 
 
 def _boxed(scene: Scene, said: Said, image_id: int, first_id: int) -> list[Json]:
-    """MDETR's `annotations` of one image: rare objects are named in the caption but not boxed."""
+    """Returns MDETR's `annotations` of one image; rare objects have no box."""
     boxed = [is_base(kind) for kind in scene.kinds]
     annotations = scene.annotations(image_id, first_id, [1] * len(boxed), boxed)
     spans = itertools.compress(said.spans, boxed)
@@ -245,5 +245,5 @@ def _boxed(scene: Scene, said: Said, image_id: int, first_id: int) -> list[Json]
 
 
 def write_lines(rows: Sequence[Json], file: Path) -> None:
-    """Write one json object a line."""
+    """Writes one json object a line."""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

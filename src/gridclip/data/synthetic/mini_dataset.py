@@ -108,7 +108,7 @@ def _write(folder: Path, recipe: _Recipe) -> None:
 def _write_images(
     folder: Path, split: Split, recipe: _Recipe
 ) -> tuple[dict[str, list[Json]], list[Json]]:
-    """Write a split's images; give its json without categories, and a caption of each image."""
+    """Writes a split's images; returns its json without categories, and the captions."""
     (folder / "images" / split).mkdir(parents=True)
     images: list[Json] = []
     annotations: list[Json] = []
@@ -126,7 +126,7 @@ def _write_images(
 
 
 def _label_scenes(split: Split, recipe: _Recipe) -> Iterator[_Labelled]:
-    """Draw the scenes of a split and decide which objects get a box."""
+    """Draws the scenes of a split and decides which objects get a box."""
     rng = np.random.default_rng([recipe.seed, split == "val"])
     numbers = rng.integers(1, 6, recipe.train_images if split == "train" else recipe.val_images)
     deck = (long_tail if split == "train" else evenly)(rng, int(numbers.sum()))
@@ -139,7 +139,7 @@ def _label_scenes(split: Split, recipe: _Recipe) -> Iterator[_Labelled]:
 
 
 class _Boxing:
-    """The annotators, who box rare combinations in a few training images only."""
+    """The annotators, who box rare combinations in 1 to 9 training images only."""
 
     def __init__(self, split: Split, scale: float) -> None:
         rare = [] if split == "val" else [kind for kind in KINDS if not is_base(kind)]
@@ -198,7 +198,7 @@ def _categories(annotations: list[Json], scale: float) -> list[Json]:
 
 
 def _frequency(image_count: int, scale: float) -> str:
-    """LVIS's rule: rare up to 10 training images, common up to 100."""
+    """Returns LVIS's frequency: rare up to 10 training images, common up to 100."""
     if image_count <= 10 * scale:
         return "r"
     return "c" if image_count <= 100 * scale else "f"

@@ -33,7 +33,7 @@ _LINKS = (" and ", " next to ", " with ", ", ")
 
 
 def caption(rng: np.random.Generator, count: int, phrase: Callable[[int], str]) -> str:
-    """Name every object of an image, in any order and in a varied sentence.
+    """Names every object of an image, in any order and in a varied sentence.
 
     Args:
         rng: Decides the order and the sentence.
@@ -63,7 +63,7 @@ RARE_SHAPES = ("heart", "arrow", "moon")
 
 
 def _choose_combinations() -> frozenset[Kind]:
-    """Twenty-four kinds: in each colour, one of each texture, shapes in turn.
+    """Chooses twenty-four kinds: in each colour, one of each texture, shapes in turn.
 
     So every colour, texture and shape of them stays common elsewhere.
     """
@@ -95,12 +95,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 def is_base(kind: Kind) -> bool:
-    """Whether training images box every object of this kind."""
+    """Returns whether training images box every object of this kind."""
     return kind.shape not in RARE_SHAPES and kind not in RARE_COMBINATIONS
 
 
 def synonyms(kind: Kind) -> list[str]:
-    """The category's name, then every other way to say it that changes a single word."""
+    """Returns the category's name, then every other way to say it that changes a single word."""
     names = [" ".join(kind)]
     for place, word in enumerate(kind):
         names += [
@@ -110,13 +110,13 @@ def synonyms(kind: Kind) -> list[str]:
 
 
 def definition(kind: Kind) -> str:
-    """One sentence, as a dictionary would put it."""
+    """Returns one sentence, as of a dictionary."""
     coat = {"plain": "of one colour", "striped": "with dark stripes", "dotted": "with white dots"}
     return f"a {kind.colour} {kind.shape} {coat[kind.texture]}"
 
 
 def long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
-    """Rows of KINDS, shuffled: base kinds by Zipf's law, and a share of rare ones."""
+    """Returns rows of KINDS, shuffled: base kinds by Zipf's law, and a share of rare ones."""
     rare = np.array([row for row, kind in enumerate(KINDS) if not is_base(kind)])
     base = np.array([row for row, kind in enumerate(KINDS) if is_base(kind)])
     base = np.random.default_rng(0).permutation(base)  # who is frequent belongs to the world
@@ -129,19 +129,19 @@ def long_tail(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"
 
 
 def evenly(rng: np.random.Generator, count: int) -> Int64[np.ndarray, "count"]:
-    """Rows of KINDS, shuffled, each as often as the next."""
+    """Returns rows of KINDS, shuffled, each as often as the next."""
     return rng.permutation(_deal_evenly(rng, np.arange(len(KINDS)), count))
 
 
 def _deal_evenly(
     rng: np.random.Generator, rows: Int64[np.ndarray, "K"], number: int
 ) -> Int64[np.ndarray, "number"]:
-    """Each row as often as the next, give or take one; the generator says who gets one more."""
+    """Returns each row as often as the next, give or take one at random."""
     return np.resize(rng.permutation(rows), number)
 
 
 def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: float = 0.1) -> str:
-    """A caption that names every object, in any order and in varied words.
+    """Returns a caption that names every object, in any order and in varied words.
 
     Args:
         rng: Decides the order, the template and the words.
@@ -152,7 +152,7 @@ def describe(rng: np.random.Generator, kinds: Sequence[Kind], *, synonym_rate: f
 
 
 def in_words(rng: np.random.Generator, kind: Kind, synonym_rate: float) -> str:
-    """Name a kind, without an article; a word that has a synonym gives way to it at this rate."""
+    """Names a kind, without an article; a synonym replaces a word at this rate."""
     words = [
         SYNONYMS[word][0] if swap and word in SYNONYMS else word
         for word, swap in zip(kind, (rng.random(3) < synonym_rate).tolist(), strict=True)

@@ -22,7 +22,7 @@ LARGEST = 768  # pixels of the noise fields' side, so of the largest ground
 
 
 def noisy_ground(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S S 3"]:
-    """Slow clouds on one tint, RGB 0-255.
+    """Returns slow clouds on one tint, RGB 0-255.
 
     Args:
         rng: Decides tint, strength and place.
@@ -34,21 +34,21 @@ def noisy_ground(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S 
 
 
 def grain(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "S S 3"]:
-    """The grain of a sensor, to be added to a finished canvas."""
+    """Returns the grain of a sensor, to be added to a finished canvas."""
     return crop(rng, _noise_fields()[1], size)
 
 
 def crop(
     rng: np.random.Generator, field: Float32[np.ndarray, "H W *C"], side: int
 ) -> Float32[np.ndarray, "side side *C"]:
-    """Cut a square out of a larger one, anywhere."""
+    """Cuts a square out of a larger one, anywhere."""
     y, x = rng.integers(0, len(field) - side + 1, 2).tolist()
     return field[y : y + side, x : x + side]
 
 
 @cache
 def _noise_fields() -> tuple[Float32[np.ndarray, "G G 3"], Float32[np.ndarray, "G G 3"]]:
-    """Slow clouds of unit variance and grain, made once, from which all grounds are cut."""
+    """Returns slow clouds of unit variance and grain, made once, from which all grounds are cut."""
     rng = np.random.default_rng(0)
     coarse = rng.normal(0, 1, (3, LARGEST // 16, LARGEST // 16)).astype(np.float32)
     clouds = [
@@ -75,7 +75,7 @@ TEXTURES = ("plain", "striped", "dotted")
 
 
 def _star(u: Plane, v: Plane) -> Bool[np.ndarray, "H W"]:
-    """Five points: fold the plane onto half of one point and test the side of its edge."""
+    """Returns a star: the plane folded onto half of one point, and the side of its edge."""
     tip, notch, half = 0.97, 0.42, math.pi / 5
     turn = np.abs((np.arctan2(u, -v) + half) % (2 * half) - half)
     x, y = np.hypot(u, v) * np.cos(turn), np.hypot(u, v) * np.sin(turn)
@@ -83,7 +83,7 @@ def _star(u: Plane, v: Plane) -> Bool[np.ndarray, "H W"]:
     return (x - tip) * down - y * across < 0
 
 
-# Each tells which points of the square [-1, 1]² lie inside; u runs to the right and v down.
+# Each returns which points of the square [-1, 1]² are inside; u runs to the right and v down.
 SHAPES: dict[str, Callable[[Plane, Plane], Bool[np.ndarray, "H W"]]] = {
     "circle": lambda u, v: u**2 + v**2 < 0.81,
     "square": lambda u, v: np.maximum(abs(u), abs(v)) < 0.68,
@@ -125,13 +125,13 @@ class Scene(NamedTuple):
     kinds: list[Kind]  # those that found room, in the order they were asked for
 
     def save(self, file: Path) -> None:
-        """Write the image as JPEG with little loss: quality 90, colours at full resolution."""
+        """Writes the image as JPEG with little loss: quality 90, colours at full resolution."""
         Image.fromarray(self.pixels).save(file, quality=90, subsampling=0)
 
     def annotations(
         self, image_id: int, first_id: int, category_ids: Sequence[int], boxed: Sequence[bool]
     ) -> list[Json]:
-        """LVIS's `annotations` of the objects that are boxed, with boxes as xywh.
+        """Returns LVIS's `annotations` of the objects that are boxed, with boxes as xywh.
 
         Args:
             image_id: Of this image.
@@ -168,7 +168,7 @@ def draw_scene(
     size: int = 128,
     object_sizes: tuple[int, int] = (20, 56),
 ) -> Scene:
-    """Paint objects on noisy ground so that no two boxes overlap by a tenth of the smaller.
+    """Paints objects on noisy ground so that no two boxes overlap by a tenth of the smaller.
 
     Args:
         rng: Decides everything that ``kinds`` leaves open.
@@ -219,7 +219,7 @@ def _paint(
     kind: Kind,
     alpha: Float32[np.ndarray, "n n"],
 ) -> None:
-    """Lay the object over its patch of the canvas, in place."""
+    """Lays the object over its patch of the canvas, in place."""
     side = len(alpha)
     ink = (np.array(COLOURS[kind.colour]) + rng.normal(0, 12, 3)).astype(np.float32)
     coat: Float32[np.ndarray, ...] = ink
@@ -234,7 +234,7 @@ def _paint(
 
 @cache
 def _mask(shape: str, side: int, angle: int) -> _Mask:
-    """A shape's coverage of each pixel, from 4 x 4 samples a pixel."""
+    """Returns a shape's coverage of each pixel, from 4 x 4 samples a pixel."""
     axis = (np.arange(4 * side, dtype=np.float32) + 0.5) / (2 * side) - 1
     turn = math.radians(4 * (angle - _ANGLES // 2))
     u = math.cos(turn) * axis[None, :] + math.sin(turn) * axis[:, None]
@@ -248,7 +248,7 @@ def _mask(shape: str, side: int, angle: int) -> _Mask:
 
 @cache
 def _tile(texture: str, period: int) -> Plane:
-    """Where the texture's second colour lies, 0 to 1, with soft edges."""
+    """Returns where the texture's second colour is, 0 to 1, with soft edges."""
     y, x = np.mgrid[0:_TILE, 0:_TILE].astype(np.float32)
     if texture == "striped":
         wave = np.abs((x + y) / math.sqrt(2) % period - period / 2)  # distance to a stripe's middle
@@ -263,7 +263,7 @@ def _shift(box: tuple[int, int, int, int], x: int, y: int) -> tuple[int, int, in
 
 
 def _overlap(one: tuple[int, int, int, int], two: tuple[int, int, int, int]) -> float:
-    """Shared pixels over those of the smaller box."""
+    """Returns the shared pixels over those of the smaller box."""
     width = min(one[2], two[2]) - max(one[0], two[0])
     height = min(one[3], two[3]) - max(one[1], two[1])
     smaller = min((one[2] - one[0]) * (one[3] - one[1]), (two[2] - two[0]) * (two[3] - two[1]))

@@ -17,7 +17,7 @@ from gridclip.data.transforms.example import resize as resize
 from gridclip.data.transforms.example import to_tensor as to_tensor
 from gridclip.io.errors import InputError, require_at_least, require_fraction
 
-# Makes another example of one, by chance if it likes; the generator is its only chance.
+# Makes another example of one; all random choices are the generator's.
 Transform = Callable[[Example, np.random.Generator], Example]
 
 
@@ -46,7 +46,7 @@ class Resize:
             )
 
     def size(self, height: int, width: int, shortest: float | None = None) -> tuple[int, int]:
-        """Give the height and width that an image gets, at the largest shortest side or another.
+        """Returns the height and width that an image gets, at the largest shortest side or another.
 
         The ratio is kept but for the rounding of both to whole pixels.
         """
@@ -57,7 +57,7 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What chance does to a training image. The default changes nothing but the side it faces.
+    """Random changes of a training image. The default mirrors half of them.
 
     Args:
         flip: Probability of mirroring left and right.
@@ -100,7 +100,7 @@ class Augmentation:
         require_at_least(0, canvas=self.canvas)
 
     def uncacheable(self) -> list[str]:
-        """Settings that make a teacher see another image, beyond its size and its mirror image.
+        """Returns the settings by which a teacher sees another image than the image or its mirror.
 
         A stored embedding of the whole image, and one of its mirror image, hold for every view
         if this is empty.
@@ -112,11 +112,11 @@ class Augmentation:
 
     @property
     def joined(self) -> Mosaic:
-        """How images are joined."""
+        """The mosaic of these settings."""
         return Mosaic(probability=self.mosaic, min_visibility=self.min_visibility)
 
     def require_single(self, what: str) -> None:
-        """Refuse to join images of which something is known as a whole.
+        """Refuses a mosaic where something is known of an image as a whole.
 
         Args:
             what: Is known of them.
@@ -133,7 +133,7 @@ class Augmentation:
 
 
 def prepare(image: UInt8[np.ndarray, "height width 3"], settings: Resize) -> UInt8[Tensor, "3 h w"]:
-    """Resize one RGB image as evaluation does, to the largest of the shortest sides.
+    """Resizes one RGB image as evaluation does, to the largest of the shortest sides.
 
     Returns:
         The resized image without padding; unchanged pixels where the size already fits.
@@ -162,7 +162,7 @@ class EvaluationTransform:
         self.settings = settings
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
-        """Resize; the generator is not asked."""
+        """Resizes; the generator is not used."""
         height, width, _ = example.image.shape
         return resize(example, self.settings.size(height, width))
 
@@ -175,7 +175,7 @@ class TrainingTransform:
 
     Args:
         settings: A shortest side is drawn from its list for each image.
-        augmentation: What chance does.
+        augmentation: The random changes.
     """
 
     def __init__(self, settings: Resize, augmentation: Augmentation) -> None:
@@ -189,21 +189,21 @@ class TrainingTransform:
         self._colour = albumentations.ColorJitter(strength, strength, strength, strength / 10, p=1)
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
-        """Make a training example, a function of the example and the generator alone."""
-        chance = self.augmentation
-        if generator.random() < chance.crop:
+        """Makes a training example, a function of the example and the generator alone."""
+        augmentation = self.augmentation
+        if generator.random() < augmentation.crop:
             window = self._safe_window(example, generator)
-            example = crop(example, window, chance.min_visibility)
-        factor = generator.uniform(*chance.scale)
-        if chance.canvas:
+            example = crop(example, window, augmentation.min_visibility)
+        factor = generator.uniform(*augmentation.scale)
+        if augmentation.canvas:
             example = self._jitter(example, factor, generator)
         else:
             shortest = float(generator.choice(self.settings.shortest) * factor)
             height, width, _ = example.image.shape
             example = resize(example, self.settings.size(height, width, shortest))
-        if generator.random() < chance.flip:
+        if generator.random() < augmentation.flip:
             example = mirror(example)
-        if chance.colour:
+        if augmentation.colour:
             self._colour.set_random_seed(int(generator.integers(2**32)))
             example = example._replace(image=self._colour(image=example.image)["image"])
         return example
@@ -211,7 +211,7 @@ class TrainingTransform:
     def _safe_window(
         self, example: Example, generator: np.random.Generator
     ) -> tuple[int, int, int, int]:
-        """A window around all boxes, or cutting into them as far as the erosion lets it."""
+        """Returns a window around all boxes, or cutting into them as far as the erosion allows."""
         height, width, _ = example.image.shape
         self._safe.set_random_seed(int(generator.integers(2**32)))
         asked = self._safe.get_params_dependent_on_data(
@@ -222,7 +222,7 @@ class TrainingTransform:
         return left, top, min(right + 1, width), min(bottom + 1, height)
 
     def _jitter(self, example: Example, factor: float, generator: np.random.Generator) -> Example:
-        """Large-scale jitter (2012.07177): what exceeds the square is left out before resampling.
+        """Applies large-scale jitter (2012.07177); what exceeds the square is cut first.
 
         Smaller images are not padded to the square here: a batch is padded to its largest one.
         """

@@ -1,4 +1,4 @@
-"""An image with its boxes, resized, mirrored and cropped as one."""
+"""An image with its boxes, resized, mirrored, cropped and joined as one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class Example(NamedTuple):
     mirrored: bool = False  # left and right are exchanged
     # Names that `rare_split.verified_names` gives for the image; None: every name.
     verified: Int64[np.ndarray, "V"] | None = None
-    # Proposals, xyxy like boxes, but neither clipped nor dropped: what leaves the image is told.
+    # Proposals, xyxy like boxes, but neither clipped nor dropped where they leave the image.
     regions: Float32[np.ndarray, "R 4"] | None = None
 
 
 def to_tensor(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
-    """Put the channels first, without a copy where the memory may be written."""
+    """Puts the channels first, without a copy where the memory may be written."""
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def resize(example: Example, size: tuple[int, int]) -> Example:
-    """Resize image and boxes to a height and width.
+    """Resizes image and boxes to a height and width.
 
     Pixel edges map to pixel edges: x becomes x × (new width / width), with both whole widths.
     """
@@ -43,7 +43,7 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
 
 
 def mirror(example: Example) -> Example:
-    """Exchange left and right of image and boxes."""
+    """Exchanges left and right of image and boxes."""
     import cv2
 
     width = example.image.shape[1]
@@ -60,7 +60,7 @@ def mirror(example: Example) -> Example:
 
 
 def crop(example: Example, window: tuple[int, int, int, int], min_visibility: float) -> Example:
-    """Cut a window out of image and boxes.
+    """Cuts a window out of image and boxes.
 
     A name whose box lies wholly outside stays verified: the window does not show that object. One
     that loses a box of which something is still to be seen is verified no more.
@@ -89,7 +89,7 @@ def crop(example: Example, window: tuple[int, int, int, int], min_visibility: fl
 def wholly_inside(
     boxes: Float32[np.ndarray, "R 4"], size: tuple[int, int]
 ) -> Bool[np.ndarray, "R"]:
-    """Tell which boxes a view shows whole, but for a hundredth of a pixel of rounding.
+    """Returns which boxes a view shows whole, but for a hundredth of a pixel of rounding.
 
     Args:
         boxes: xyxy, pixels of the view.
@@ -100,7 +100,7 @@ def wholly_inside(
 
 
 def _moved(example: Example, move: Callable[[np.ndarray], np.ndarray]) -> Example:
-    """The same image with its boxes and regions elsewhere."""
+    """Returns the same image with its boxes and regions moved."""
     regions = None if example.regions is None else move(example.regions)
     return example._replace(boxes=move(example.boxes), regions=regions)
 
@@ -113,7 +113,7 @@ def _areas(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T"]:
 def resample(
     image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Resize an image to a height and width."""
+    """Resizes an image to a height and width."""
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -129,7 +129,7 @@ def resample(
     return resized
 
 
-IMAGES = 4
+IMAGES = 4  # of a mosaic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class Mosaic:
     min_visibility: float = 0.1
 
     def join(self, views: Sequence[Example], generator: np.random.Generator) -> Example:
-        """Join views of four images, in reading order.
+        """Joins views of four images, in reading order.
 
         What the whole verifies is what all parts do. Proposals are left out.
 
@@ -178,7 +178,7 @@ class Mosaic:
     def _part(
         self, view: Example, size: tuple[int, int], generator: np.random.Generator
     ) -> Example:
-        """Cut a window of a height and width out of a view."""
+        """Cuts a window of a height and width out of a view."""
         height, width = view.image.shape[:2]
         zoom = max(size[0] / height, size[1] / width)
         if zoom > 1:
@@ -190,6 +190,6 @@ class Mosaic:
 
 
 def _by_all(verified: Sequence[Int64[np.ndarray, "_"] | None]) -> Int64[np.ndarray, "V"] | None:
-    """Names that every part verifies; a part without a list verifies all."""
+    """Returns the categories that every part verifies; a part without a list verifies all."""
     lists = [names for names in verified if names is not None]
     return reduce(np.intersect1d, lists) if lists else None
