@@ -42,7 +42,7 @@ class DetectionSystem(LightningModule):
             images of few sizes.
         init_from: A checkpoint whose weights start the training ("warm start"): of this very model,
             or of a region encoder's pre-training, which then starts the backbone. To go on with an
-            interrupted run use --ckpt_path, which brings back everything, the settings too.
+            interrupted run use --ckpt_path, which restores everything, the settings too.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DetectionSystem(LightningModule):
         return data if isinstance(data, EvaluatedData) else None
 
     def on_fit_start(self) -> None:
-        """Refuse stored embeddings of another teacher than the one that this training has.
+        """Refuses stored embeddings of another teacher than the one that this training has.
 
         Raises:
             InputError: naming both.
@@ -95,7 +95,7 @@ class DetectionSystem(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Sum of the detector's losses, each logged under its name, kinds of batch apart."""
+        """Returns the sum of the losses, each logged under its name, kinds of batch apart."""
         losses = self.detector.losses(batch)
         if isinstance(batch, DetectionBatch):
             self.detector.trained_on = batch.vocabulary
@@ -107,7 +107,7 @@ class DetectionSystem(LightningModule):
         return total
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new count over the annotation file that the data module names."""
+        """Begins a new count over the annotation file that the data module names."""
         data = self.data
         assert data is not None  # others have nothing to evaluate on
         if self.average_precision is None:
@@ -117,14 +117,14 @@ class DetectionSystem(LightningModule):
         self.category_ids = data.category_ids.to(self.device)
 
     def validation_step(self, batch: DetectionBatch, index: int) -> dict[str, list[Detections]]:
-        """Detect, and count what was found; callbacks get the detections."""
+        """Detects, and counts what was found; callbacks get the detections."""
         assert self.average_precision is not None  # made when the epoch started
         detections = self.detector.detect(batch.images, batch.vocabulary, batch.records)
         self.average_precision.update(batch.records, detections, self.category_ids)
         return {"detections": detections}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the average precisions of all, rare, common and frequent names."""
+        """Logs the average precisions of all, rare, common and frequent names."""
         assert self.average_precision is not None
         self.metrics = self.average_precision.compute()
         self.log_dict(self.metrics.scalars("val/"), rank_zero_only=False)
@@ -171,26 +171,26 @@ class DetectionSystem(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which frozen networks the weights depend on, since they are not in it; and names."""
+        """Adds the fingerprint of frozen networks, which are not in it, and the trained names."""
         checkpoint[FINGERPRINT] = self.detector.fingerprint()
         names = self.detector.trained_on
         checkpoint[TRAINED_ON] = None if names is None else list(names.names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, with what differs."""
+        """Refuses a checkpoint of another model, with what differs."""
         check_weights(self, checkpoint, "--ckpt_path")
         self.detector.trained_on = _trained_on(checkpoint)
 
 
 def compile_networks(detector: Detector) -> None:
-    """Let torch compile the parts that have weights of their own, each when it first runs."""
+    """Lets torch compile the parts that have weights of their own, each when it first runs."""
     for part in detector.children():
         if next(part.parameters(), None) is not None:
             part.compile()
 
 
 def check_weights(system: DetectionSystem, checkpoint: dict[str, Any], source: str | Path) -> None:
-    """Compare a checkpoint with the model: tensors by name and shape, and the text vectors.
+    """Compares a checkpoint with the model: tensors by name and shape, and the text vectors.
 
     Raises:
         InputError: with the first differences, if the checkpoint belongs to another model.
@@ -215,12 +215,12 @@ def check_weights(system: DetectionSystem, checkpoint: dict[str, Any], source: s
             "was trained with other text vectors than those at hand",
             file=source,
             field="text",
-            fix="bring back the text tower or the vectors of that training, or train again",
+            fix="restore the text tower or the vectors of that training, or train again",
         )
 
 
 def load_weights(system: DetectionSystem, file: Path) -> None:
-    """Load the weights of a checkpoint, and nothing else of it.
+    """Loads the weights of a checkpoint, and nothing else of it.
 
     Raises:
         InputError: if the file is missing, unreadable, or a checkpoint of another model.

@@ -30,14 +30,14 @@ Boxes = Sequence[Sequence[float | int]] | Float[np.ndarray, "R 4"]
 
 
 def pixels_of(image: ImageLike) -> UInt8[np.ndarray, "height width 3"]:
-    """Give RGB pixels of whatever it is; a file is read."""
+    """Returns RGB pixels of whatever it is; a file is read."""
     if isinstance(image, str | Path):
         return read_image(Path(image))
     return np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
 
 
 def corners_of(boxes: Boxes, width: int, height: int) -> Float[np.ndarray, "R 4"]:
-    """Give boxes clipped to an image of this size.
+    """Returns boxes clipped to an image of this size.
 
     Raises:
         InputError: naming the first that is no box, or outside.
@@ -105,7 +105,7 @@ class TrainedDetector:
     def detect(
         self, image: ImageLike, names: Sequence[str], *, threshold: float = 0.3, limit: int = 100
     ) -> list[Found]:
-        """Find objects of these names in one image, best first.
+        """Finds objects of these names in one image, best first.
 
         Args:
             image: A file, a PIL image, or RGB pixels.
@@ -120,7 +120,7 @@ class TrainedDetector:
         return [each for each in found if each.score >= threshold][:limit]
 
     def detect_many(self, images: Sequence[ImageLike], names: Sequence[str]) -> list[list[Found]]:
-        """Find objects of these names in images of any sizes at once: each one's, best first.
+        """Finds objects of these names in images of any sizes at once: each one's, best first.
 
         They are padded to the largest, so images of like size make the quickest batch.
 
@@ -142,7 +142,7 @@ class TrainedDetector:
     def classify(
         self, image: ImageLike, boxes: Boxes, names: Sequence[str]
     ) -> list[dict[str, float]]:
-        """Name boxes that are given: the probability of each name in each box, likeliest first.
+        """Names boxes that are given: the probability of each name in each box, likeliest first.
 
         Args:
             image: A file, a PIL image, or RGB pixels.
@@ -210,7 +210,7 @@ class TrainedDetector:
 
 
 def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> TrainedDetector:
-    """Rebuild the detector of a run from its config.yaml and checkpoints/last.ckpt.
+    """Rebuilds the detector of a run from its config.yaml and checkpoints/last.ckpt.
 
     Args:
         run_dir: Folder of a training.
@@ -275,7 +275,7 @@ def _read_recipe(file: Path) -> dict[str, Any]:
 
 
 def _instantiate(kind: type, settings: dict[str, Any], name: str) -> Any:  # noqa: ANN401
-    """Build an object from the part of a recipe that describes it."""
+    """Builds an object from the part of a recipe that describes it."""
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, name)
     with torch.random.fork_rng():

@@ -37,7 +37,7 @@ class Weights:
             require_range(value, f"weights.{name}", least=0)
 
     def apply(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weight losses, and leave out those whose weight is zero."""
+        """Weights losses, and leaves out those whose weight is zero."""
         weights = asdict(self)
         return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
 
@@ -57,7 +57,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Images, vocabulary: Vocabulary) -> tuple[Any, ...]:
-        """Predict, in pixels of the resized images: a NamedTuple, of grid cells or of regions."""
+        """Predicts, in pixels of the resized images: a NamedTuple, of grid cells or of regions."""
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def freeze_unused(parts: Iterable[tuple[nn.Module | nn.Parameter | None, float |
 
 
 def as_boxes(batch: ConceptBatch) -> DetectionBatch:
-    """Concepts with boxes as any names with boxes; what is said without a box verifies nothing."""
+    """Concepts with boxes as any names with boxes; what has no box there verifies nothing."""
     boxed = torch.zeros_like(batch.present)
     for row, target in zip(boxed, batch.targets, strict=True):
         row[target.labels] = True

@@ -50,7 +50,7 @@ def gather_strings(strings: list[str]) -> list[list[str]]:
 
 
 def total(amount: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Sum over all processes, without a gradient: the count that a mean divides by."""
+    """Sums over all processes, without a gradient: the count that a mean divides by."""
     everyones = amount.detach().clone()
     if _together():
         distributed.all_reduce(everyones)

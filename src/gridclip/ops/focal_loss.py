@@ -21,7 +21,7 @@ class Cosines(NamedTuple):
     bias: Float[Tensor, ""]
 
     def logits(self) -> Float[Tensor, "*B N K"]:
-        """Multiply them out: at full size 100 MB an image."""
+        """Multiplies them out: at full size 100 MB an image."""
         return self.scale * (self.embeddings @ self.text.mT) + self.bias
 
 
@@ -60,7 +60,7 @@ def focal_sum(
     negative_mask: NegativeMask | None = None,
     focus: Focus = FOCUS,
 ) -> Float[Tensor, ""]:
-    """Sum of the sigmoid focal loss over all cells and names.
+    """Returns the sum of the sigmoid focal loss over all cells and names.
 
     Under autocast the two products take its dtype; everything between them stays as it was, since
     at a prior of 0.01 most slopes are millionths.
@@ -99,7 +99,7 @@ class _FocalSum(torch.autograd.Function):
 
 
 def _kept() -> bool:
-    """Whether the backward pass that runs just now keeps its graph; if torch cannot say, yes."""
+    """Whether the backward pass that is running keeps its graph; if torch cannot say, yes."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return ask is None or bool(ask())
 
@@ -208,7 +208,7 @@ class _Work:
 
 
 def _negatives_(logits: Tensor, gamma: float, p: Tensor, value: Tensor) -> Tensor:
-    """Give -p^γ · log(1 - p), with p = sigmoid(logit), and turn the logits into its derivative.
+    """Returns -p^γ · log(1 - p), with p = sigmoid(logit), and turns the logits into its derivative.
 
     The derivative is p^γ · (γ · (1 - p) · s + p), where s = -log(1 - p) = log(1 + exp(logit)).
 

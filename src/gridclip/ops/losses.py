@@ -22,7 +22,7 @@ def grid_alignment(
     negative_mask: NegativeMask | None = None,
     focus: Focus = FOCUS,
 ) -> Float[Tensor, ""]:
-    """Align grid cells with category text: sigmoid focal loss, a sum over the positives' count.
+    """Aligns grid cells with category text: sigmoid focal loss, a sum over the positives' count.
 
     The abstract of GridCLIP (2303.09252) names the alignment; its form here is our reading: focal
     loss (1708.02002, Eq. 5) on scaled cosines, as in the paper's base detector (FCOS, Eq. 2).
@@ -47,7 +47,7 @@ def grid_alignment(
 def _without_idle_names(
     cosines: Cosines, labels: Int[Tensor, "B N"], mask: NegativeMask
 ) -> tuple[Cosines, Int[Tensor, "B N"], NegativeMask]:
-    """Leave out the names that are neither a negative nor a positive anywhere."""
+    """Leaves out the names that are neither a negative nor a positive anywhere."""
     shown = (labels.flatten() + 1).bincount(minlength=mask.background.shape[1] + 1)[1:] > 0
     used = shown | (mask.background | mask.foreground).any(0)
     used[0] = True  # a matrix without columns is a special case everywhere
@@ -157,7 +157,7 @@ def pseudo_label_agreement(
     """Binary cross-entropy of images with the names that a frozen CLIP kept for them.
 
     Our reading: a kept name's score is its soft target. A name that was not kept is absent more
-    often than not, but nobody looked; it is a negative with a small weight. Without negatives every
+    often than not, but unchecked; it is a negative with a small weight. Without negatives every
     name would rise everywhere. The sum is divided by the number of kept names.
 
     Args:

@@ -137,7 +137,7 @@ def contrastive_loss(model: Any, batch: PairBatch) -> Float[Tensor, ""]:  # noqa
 
 
 def _embed(tower: Any, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B E"]:  # noqa: ANN401
-    """Embed images of any size: the table of positions is interpolated, and learns through it."""
+    """Embeds images of any size: the table of positions is interpolated, and learns through it."""
     side = pixels.shape[-1] // _STRIDE
     table = interpolate_positions(tower.attnpool.positional_embedding, side, side)
     scale = pixel_scale(tower)
@@ -166,10 +166,10 @@ def _optimizer(model: nn.Module, settings: _Settings) -> torch.optim.AdamW:
     """AdamW that decays matrices and filters, but neither vectors nor the table of words."""
     named = dict(model.named_parameters())
     decayed = [p for name, p in named.items() if p.ndim > 1 and "embedding" not in name]
-    rest = [p for name, p in named.items() if p.ndim <= 1 or "embedding" in name]
+    others = [p for name, p in named.items() if p.ndim <= 1 or "embedding" in name]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
 
@@ -181,14 +181,14 @@ def _schedule(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def _forget_unused_words(model: Any, optimizer: torch.optim.AdamW) -> None:  # noqa: ANN401
-    """Set the rows of words that no caption held to zero, which lets the file compress."""
+    """Sets the rows of words that no caption held to zero, which lets the file compress."""
     words = model.token_embedding.weight
     never = optimizer.state[words]["exp_avg_sq"].sum(1) == 0
     words[never] = 0
 
 
 def _round_to_half(model: nn.Module) -> None:
-    """Make the weights what the file will hold, so that this is what is judged."""
+    """Makes the weights what the file will hold, so that this is what is judged."""
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())

@@ -34,7 +34,7 @@ def zero_shot(
     seed: int = 0,
     images_per_kind: int = 8,
 ) -> dict[str, Accuracies]:
-    """Classify fresh images of single objects among the names of all kinds.
+    """Classifies fresh images of single objects among the names of all kinds.
 
     The name's vector is the mean over the prompts that the detector's text bank uses by default.
 

@@ -38,7 +38,7 @@ def embed_images(
     batch_size: int = 32,
     num_workers: int = 0,
 ) -> Float16[np.ndarray, "R 2 E"]:
-    """Embed images, plain and mirrored; an interrupted call goes on where it was.
+    """Embeds images, plain and mirrored; an interrupted call goes on where it was.
 
     Args:
         images: What to read from.
@@ -88,7 +88,7 @@ class DecodedImages(Dataset[Tensor]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Read and decode one image, RGB."""
+        """Reads and decodes one image, RGB."""
         row = self.rows[index]
         pixels = decode_image(self.images.read(row), self.images.place_of(row))
         return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -163,7 +163,7 @@ def embed_command(  # noqa: PLR0913 - one argument a setting
 def embed(
     images: ImageList, teacher: Teacher, output: Path, *, batch_size: int = 32, num_workers: int = 0
 ) -> int:
-    """Write or complete a file of embeddings.
+    """Writes or completes a file of embeddings.
 
     An image is what its path and its content say. The content is hashed, because times change when
     files are copied, and reading a file costs far less than what the teacher does.
@@ -230,7 +230,7 @@ def _read(file: Path, teacher: Teacher) -> Stored:
 
 
 def _merged(before: Stored, now: Stored) -> Stored:
-    """Take what is new, and what was there before under other paths; sort by path."""
+    """Takes what is new, and what was there before under other paths, sorted by path."""
     replaced = set(now.paths)
     kept = [row for row, path in enumerate(before.paths) if path not in replaced]
     paths = [before.paths[row] for row in kept] + now.paths

@@ -116,7 +116,7 @@ def _require_stored(keep: Keep, stored: int, names: int) -> None:
 
 
 def _is_there(output: Path, recipe: Recipe) -> bool:
-    """Tell whether the very same labels are there; others are not written over."""
+    """Says whether the very same labels are there; others are not written over."""
     if not output.exists():
         return False
     if PseudoLabels(output).recipe == recipe:
@@ -124,7 +124,7 @@ def _is_there(output: Path, recipe: Recipe) -> bool:
     raise InputError(
         "holds other pseudo-labels",
         fix="name another output, or remove it (threshold, top_k and temperature need no new "
-        "labels: whoever reads the file can change them)",
+        "labels: a reader of the file can change them)",
         file=output,
         field="output",
     )

@@ -77,7 +77,7 @@ def propose_command(
 
 @torch.no_grad()
 def propose(trained: TrainedDetector, pixels: torch.Tensor, limit: int) -> BoxesOfImage:
-    """Propose regions of one image, in its own pixels.
+    """Proposes regions of one image, in its own pixels.
 
     Args:
         trained: With a two-stage detector.
@@ -152,7 +152,7 @@ def embed_regions(
     boxes: Float32[np.ndarray, "R 4"],
     batch_size: int = 64,
 ) -> Float16[np.ndarray, "R 2 E"]:
-    """Embed regions of an image, and of its mirror image.
+    """Embeds regions of an image, and of its mirror image.
 
     Args:
         teacher: Loaded.
@@ -204,7 +204,7 @@ def _write(  # noqa: PLR0913 - the parts of a file
     teacher: Teacher,
     recipe: str,
 ) -> None:
-    """Write every image's regions, filled up with zeros, so that nothing need be copied."""
+    """Writes every image's regions, filled up with zeros, so that nothing need be copied."""
     limit = kept.width // (2 * teacher.width)
     filled = np.zeros((len(order), limit, 4), dtype=np.float32)
     for row, each in enumerate(boxes):
@@ -221,7 +221,7 @@ def _write(  # noqa: PLR0913 - the parts of a file
 
 
 def _is_there(output: Path, recipe: str) -> bool:
-    """Tell whether the very same embeddings are there; others are not written over."""
+    """Says whether the very same embeddings are there; others are not written over."""
     if not output.exists():
         return False
     if StoredRegions(output).recipe == recipe:

@@ -40,7 +40,7 @@ class RowJournal:
             self.done -= self.done % batch_size
 
     def append(self, rows: Float16[np.ndarray, "b W"]) -> None:
-        """Write one batch behind those that are done."""
+        """Writes one batch behind those that are done."""
         with self.file.open("rb+") as opened:
             opened.seek(_HEAD + 2 * self.width * self.done)
             opened.write(rows.astype("<f2").tobytes())
@@ -48,7 +48,7 @@ class RowJournal:
         self.done += len(rows)
 
     def rows(self) -> Float16[np.ndarray, "R W"]:
-        """Give what is done, memory-mapped."""
+        """Returns what is done, memory-mapped."""
         if not self.done:
             return np.zeros((0, self.width), dtype=np.float16)
         shape = (self.done, self.width)
@@ -57,7 +57,7 @@ class RowJournal:
 
 @contextmanager
 def journal_beside(output: Path) -> Iterator[Path]:
-    """Name the journal of an output file; it is removed when all went well.
+    """Names the journal of an output file; it is removed when all went well.
 
     Raises:
         InputError: if another process is writing that output, or it cannot be written.

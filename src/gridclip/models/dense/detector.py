@@ -104,7 +104,7 @@ class DenseDetector(Detector):
         self.folding = Folding(self.head.embed, text, enabled=grid.foldable)
 
     def recompute(self) -> None:
-        """Make activations again for the gradients: less memory, about a third more time."""
+        """Makes activations again for the gradients: less memory, about a third more time."""
         recompute_backbone(self.backbone)
         recompute_blocks([self.head.embedding_tower, self.head.box_tower])
 
@@ -118,7 +118,7 @@ class DenseDetector(Detector):
         return self.text.fingerprint()
 
     def forward(self, images: Images, vocabulary: Vocabulary) -> Predictions:
-        """Predict for every grid cell, in pixels of the resized images."""
+        """Predicts for every grid cell, in pixels of the resized images."""
         return self._predict(images)
 
     def cosines(self, embeddings: Float[Tensor, "*B N D"], vocabulary: Vocabulary) -> Cosines:

@@ -84,7 +84,7 @@ class GridHead(nn.Module):
     def forward(
         self, levels: list[Tensor], projection: Projection | None = None
     ) -> list[LevelOutput]:
-        """Run the towers over every level (B, width, h, w).
+        """Runs the towers over every level (B, width, h, w).
 
         Args:
             levels: The pyramid.
@@ -161,14 +161,14 @@ class DeformableGridHead(GridHead):
         self, level: Float[Tensor, "B C h w"], of_box: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B C h w"]:
         """The embedding tower, its first convolution deformed."""
-        first, rest = cast(nn.Conv2d, self.embedding_tower[0]), self.embedding_tower[1:]
+        first, others = cast(nn.Conv2d, self.embedding_tower[0]), self.embedding_tower[1:]
         where = self.where(of_box)
         # Deviation: twice the sigmoid, so that a sample counts once where nothing is known.
         count = 2 * where[:, 2 * _POINTS :].sigmoid()
         offsets = where[:, : 2 * _POINTS]
         # In single precision: offsets of half a pixel are lost to bf16 beyond 128 cells.
         given = (precise(part) for part in (level, offsets, count, first.weight))
-        return rest(deformable_convolution(*given))
+        return others(deformable_convolution(*given))
 
 
 def deformable_convolution(

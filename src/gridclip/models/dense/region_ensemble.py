@@ -45,7 +45,7 @@ class RegionEnsemble(nn.Module):
         self.weight, self.novel_weight, self.temperature = weight, novel_weight, temperature
 
     def check(self, width: int) -> None:
-        """Refuse text vectors of another width than the tower's.
+        """Refuses text vectors of another width than the tower's.
 
         Raises:
             InputError: with both widths.

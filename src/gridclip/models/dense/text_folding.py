@@ -68,10 +68,10 @@ class Folding:
         return self._names[vocabulary]
 
     def _renew(self) -> None:
-        """Forget everything if the weights have changed since (training, loading, moving)."""
+        """Forgets everything if the weights have changed since (training, loading, moving)."""
         weight, bias = self.embed.weight, self.embed.bias
         assert bias is not None  # the head has one
-        # Two sums of each tell weights apart; fused optimizers do not raise a tensor's version.
+        # Two sums of each distinguish weights; fused optimizers do not raise a tensor's version.
         parts = [part.double() for part in (weight, bias)]
         sums = torch.stack([part.sum() for part in parts] + [part.square().sum() for part in parts])
         weights = (weight.device, weight.dtype, self.text.version, *sums.tolist())

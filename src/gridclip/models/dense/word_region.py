@@ -1,4 +1,4 @@
-"""The loss of captions: which regions speak for an image, and whose words they are."""
+"""The loss of captions: which regions represent an image, and which phrases match them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from gridclip.ops.focal_loss import Cosines
 from gridclip.structures import ConceptBatch
 
 PIECE = 2**24
-"""Phrases × regions that are held at once: 64 MB of similarities, of which a few copies live."""
+"""Phrases × regions that are held at once: 64 MB of similarities, of which some copies live."""
 
 
 def select_regions(
@@ -75,7 +75,7 @@ def image_to_text(
 ) -> Float[Tensor, "T B"]:
     """The other way: the mean over an image's regions of their best phrase in the text.
 
-    The paper leaves it out of its method, since most regions are spoken of by no phrase. A text
+    The paper leaves it out of its method, since most regions are described by no phrase. A text
     without phrases has similarity 0 with all.
     """
     longest = max(1, int(present.sum(1).max()))
@@ -138,7 +138,7 @@ def _best_phrase(
 
 
 class Regions(NamedTuple):
-    """Regions of images, as many of each; where there are fewer the rest is filling."""
+    """Regions of images, as many of each; where there are fewer, others are filled in."""
 
     embeddings: Float[Tensor, "B R D"]
     valid: Bool[Tensor, "B R"]
@@ -161,7 +161,7 @@ class WordRegionLoss:
         softness: Of many: temperature of that softmax.
         direction: Which way; `both` is the mean of the two.
         scaled: Similarities are the logits of detection (scale · cosine) in place of the cosines.
-            The paper does not tell; with cosines and its τ of 0.5 the loss is almost flat.
+            The paper does not say; with cosines and its τ of 0.5 the loss is almost flat.
     """
 
     regions: int = 100
@@ -191,15 +191,15 @@ class WordRegionLoss:
 
         Args:
             cosines: Every cell and every concept of the batch's vocabulary.
-            boxes: xyxy, pixels of the resized image; they only tell which regions overlap.
+            boxes: xyxy, pixels of the resized image; they only decide which regions overlap.
             inside: Cells whose centre lies in the image, not in its padding.
-            batch: What is said of which image; images of which nothing is said teach nothing,
+            batch: Which phrases belong to which image; images without phrases teach nothing,
                 but count as those that other texts do not mean.
         """
         with torch.autocast(boxes.device.type, enabled=False):
-            said = batch.present.any(0)
-            said[0] |= ~said.any()  # a matrix without rows is a special case everywhere
-            phrases, present = cosines.text[said].float(), batch.present[:, said]
+            used = batch.present.any(0)
+            used[0] |= ~used.any()  # a matrix without rows is a special case everywhere
+            phrases, present = cosines.text[used].float(), batch.present[:, used]
             cosines = cosines._replace(text=phrases, embeddings=cosines.embeddings.float())
             if self.scaled:
                 phrases = phrases * cosines.scale
@@ -230,17 +230,17 @@ class WordRegionLoss:
         regions: Regions,
         first: int,
     ) -> Float[Tensor, ""]:
-        """Sum over this process' texts (and images), over the count of all, times processes."""
-        spoken = present.any(1)
+        """This process' share of the mean over the texts (and images) of all processes."""
+        captioned = present.any(1)
         truth = first + torch.arange(len(present), device=present.device)
         losses = []
         if self.direction != "image_to_text":
             softness = self.softness if self.matching == "many" else None
             best = phrases_by_images(phrases, *regions, softness=softness)
             logits = text_to_image(best, present) / self.temperature
-            losses.append(contrastive(logits, truth, spoken, smoothing=self.smoothing))
+            losses.append(contrastive(logits, truth, captioned, smoothing=self.smoothing))
         if self.direction != "text_to_image":
             columns, _ = gather(image_to_text(phrases, present, *regions))
             logits = columns[:, truth].mT / self.temperature
-            losses.append(contrastive(logits, truth, spoken, smoothing=self.smoothing))
-        return share_of_mean(torch.stack(losses).mean(), spoken.sum())
+            losses.append(contrastive(logits, truth, captioned, smoothing=self.smoothing))
+        return share_of_mean(torch.stack(losses).mean(), captioned.sum())

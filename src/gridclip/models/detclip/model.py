@@ -1,7 +1,7 @@
 """DetCLIPv2 (2304.04514): one stage, trained on boxes of names, boxes of phrases, and captions.
 
 No code or weights of it were published. What the paper says, what was recalled and what is our
-choice stands in docs/papers.md.
+choice is listed in docs/papers.md.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class ConceptColumns(NamedTuple):
 
 
 def gather_columns(names: Sequence[str], text: Float[Tensor, "K D"]) -> ConceptColumns:
-    """Bring the concepts of all processes together.
+    """Brings the concepts of all processes together.
 
     The concepts of one process' batch are negatives of the images of the others. Where several
     have the same string, the first one's vector stands for all.
@@ -89,7 +89,7 @@ class DetCLIPv2(DenseDetector):
     Args:
         backbone: Images to maps; Swin in the paper.
         text: Names, phrases and captions to unit vectors of width D: `TrainedText`, as in the
-            paper, or vectors that rest.
+            paper, or frozen vectors.
         assigner: Which cell learns which object.
         width: Channels of pyramid and head.
         num_convs: Convolutions of each head tower.
@@ -206,7 +206,7 @@ class DetCLIPv2(DenseDetector):
 def _negative_mask(
     verified: Bool[Tensor, "B K"] | None, columns: ConceptColumns
 ) -> NegativeMask | None:
-    """Where each column is a negative: all are, but those of which the image's boxes do not tell.
+    """Where each column is a negative: all are, but those that the image does not verify.
 
     Concepts of other processes' images are drawn at random as far as this image is concerned.
     """

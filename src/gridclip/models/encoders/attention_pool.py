@@ -40,13 +40,13 @@ class AttentionPool(nn.Module):
 
     @classmethod
     def from_open_clip(cls, pool: nn.Module) -> "AttentionPool":
-        """Take over the weights of open_clip's `AttentionPool2d`."""
+        """Takes over the weights of open_clip's `AttentionPool2d`."""
         names = ("positional_embedding", "q_proj", "k_proj", "v_proj", "c_proj")
         return cls._from(pool, names)
 
     @classmethod
     def from_timm(cls, pool: nn.Module) -> "AttentionPool":
-        """Take over the weights of timm's `AttentionPool2d` with separate q, k and v."""
+        """Takes over the weights of timm's `AttentionPool2d` with separate q, k and v."""
         return cls._from(pool, ("pos_embed", "q", "k", "v", "proj"))
 
     @classmethod
@@ -66,7 +66,7 @@ class AttentionPool(nn.Module):
         return own
 
     def forward(self, features: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"]) -> Pooled:
-        """Pool a feature map; cells outside `valid` take no part in the image's vector."""
+        """Pools a feature map; cells outside `valid` take no part in the image's vector."""
         height, width = features.shape[-2:]
         inside = valid.flatten(1)
         cells = features.flatten(2).transpose(1, 2)

@@ -47,7 +47,7 @@ class Backbone(nn.Module, ABC):
         return None if self.pool is None else self.pool(c5, _inside(images, c5))
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Switch the mode, but leave frozen batch-norm statistics alone."""
+        """Switches the mode, but leaves frozen batch-norm statistics alone."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -175,12 +175,12 @@ def create_timm(name: str, pretrained: bool, **options: float) -> Any:  # noqa: 
     """
     import timm
 
-    # Vision transformers, and Swin, are made for one size of image unless they are told.
+    # Vision transformers, and Swin, are made for one size of image by default.
     any_size = ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False})
     try:
-        for told in any_size:
+        for settings in any_size:
             with suppress(TypeError):  # of a network that knows nothing of this
-                return timm.create_model(name, pretrained, **told, **options)
+                return timm.create_model(name, pretrained, **settings, **options)
         return timm.create_model(name, pretrained, **options)
     except RuntimeError as error:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -214,7 +214,7 @@ def _freeze_stages(model: Any, count: int) -> None:  # noqa: ANN401 - timm is un
 
 
 def recompute_backbone(backbone: Backbone) -> None:
-    """Keep only the inputs of the blocks of a backbone's stages.
+    """Keeps only the inputs of the blocks of a backbone's stages.
 
     Raises:
         InputError: if batch-norm statistics are learnt, as they would see each batch twice; or if
@@ -232,7 +232,7 @@ def recompute_backbone(backbone: Backbone) -> None:
         for name, stage in stages.named_children()
         if isinstance(stage, nn.Sequential) and name.startswith(("layer", "stages", "blocks"))
         for block in stage
-        # Swin's stages stand in a row themselves; it is their blocks that are meant.
+        # Swin's stages are a sequence themselves; their blocks are meant.
         if not hasattr(block, "blocks")
     ]
     if not blocks:
@@ -243,6 +243,6 @@ def recompute_backbone(backbone: Backbone) -> None:
 
 
 def recompute_blocks(blocks: list[nn.Module]) -> None:
-    """Keep only the inputs of these modules."""
+    """Keeps only the inputs of these modules."""
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -101,7 +101,7 @@ class ClassifierTeacher(Teacher):
         self.name, self.text, self.pretrained, self.weights = name, text, pretrained, weights
 
     def load(self) -> None:
-        """Build the classifier with its weights."""
+        """Builds the classifier with its weights."""
         regions = ClassifierRegions(self.name, self.text, self.pretrained, self.weights)
         self.width, self.regions = regions.width, Frozen(regions)
 
@@ -150,7 +150,7 @@ def _map_channels(regions: ClassifierRegions, name: str) -> int:
     """Channels of the map, of a network whose map is one.
 
     Raises:
-        InputError: if the network speaks in tokens, or channels last.
+        InputError: if the network returns tokens, or channels last.
     """
     model, side = regions.tower.eval(), _PROBE // regions.stride
     seen = model.forward_features(torch.zeros(1, 3, _PROBE, _PROBE))

@@ -50,7 +50,7 @@ class ClipModel:
     weights: str = BUNDLED
 
     def create(self) -> nn.Module:
-        """Build the model in evaluation mode, both towers, with its weights.
+        """Builds the model in evaluation mode, both towers, with its weights.
 
         Raises:
             InputError: if open_clip does not know the name or the weights, or cannot load them.
@@ -146,5 +146,5 @@ class Frozen(nn.Module):
 
     @torch.no_grad()
     def forward(self, *inputs: Any) -> Any:  # noqa: ANN401 - whatever the network takes and gives
-        """Run the network without gradients."""
+        """Runs the network without gradients."""
         return self.network(*inputs)

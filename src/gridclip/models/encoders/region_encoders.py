@@ -102,7 +102,7 @@ class RegionEncoder(nn.Module, ABC):
         return self.head(pooled)
 
     def train(self, mode: bool = True) -> "RegionEncoder":
-        """Switch the mode; a batch norm that does not learn keeps its statistics too."""
+        """Switches the mode; a batch norm that does not learn keeps its statistics too."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -153,7 +153,7 @@ class PooledRegions(RegionEncoder):
     """Any timm network: the mean of a region's tokens, normalised and projected.
 
     It takes vision transformers and hierarchical networks. CLIP's own in timm
-    (vit_base_patch16_clip_224.openai and the like) bring their projection; position vectors are
+    (vit_base_patch16_clip_224.openai and the like) have their projection; position vectors are
     interpolated to the image.
 
     Args:
@@ -213,7 +213,7 @@ def whole(sizes: Int[Tensor, "B 2"]) -> list[Float[Tensor, "1 4"]]:
 def freeze_parts(
     network: nn.Module, parts: Mapping[str, Iterable[nn.Module]], names: tuple[str, ...]
 ) -> None:
-    """Stop the learning of parts by their names, and of every batch norm by `batch_norm`.
+    """Stops the learning of parts by their names, and of every batch norm by `batch_norm`.
 
     Raises:
         InputError: at a name that is no part, with those there are.

@@ -29,7 +29,7 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def load(self) -> None:
-        """Build the network with its weights."""
+        """Builds the network with its weights."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -54,7 +54,7 @@ class StoredTeacher(Teacher):
         self.file = file
 
     def load(self) -> None:
-        """Read the width."""
+        """Reads the width."""
         self.width = StoredEmbeddings(self.file).width
 
     def fingerprint(self) -> str:
@@ -62,7 +62,7 @@ class StoredTeacher(Teacher):
         return StoredEmbeddings(self.file).fingerprint
 
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
-        """Refuse: there is nothing to embed with.
+        """Refuses: there is nothing to embed with.
 
         Raises:
             InputError: always.
@@ -90,7 +90,7 @@ class ClipTeacher(Teacher):
         self.clip = clip
 
     def load(self) -> None:
-        """Build the image tower with its weights."""
+        """Builds the image tower with its weights."""
         model = self.clip.create()
         scale = pixel_scale(model)
         self.side = scale.side

@@ -79,7 +79,7 @@ class ClipText(TextBank):
     weights, the templates and the names; towers with random weights are not.
 
     Args:
-        clip: The model whose text tower speaks.
+        clip: The model whose text tower is used.
         templates: Sentences with {} for the name; their unit vectors are averaged.
         batch_size: Sentences encoded at a time.
     """
@@ -108,7 +108,7 @@ class ClipText(TextBank):
 
     @torch.no_grad()
     def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
-        """Average unit vector over the templates of every name."""
+        """Returns the mean unit vector over the templates of every name."""
         file = self._cache_file(vocabulary)
         if file is not None and file.is_file():
             kept: Tensor = torch.load(file, weights_only=True)
@@ -156,7 +156,7 @@ def average_prompts(
 
     Args:
         encode: Sentences to vectors of any length.
-        names: What is named, as it is said.
+        names: Names, as they stand in a sentence.
         templates: Sentences with {} for the name.
         batch_size: Sentences encoded at a time.
     """
@@ -177,7 +177,7 @@ class TextVectors(TextBank):
             form, whose categories are taken in the order of their ids.
         centred: Take from every unit vector the mean of the file's. CLIP's text vectors lie in a
             narrow cone (the cosines between COCO's names average 0.80), so most of a cosine says
-            "this is text"; what is left tells names apart.
+            "this is text"; what is left distinguishes names.
     """
 
     def __init__(self, vectors: str, names: str, centred: bool = False) -> None:
@@ -250,10 +250,10 @@ class NounVectors(TextVectors):
         self, vectors: str, names: str, centred: bool = False, others: dict[str, str] | None = None
     ) -> None:
         super().__init__(vectors, names, centred)
-        self._nouns = dict(_said(self._rows, Path(names)))
+        self._nouns = dict(_spoken_names(self._rows, Path(names)))
         self._others = [TextVectors(file, own, centred) for file, own in (others or {}).items()]
         for more in self._others:
-            for noun, vector in _said(more._rows, more.names_file):
+            for noun, vector in _spoken_names(more._rows, more.names_file):
                 self._nouns.setdefault(noun, vector)
         self._longest = max(noun.count(" ") + 1 for noun in self._nouns)
 
@@ -276,8 +276,8 @@ class NounVectors(TextVectors):
         ends = self._at(words, len(words))
         if ends is not None:
             return ends
-        said = [self._at(words, end) for end in range(1, len(words))]
-        known = [F.normalize(vector, dim=0) for vector in said if vector is not None]
+        found = [self._at(words, end) for end in range(1, len(words))]
+        known = [F.normalize(vector, dim=0) for vector in found if vector is not None]
         return torch.stack(known).mean(0) if known else torch.zeros(self.width)
 
     def _at(self, words: list[str], end: int) -> Float[Tensor, "D"] | None:
@@ -291,8 +291,8 @@ class NounVectors(TextVectors):
         return None
 
 
-def _said(rows: dict[str, Tensor], names: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names as they are said, then their synonyms, with their vectors."""
+def _spoken_names(rows: dict[str, Tensor], names: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names as they are written in sentences, then their synonyms, with their vectors."""
     yield from ((prompt_name(name).lower(), vector) for name, vector in rows.items())
     if names.suffix != ".json":
         return

@@ -1,4 +1,4 @@
-"""A text tower that learns, or rests, for vocabularies that are others in each batch."""
+"""A text tower that learns, or is frozen, for vocabularies that differ in each batch."""
 
 import json
 from typing import Any
@@ -15,23 +15,23 @@ from gridclip.models.encoders.text import TextBank
 from gridclip.structures import Vocabulary
 
 KEPT = 2**16
-"""Vectors of sentences that a resting tower remembers: 128 MB at a width of 512."""
+"""Vectors of sentences that a frozen tower keeps: 128 MB at a width of 512."""
 
 
 class TrainedText(TextBank):
     """Vectors of names, phrases and captions from the text tower of an open_clip model.
 
-    Each is a sentence of its own (DetCLIPv2, section 3.1), said without a template; a name with a
+    Each is a sentence of its own (DetCLIPv2, section 3.1), without a template; a name with a
     known definition is followed by it ("enriched"), so that what the context cuts off is the end
     of the definition. The tower learns with the detector, and is in its checkpoints.
 
     Args:
-        clip: The model whose text tower speaks.
+        clip: The model whose text tower is used.
         context: Tokens of a sentence, the one that begins it and the one that ends it included; the
             position vectors are cut to as many. 16 in the paper.
-        definitions: Files that tell what names mean (`Definitions`); the first one that knows does.
-        trained: Let it learn. Otherwise it rests: it is no part of checkpoints, and remembers the
-            sentences that it was asked for.
+        definitions: Files of what names mean (`Definitions`); the first one that has a name counts.
+        trained: Whether it learns. Otherwise it is frozen: no part of checkpoints, and it keeps the
+            vectors of sentences.
         batch_size: Sentences encoded at a time where nothing learns from them.
     """
 
@@ -80,22 +80,22 @@ class TrainedText(TextBank):
         return torch.stack([known[each] for each in sentences])
 
     def sentences(self, vocabulary: Vocabulary) -> list[str]:
-        """What is said of each name: the name, and what it means where that is known."""
-        said = []
+        """The sentence of each name: the name, and what it means where that is known."""
+        sentences = []
         for name in vocabulary.names:
             meanings = (each.of(name) for each in self.definitions)
             meaning = next((each for each in meanings if each), None)
-            said.append(f"{prompt_name(name)}, {meaning}" if meaning else prompt_name(name))
-        return said
+            sentences.append(f"{prompt_name(name)}, {meaning}" if meaning else prompt_name(name))
+        return sentences
 
     def fingerprint(self) -> str:
-        """How a sentence is made; of a tower that rests its weights too."""
+        """How a sentence is made; of a frozen tower its weights too."""
         meanings = [each.fingerprint() for each in self.definitions]
         weights = self.clip.name if self.trained else self.clip.fingerprint()
         return json.dumps([weights, self.context, meanings])
 
     def train(self, mode: bool = True) -> "TrainedText":
-        """Switch the mode; vectors that were kept may not be those of the weights any more."""
+        """Switches the mode; vectors that were kept may not be those of the weights any more."""
         self._forget()
         return super().train(mode)
 

@@ -1,4 +1,4 @@
-"""Which names an image is a negative of: four answers to a long tail and to names nobody checked.
+"""Which names an image is a negative of: four answers to a long tail and to unchecked names.
 
 Formulas of the two papers are recalled and checked against public code, not read in the papers.
 """

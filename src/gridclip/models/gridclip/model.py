@@ -58,7 +58,7 @@ class LossWeights(Weights):
 
 
 def load_teacher(teacher: Teacher | None, weights: LossWeights) -> Teacher | None:
-    """Build the teacher's network if a loss needs it.
+    """Builds the teacher's network if a loss needs it.
 
     Raises:
         InputError: if one does, and there is no teacher.
@@ -86,7 +86,7 @@ def student_projection(backbone: Backbone, teacher_width: int) -> nn.Module:
 
 
 def check_residual(backbone: Backbone, text_width: int) -> None:
-    """Refuse to add a pool's map to embeddings of another width.
+    """Refuses to add a pool's map to embeddings of another width.
 
     Raises:
         InputError: if the backbone has no attention pool, or one of another width.
@@ -250,7 +250,7 @@ class GridCLIP(DenseDetector):
     def _gap_to_teacher(
         self, student: Float[Tensor, "B E"], batch: DetectionBatch | ImageBatch
     ) -> Float[Tensor, ""]:
-        """The teacher is run only if the batch does not bring its embeddings along."""
+        """The teacher runs only if the batch does not carry its embeddings."""
         assert self.teacher is not None  # loaded where a weight asks for it
         truth = self.teacher(batch.images) if batch.teacher is None else batch.teacher
         return image_alignment(student, truth, distance=self.image_distance)

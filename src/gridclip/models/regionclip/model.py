@@ -126,7 +126,7 @@ class RegionCLIP(RegionReader):
         self._freeze_unused()
 
     def train(self, mode: bool = True) -> "RegionCLIP":
-        """Switch the mode, but leave a frozen proposer as it is."""
+        """Switches the mode, but leaves a frozen proposer as it is."""
         super().train(mode)
         if self.proposer is not None:
             self.proposer.eval()
@@ -146,13 +146,13 @@ class RegionCLIP(RegionReader):
         return self.text.fingerprint()
 
     def propose(self, images: Images) -> list[Proposals]:
-        """Give the proposals of each image, whatever they show."""
+        """Returns the proposals of each image, whatever they show."""
         if self.proposer is not None:
             return self.proposer.propose(images)
         return self._propose(images, self.regions.maps(images))[0]
 
     def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
-        """Propose, embed and refine; names play no part in it."""
+        """Proposes, embeds and refines; names play no part in it."""
         maps = self.regions.maps(images)
         return self._read(images, maps, self._propose(images, maps)[0])
 
@@ -235,7 +235,7 @@ class RegionCLIP(RegionReader):
         return self.proposals([maps.detach()], images.sizes, targets)
 
     def _read(self, images: Images, maps: Tensor, proposals: list[Proposals]) -> RegionPredictions:
-        """What the regions of these boxes show, whoever proposed them."""
+        """What the regions of these boxes show, wherever they come from."""
         boxes = [found.boxes for found in proposals]
         embeddings = self.regions.embed(maps, boxes).float()
         refined = torch.cat(boxes)
@@ -263,7 +263,7 @@ def _check(
     proposer: TwoStageDetector | None,
     checkpoint: str | None,
 ) -> None:
-    """Refuse what does not fit together.
+    """Refuses what does not fit together.
 
     Raises:
         InputError: with what would be right.

@@ -1,7 +1,7 @@
 """RegionCLIP's pre-training (2112.09106): regions learn concepts from captions, without boxes.
 
 Regions of captioned images are named by a frozen teacher, from a pool of concepts that all
-captions together speak of. The student learns these names (contrast), the teacher's doubts
+captions together mention. The student learns these names (contrast), the teacher's doubts
 (distillation), and which caption belongs to which image. Student and teacher start as the same
 encoder. What is learnt is the encoder alone: `RegionCLIP` and `GridCLIP` can start from it.
 """
@@ -172,11 +172,11 @@ class RegionPretraining(RegionReader):
         return self.weights.apply(losses)
 
     def propose(self, images: Images) -> list[Proposals]:
-        """Give the regions of each image, whatever they show."""
+        """Returns the regions of each image, whatever they show."""
         return self.source.propose(images)
 
     def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
-        """Embed the regions of each image; names play no part in it."""
+        """Embeds the regions of each image; names play no part in it."""
         return self._predict(images, self.propose(images))
 
     def region_features(

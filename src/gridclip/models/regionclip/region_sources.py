@@ -1,4 +1,4 @@
-"""Where the regions of image-text pairs come from: nobody has boxed them."""
+"""Where the regions of image-text pairs come from: they are not annotated."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -20,7 +20,7 @@ from gridclip.structures import ConceptBatch, Images
 
 
 class RegionSource(nn.Module, ABC):
-    """Regions of images, of which `count` an image are drawn by chance at each step.
+    """Regions of images, of which `count` an image are drawn at random at each step.
 
     Args:
         count: Regions an image and step, at most.
@@ -59,7 +59,7 @@ class RandomRegions(RegionSource):
         self.cell = cell
 
     def propose(self, images: Images) -> list[Proposals]:
-        """Draw anew; one is as good as another."""
+        """Draws anew; one is as good as another."""
         columns_rows = images.sizes.flip(1)
         cells = (columns_rows // self.cell).clamp(min=1)[:, None]
         shape = (len(cells), self.count, 2)
@@ -72,7 +72,7 @@ class RandomRegions(RegionSource):
 
 
 class BatchRegions(RegionSource):
-    """The regions that the batch brings along: proposals from a file (`pairs.proposals`).
+    """The regions that the batch carries: proposals from a file (`pairs.proposals`).
 
     Args:
         count: Regions an image and step, at most.
@@ -82,7 +82,7 @@ class BatchRegions(RegionSource):
         super().__init__(count)
 
     def propose(self, images: Images) -> list[Proposals]:
-        """Refuse: images alone bring none.
+        """Refuses: images alone carry none.
 
         Raises:
             InputError: always.
@@ -94,7 +94,7 @@ class BatchRegions(RegionSource):
         )
 
     def forward(self, batch: ConceptBatch) -> list[Float[Tensor, "_ 4"]]:
-        """Draw among those of the batch.
+        """Draws among those of the batch.
 
         Raises:
             InputError: if it has none.
@@ -129,14 +129,14 @@ class ProposedRegions(RegionSource):
 
     @torch.no_grad()
     def propose(self, images: Images) -> list[Proposals]:
-        """Propose."""
+        """Proposes."""
         proposer = self.frozen.network
         assert isinstance(proposer, TwoStageDetector)
         return proposer.propose(images)
 
 
 def draw(boxes: Float[Tensor, "R 4"], count: int) -> Float[Tensor, "_ 4"]:
-    """At most so many, by chance."""
+    """At most so many, at random."""
     return boxes[torch.randperm(len(boxes), device=boxes.device)[:count]]
 
 

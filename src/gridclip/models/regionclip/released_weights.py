@@ -71,7 +71,7 @@ def convert_regionclip(file: Path, *, output: Path, clip: ClipModel = _CLIP) -> 
 
 
 def load_box_head(head: nn.Linear, file: Path) -> None:
-    """Load the box head that `convert_regionclip` wrote.
+    """Loads the box head that `convert_regionclip` wrote.
 
     Raises:
         InputError: if the file is absent or of another head.

@@ -53,7 +53,7 @@ class TwoStageDetector(Detector):
 
     @abstractmethod
     def propose(self, images: Images) -> list[Proposals]:
-        """Give the proposals of each image, whatever they show."""
+        """Returns the proposals of each image, whatever they show."""
 
 
 class RegionReader(TwoStageDetector):
@@ -88,7 +88,7 @@ _FIX = "give a checkpoint of a run, and that run's recipe as the proposer: confi
 
 
 def load_proposer(proposer: TwoStageDetector, file: str) -> None:
-    """Load the detector of a run's checkpoint.
+    """Loads the detector of a run's checkpoint.
 
     Raises:
         InputError: if the file is missing, unreadable, or of another detector.

@@ -18,7 +18,7 @@ from gridclip.structures import Targets
 
 @dataclass(frozen=True, kw_only=True)
 class RegionWeights(Weights):
-    """Weight of each loss; at zero it is not computed, and what only it would train rests.
+    """Weight of each loss; at zero it is not computed, and what only it would train is frozen.
 
     Args:
         text: Regions against names and background; not of vild-image.
@@ -69,7 +69,7 @@ class Sampled(NamedTuple):
 def sample_regions(
     proposals: list[Proposals], targets: list[Targets], names: int, settings: SamplingSettings
 ) -> Sampled:
-    """Draw proposals and annotated boxes by chance, objects and background apart.
+    """Draws proposals and annotated boxes at random, objects and background apart.
 
     Args:
         proposals: Of each image.
@@ -96,13 +96,13 @@ def _sample(
         labels = torch.where(positive, target.labels[owner], labels)
         truth = torch.where(positive[:, None], target.boxes[owner], boxes)
     objects = _draw(labels < names, int(settings.regions * settings.positive))
-    rest = _draw(labels == names, settings.regions - len(objects))
-    chosen = torch.cat([objects, rest])
+    others = _draw(labels == names, settings.regions - len(objects))
+    chosen = torch.cat([objects, others])
     return boxes[chosen], labels[chosen], truth[chosen]
 
 
 def _draw(among: Bool[Tensor, "R"], count: int) -> Int[Tensor, "_"]:
-    """At most `count` of the marked rows, by chance."""
+    """At most `count` of the marked rows, at random."""
     rows = among.nonzero().squeeze(1)
     return rows[torch.randperm(len(rows), device=rows.device)[:count]]
 
@@ -116,7 +116,7 @@ class NamingLoss:
 
     Args:
         gamma: Focal scaling: a region counts by (1 - p)^gamma, p being the probability of what it
-            shows, so that what is known already does not wear off what was learnt before.
+            shows, so that what is known already does not erase what was learnt before.
         background: Weight of regions that show nothing, against 1 of those that show something.
         average: What the sum is divided by: the `count` of regions, or the sum of their `weight`.
     """

@@ -35,7 +35,7 @@ class RegionPool(nn.Module):
     def forward(
         self, levels: list[Tensor], boxes: list[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "P C side side"]:
-        """Pool the regions of each image from the first `len(strides)` levels.
+        """Pools the regions of each image from the first `len(strides)` levels.
 
         Args:
             levels: Pyramid, finest first.
@@ -133,7 +133,7 @@ class RegionHead(nn.Module):
             nn.init.zeros_(self.box.bias)
 
     def forward(self, pooled: Float[Tensor, "P C side side"]) -> RegionOutput:
-        """Embed and refine pooled regions."""
+        """Embeds and refines pooled regions."""
         features = self.tower(pooled)
         offsets = None if self.box is None else self.box(features).float()
         return RegionOutput(unit(self.project(features)), offsets)
@@ -229,7 +229,7 @@ DROPPED = -1.0
 def fuse(
     named: Float[Tensor, "P K"], objectness: Float[Tensor, "P"], fusion: Fusion
 ) -> Float[Tensor, "P K"]:
-    """Join the probability of each name with a proposal's objectness.
+    """Joins the probability of each name with a proposal's objectness.
 
     `none`: the probability alone. `sigmoid`: the geometric mean of both, in [0, 1]. `logit`: as
     RegionCLIP's released code (2112.09106) has it, the root of probability times the *raw logit* of

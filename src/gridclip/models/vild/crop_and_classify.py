@@ -72,13 +72,13 @@ class CropAndClassify(TwoStageDetector):
         return self.proposer.fingerprint()
 
     def propose(self, images: Images) -> list[Proposals]:
-        """Give the best proposals of each image, whatever they show."""
+        """Returns the best proposals of each image, whatever they show."""
         proposed = self.proposer.propose(images)
         return [Proposals(*(part[: self.limit] for part in each)) for each in proposed]
 
     @torch.no_grad()
     def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
-        """Propose, and embed the crops; names play no part in it."""
+        """Proposes, and embeds the crops; names play no part in it."""
         proposals = self.propose(images)
         embeddings = [
             embed_crops(
@@ -96,7 +96,7 @@ class CropAndClassify(TwoStageDetector):
         return RegionPredictions(proposals, boxes, None, torch.cat(embeddings))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Refuse: nothing here is trained.
+        """Refuses: nothing here is trained.
 
         Raises:
             InputError: always.

@@ -56,7 +56,7 @@ def find_regions(
     """Regions of each image with their CLIP embeddings, at most `limit`, the best.
 
     Stored ones are those of a frozen proposal network, as published. Without them the teacher
-    looks at the proposals that the detector makes just now.
+    sees the detector's own proposals at each step.
 
     Raises:
         InputError: if there is neither.
@@ -96,7 +96,7 @@ class ViLD(TwoStageDetector):
         text: Names to unit vectors of width D.
         variant: `vild-text` learns from names, `vild-image` from CLIP, `vild` from both with one
             head, `vild-ensemble` from each with a head of its own.
-        teacher: The frozen image tower that embeds crops where the data brings no stored
+        teacher: The frozen image tower that embeds crops where the data carries no stored
             embeddings; slow, as it sees each region of each step anew.
         width: Channels of the pyramid.
         head: How heavy each head is.
@@ -167,11 +167,11 @@ class ViLD(TwoStageDetector):
         return self.text.fingerprint()
 
     def propose(self, images: Images) -> list[Proposals]:
-        """Give the proposals of each image, whatever they show."""
+        """Returns the proposals of each image, whatever they show."""
         return self.proposals(self.pyramid(self.backbone(images)), images.sizes)[0]
 
     def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
-        """Propose, embed and refine; names play no part in it."""
+        """Proposes, embeds and refines; names play no part in it."""
         levels = self.pyramid(self.backbone(images))
         proposals, _ = self.proposals(levels, images.sizes)
         boxes = [found.boxes for found in proposals]
@@ -197,7 +197,7 @@ class ViLD(TwoStageDetector):
         if named is not None:
             weights = BranchWeights(self.ensemble, 1 - self.ensemble)
             return geometric_mean(named, seen, self.learned(vocabulary), weights)
-        # Our reading: without a background, only the proposal tells whether anything is there.
+        # Our reading: without a background, only the proposal knows whether anything is there.
         objectness = torch.cat([found.scores for found in proposals])
         return fuse(seen, objectness, "sigmoid")
 
@@ -281,7 +281,7 @@ class ViLD(TwoStageDetector):
 
 
 def _check(width: int, temperature: float, ensemble: float) -> None:
-    """Refuse settings that mean nothing, by their name.
+    """Refuses settings that mean nothing, by their name.
 
     Raises:
         InputError: with what would be right.
