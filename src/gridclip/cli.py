@@ -76,7 +76,7 @@ GROUPS = {
                 "FILE --images DIR", "list every problem of a file"),
         Command("data hold-out", "gridclip.data.annotations.hold_out:hold_out",
                 "FILE OUTPUT", "COCO's 48 and 17 names, or yours"),
-        Command("data show", "gridclip.data.datamodules.preview:show_samples",
+        Command("data show", "gridclip.data.drawing:show_samples",
                 "DIR", "draw augmented images"),
     ),
     "data without boxes, and teachers": (

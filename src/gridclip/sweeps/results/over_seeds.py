@@ -40,7 +40,7 @@ class Group(NamedTuple):
     trials: tuple[Trial, ...]
 
     def spread(self, metric: str) -> Spread:
-        """Mean and deviation of a metric."""
+        """Returns mean and deviation of a metric."""
         values = [value for trial in self.trials if (value := trial.value(metric)) is not None]
         if not values:
             return Spread(None, None)
@@ -49,7 +49,7 @@ class Group(NamedTuple):
 
 
 def full_name(name: str, spec: SweepSpec) -> str:
-    """A swept parameter by its full name or its shortest end.
+    """Returns a swept parameter by its full name or its shortest end.
 
     Raises:
         InputError: if the sweep has none of this name.
@@ -63,7 +63,7 @@ def full_name(name: str, spec: SweepSpec) -> str:
 
 
 def groups(trials: Sequence[Trial], over: str | None) -> list[Group]:
-    """The finished trials, those together that differ in one parameter only, in their order."""
+    """Returns the finished trials, those that differ in one parameter only in one group."""
     found: dict[str, list[Trial]] = {}
     for trial in trials:
         if trial.state == "finished":
@@ -72,7 +72,7 @@ def groups(trials: Sequence[Trial], over: str | None) -> list[Group]:
 
 
 def markdown(trials: Sequence[Trial], spec: SweepSpec, over: str | None) -> str:
-    """The table of a sweep for a page of text; the best row by the sweep's metric is bold."""
+    """Returns the table of a sweep for a page of text, the best row in bold."""
     names = [name for name in swept(spec.parameters) if name != over]
     measured = measured_names(spec)
     short = short_names(names)
@@ -89,7 +89,7 @@ def markdown(trials: Sequence[Trial], spec: SweepSpec, over: str | None) -> str:
 
 
 def shown(name: str, spread: Spread) -> str:
-    """A spread as people read it: 12.3 ± 0.4."""
+    """Returns a spread as people read it: 12.3 ± 0.4."""
     mean = figure(name, spread.mean)
     if spread.deviation is None:
         return mean
@@ -98,7 +98,7 @@ def shown(name: str, spread: Spread) -> str:
 
 
 def put_into(file: Path, title: str, text: str) -> None:
-    """Write a text into a page, in the place of what stood there under this title, or at its end.
+    """Writes a text into a page, in the place of what stood there under this title, or at its end.
 
     Args:
         file: The page; made if it is not there. The rest of it stays as it is.
@@ -127,17 +127,17 @@ def _best(made: Sequence[Group], metric: Metric | None) -> Group | None:
 
 
 def _caption(trials: Sequence[Trial], spec: SweepSpec, over: str | None) -> str:
-    said = "AP, APr, APc and APf in percent"
+    caption = "AP, APr, APc and APf in percent"
     if over:
-        said += f"; mean ± standard deviation over `{over}`"
+        caption += f"; mean ± standard deviation over `{over}`"
     others = [trial for trial in trials if trial.state != "finished"]
     states = sorted({trial.state for trial in others})
     for state in states:
         numbers = ", ".join(str(trial.number) for trial in others if trial.state == state)
-        said += f"; {state}, so not in the table: trial {numbers}"
+        caption += f"; {state}, so not in the table: trial {numbers}"
     best = best_trial(trials, spec.metric) if spec.metric else None
-    said += f"; best trial: {best[0].number}" if best and not over else ""
-    return said + "."
+    caption += f"; best trial: {best[0].number}" if best and not over else ""
+    return caption + "."
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -149,7 +149,7 @@ def _without(point: Point, over: str | None) -> dict[str, object]:
 
 
 def _key(trial: Trial, over: str | None) -> str:
-    """Equal for trials that belong together; without a parameter to leave out, none do."""
+    """Returns what trials of one group share; without a parameter to leave out, none do."""
     if over is None:
         return str(trial.number)
     return json.dumps(_without(trial.point, over), sort_keys=True, default=str)

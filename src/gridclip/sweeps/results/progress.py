@@ -21,7 +21,7 @@ ENDED_SHOWN = 8  # the live table keeps to the running trials and the last few e
 
 
 class Progress:
-    """Tells how a sweep goes; a context, for the live table must end.
+    """Shows how a sweep goes; a context, for the live table must end.
 
     Args:
         console: Where to print; it knows whether it is a terminal.
@@ -40,7 +40,7 @@ class Progress:
         self.live = Live(console=console, auto_refresh=False) if is_live else None
         self._validations: dict[int, int] = {}
         self._running: set[tuple[int, int]] = set()  # number and attempt
-        self._said: set[str] = set()
+        self._shown_once: set[str] = set()
         self._shown = 0.0
 
     def __enter__(self) -> "Progress":
@@ -59,20 +59,20 @@ class Progress:
             self.live.stop()
 
     def started(self, trial: Trial) -> None:
-        """A trial has begun."""
+        """Shows that a trial has started."""
         point = " ".join(f"{self.short[name]}={cell(trial.point[name])}" for name in self.names)
         self._line(f"trial {trial.number}/{self.planned} started: {point}")
 
     def ended(self, trial: Trial, trials: Sequence[Trial]) -> None:
-        """A trial has ended, one way or another."""
+        """Shows how a trial has ended."""
         now = datetime.now(UTC)
         self._running.discard((trial.number, trial.attempt))
-        said = f" ({trial.reason}, see {trial.folder / 'log.txt'})" if trial.reason else ""
+        reason = f" ({trial.reason}, see {trial.folder / 'log.txt'})" if trial.reason else ""
         figures = _figures(trial) if trial.state == "finished" else ""
         left = self._seconds_left(trials, now)
         more = f"; about {duration(left)} left" if left else ""
         self._line(
-            f"trial {trial.number}/{self.planned} {trial.state}{said}"
+            f"trial {trial.number}/{self.planned} {trial.state}{reason}"
             f" after {duration(trial.seconds(now))}{figures}{more}"
         )
         metric = self.metric
@@ -81,16 +81,16 @@ class Progress:
             self._line(f"trial {trial.number} has no metric {metric.name}; it has {known}", True)
 
     def trouble(self, problem: str) -> None:
-        """Something went wrong that is lived with; said once."""
-        if problem not in self._said:
-            self._said.add(problem)
+        """Shows once what went wrong without ending the sweep."""
+        if problem not in self._shown_once:
+            self._shown_once.add(problem)
             self._line(problem, always=True)
 
     def waiting(self, running: Sequence[Trial]) -> None:
-        """There is nothing left to start here, but others are not done, and may need help."""
+        """Shows that nothing is left to start here, while others are not done and may need help."""
         hosts = ", ".join(sorted({trial.host for trial in running}))
-        if "waiting" not in self._said:
-            self._said.add("waiting")
+        if "waiting" not in self._shown_once:
+            self._shown_once.add("waiting")
             self._line(
                 f"waiting for trials of other runners on {hosts}, to take over what they may drop;"
                 " Ctrl-C leaves, and they go on",
@@ -98,7 +98,7 @@ class Progress:
             )
 
     def show(self, trials: Sequence[Trial]) -> None:
-        """Bring the image up to date, at most once a second."""
+        """Brings the image up to date, at most once a second."""
         if time.monotonic() - self._shown < REFRESH:
             return
         self._shown = time.monotonic()
@@ -109,7 +109,7 @@ class Progress:
             self._show_change(trial, trials)
 
     def _show_change(self, trial: Trial, trials: Sequence[Trial]) -> None:
-        """A line for what a log has not told: a validation, and the end of another's trial."""
+        """Prints what a log has not shown yet: a validation, and the end of another's trial."""
         key = (trial.number, trial.attempt)
         if trial.state != "running":
             if key in self._running:
@@ -160,7 +160,7 @@ class Progress:
         ]
 
     def _seconds_left(self, trials: Sequence[Trial], now: datetime) -> float | None:
-        """The time to the end of the sweep, once something tells how long a trial takes."""
+        """Returns the time to the end of the sweep, once it is known how long a trial takes."""
         each = _usual_seconds(trials)
         if each is None:
             return None
@@ -172,7 +172,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 41 s, 3:05 min, 2 h 07 min."""
+    """Returns seconds as people say them: 41 s, 3:05 min, 2 h 07 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -181,7 +181,7 @@ def duration(seconds: float) -> str:
 
 
 def steps(trial: Trial) -> str:
-    """How far a trial is, as its validations and its recipe tell."""
+    """Returns how far a trial is, by its validations and its recipe."""
     done = trial.latest().get("step")
     if done is None:
         return "–"
@@ -189,7 +189,7 @@ def steps(trial: Trial) -> str:
 
 
 def _usual_seconds(trials: Sequence[Trial]) -> float | None:
-    """How long a trial takes: the mean of finished ones, else what a running one lets expect."""
+    """Returns how long a trial takes: the mean of finished ones, else by a running one."""
     took = [
         trial.seconds(trial.ended) for trial in trials if trial.ended and trial.state == "finished"
     ]
@@ -198,7 +198,7 @@ def _usual_seconds(trials: Sequence[Trial]) -> float | None:
 
 
 def _expected(trial: Trial) -> float | None:
-    """The seconds that a trial takes in all, by the step and the time of its last validation."""
+    """Returns the seconds that a trial takes in all, by step and time of its last validation."""
     latest = trial.latest()
     step, time_then = latest.get("step"), latest.get("time")
     if trial.state != "running" or not trial.steps or not step or not time_then:

@@ -18,7 +18,7 @@ from gridclip.sweeps.storage.trial import Trial, write_json
 
 
 def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, Number] | None:
-    """The finished trial with the best value of a metric, the first of equals, and that value."""
+    """Returns the finished trial with the best value of a metric, and that value."""
     best: tuple[Trial, Number] | None = None
     for trial in trials:
         value = trial.value(metric.name) if trial.state == "finished" else None
@@ -28,14 +28,14 @@ def best_trial(trials: Sequence[Trial], metric: Metric) -> tuple[Trial, Number] 
 
 
 def figure(name: str, value: Number | None) -> str:
-    """A measured value as people read it: average precision in percent, others as they are."""
+    """Returns a measured value as people read it: AP in percent, others as they are."""
     if value is None:
         return "–"
     return f"{100 * value:.1f}" if is_precision(name) else f"{value:.4g}"
 
 
 def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
-    """The trials, a line each: what was set, what came out, and the minutes it took."""
+    """Returns the trials, a line each: what was set, what came out, and the minutes it took."""
     names = swept(spec.parameters)
     short = short_names(names)
     measured = measured_names(spec)
@@ -61,12 +61,12 @@ def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
 
 
 def cell(value: object) -> str:
-    """A parameter's value in a few characters."""
+    """Returns a parameter's value in a few characters."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_results(folder: Path, spec: SweepSpec, trials: Sequence[Trial], *, seed: int) -> None:
-    """Write results.json and results.csv of what is known so far, each atomically."""
+    """Writes results.json and results.csv of what is known so far, each atomically."""
     metric = spec.metric
     best = best_trial(trials, metric) if metric else None
     content = {
@@ -119,7 +119,7 @@ def _minutes(trial: Trial) -> float | None:
 
 
 def measured_names(spec: SweepSpec) -> tuple[str, ...]:
-    """What a table shows of a trial: the four figures, and the metric where it is none of them."""
+    """Returns what a table shows of a trial: the main metrics, and the sweep's own."""
     metric = spec.metric
     if metric is None or bare(metric.name) in MAIN_METRICS:
         return MAIN_METRICS

@@ -1,4 +1,4 @@
-"""What a runner takes up next, and what the end of a process means for its trial."""
+"""Which runners are alive, what a runner takes up next, and what the end of a process means."""
 
 import math
 import os
@@ -25,7 +25,7 @@ SILENCE = 0.6  # of a lease: when a guard ends its trial, well before others may
 
 
 def this_runner() -> Runner:
-    """A new runner: this process."""
+    """Returns a new runner: this process."""
     return Runner(
         id=secrets.token_hex(6),
         host=socket.gethostname(),
@@ -37,10 +37,10 @@ def this_runner() -> Runner:
 
 
 def this_machine() -> str:
-    """What two processes have in common that see each other by their process ids.
+    """Returns what two processes have in common that see each other by their process ids.
 
     A container may share its name or its kernel with another, so the start of the system and the
-    space of process ids are part of it, where the system tells them.
+    space of process ids are part of it, where the system has them.
     """
     parts = [socket.gethostname()]
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
@@ -50,12 +50,12 @@ def this_machine() -> str:
 
 
 def now() -> str:
-    """The time as records have it."""
+    """Returns the time as records have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def is_dead(runner: Runner) -> bool:
-    """Whether a runner's process is known to have ended; of another machine nobody knows."""
+    """Returns whether a runner's process is known to have ended; False for other machines."""
     if runner.machine != this_machine():
         return False
     try:
@@ -84,7 +84,7 @@ class Heartbeats:
         self._looked = clock()
 
     def gone(self, runners: Iterable[Runner]) -> set[str]:
-        """The ids of those that are gone; to be called often."""
+        """Returns the ids of those that are gone; to be called often."""
         now = self.clock()
         if now - self._looked > self.lease / 4:
             self._signs.clear()
@@ -106,7 +106,7 @@ OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def to_run_again(
     state: SweepState, me: Runner, gone: Collection[str], busy: Collection[int]
 ) -> Trial | None:
-    """The first trial that nobody runs any more though it did not come to an end.
+    """Returns the first trial that nobody runs any more though it did not come to an end.
 
     Args:
         state: What is known.
@@ -124,7 +124,7 @@ def to_run_again(
 
 
 def first_attempt(number: int, point: Point, me: Runner, sweep: Path) -> Trial:
-    """A new trial, as it is claimed."""
+    """Returns a new trial, as it is claimed."""
     return Trial(
         number=number,
         folder=trial_folder(sweep, number),
@@ -140,13 +140,13 @@ def first_attempt(number: int, point: Point, me: Runner, sweep: Path) -> Trial:
 
 
 def next_attempt(trial: Trial, me: Runner) -> Trial:
-    """The same number once more; what W&B knows of the earlier attempt stays a run of its own."""
+    """Returns the same number once more; the earlier attempt stays a W&B run of its own."""
     new = first_attempt(trial.number, trial.point, me, trial.folder.parents[1])
     return replace(new, attempt=trial.attempt + 1, kills=trial.kills)
 
 
 def judge(trial: Trial, ended: Exit | None, metric: Metric | None, *, attempts: int) -> Trial:
-    """Say how a trial went: it finished only if it exited with 0 and left its figures.
+    """Returns a trial with how it went: it finished only if it exited with 0 and left its figures.
 
     Args:
         trial: It ran, and nobody asked it to end.
@@ -175,7 +175,7 @@ def _killed(trial: Trial, code: int | None, reason: str, attempts: int) -> Trial
 
 
 def _problem(trial: Trial, code: int | None, metric: Metric | None) -> str:
-    """Why a trial that ended by itself has no result; empty if it has one."""
+    """Returns why a trial that ended by itself has no result; empty if it has one."""
     if code is not None and code < 0:
         return f"killed by {_signal_name(code)}"
     if code != 0:

@@ -27,7 +27,7 @@ GRACE = 5.0  # seconds for what a trial that ended well has left behind, such as
 
 
 class Orders(NamedTuple):
-    """What a guard is told, in its arguments.
+    """The orders of a guard, from its arguments.
 
     Args:
         exit_file: Where to leave how the trial ended.
@@ -43,7 +43,7 @@ class Orders(NamedTuple):
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
-    """All living processes of a trial but this one; those of other users cannot be asked."""
+    """Returns the living processes of a trial but this one, without those of other users."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -53,7 +53,7 @@ def processes_of(mark: str) -> list[psutil.Process]:
 
 
 def kill_all(mark: str, within: float = 10.0) -> bool:
-    """Kill all processes of a trial but this one; say whether they are gone."""
+    """Kills all processes of a trial but this one; returns whether they are gone."""
     deadline = time.monotonic() + within
     while found := processes_of(mark):
         if time.monotonic() > deadline:
@@ -80,24 +80,24 @@ class Guard:
         signal.signal(signal.SIGTERM, self._ask)
 
     def run(self) -> None:
-        """Start the trial when told to, watch it, and leave word of its end."""
+        """Starts the trial when asked to, watches it, and records its end."""
         if not self._hears(self.orders.silence):
             return  # the runner died before it could record what it was about to start
         try:
             child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
-            self._leave_word(None, f"can't start: {error}")
+            self._record_end(None, f"can't start: {error}")
             return
         self._watch(child)
         if self.cause:
             kill_all(self.mark)
         elif self.asked is not None:
             self.cause = "asked to end"
-        self._leave_word(child.wait(), self.cause)
+        self._record_end(child.wait(), self.cause)
         self._clean_up(child.returncode)
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
-        """Return when the trial has ended, or is to be killed for a cause."""
+        """Returns when the trial has ended, or is to be killed for a cause."""
         heard, forwarded = time.monotonic(), False
         while child.poll() is None:
             now = time.monotonic()
@@ -120,7 +120,7 @@ class Guard:
                 return
 
     def _hears(self, seconds: float) -> bool:
-        """Whether a byte comes within so many seconds."""
+        """Returns whether a byte comes within so many seconds."""
         ready, _, _ = select.select([0], [], [], seconds)
         return bool(ready and os.read(0, 1))
 
@@ -128,14 +128,14 @@ class Guard:
         self.asked = self.asked or time.monotonic()
 
     def _clean_up(self, exit_code: int) -> None:
-        """End what the trial left behind: the ranks of a training whose first one died, say."""
+        """Ends what the trial left behind: the ranks of a training whose first one died, say."""
         deadline = time.monotonic() + (GRACE if exit_code == 0 else 0.0)
         while time.monotonic() < deadline and processes_of(self.mark):
             if select.select([0], [], [], 0.2)[0] and not os.read(0, 4096):
                 break
         kill_all(self.mark)
 
-    def _leave_word(self, exit_code: int | None, cause: str) -> None:
+    def _record_end(self, exit_code: int | None, cause: str) -> None:
         word = {"attempt": self.orders.attempt, "exit_code": exit_code, "cause": cause}
         part = self.orders.exit_file.with_name(f".{self.orders.exit_file.name}.part")
         part.write_text(json.dumps(word), encoding="utf-8")

@@ -34,7 +34,7 @@ class Exit(NamedTuple):
 def environment(
     spec: SweepSpec, trial: Trial, *, group: str, mark: str, jobs: int, inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of a trial.
+    """Returns the environment of a trial.
 
     WANDB_SWEEP_ID is taken away: it would be kept in the run, and `wandb sync` would then look for
     a sweep that W&B does not know. The trials are one W&B group instead.
@@ -99,12 +99,12 @@ class TrialProcess:
         self.feed()
 
     def feed(self) -> None:
-        """Say that the runner lives; the first time this starts the trial."""
+        """Reports that the runner lives, which starts the trial the first time."""
         with suppress(OSError, ValueError):
             os.write(self._pipe.fileno(), b".")
 
     def has_ended(self) -> bool:
-        """Whether neither trial nor guard runs any more; a guard that was killed leaves neither."""
+        """Returns whether trial and guard have ended; kills what a killed guard has left."""
         if self._guard.poll() is None:
             return False
         self._close()
@@ -113,11 +113,11 @@ class TrialProcess:
         return True
 
     def end(self) -> None:
-        """Ask the trial to end; it has `patience` seconds."""
+        """Asks the trial to end; it has `patience` seconds."""
         self._guard.terminate()
 
     def kill(self) -> None:
-        """End the trial at once, and all processes it started."""
+        """Ends the trial at once, and all processes it started."""
         self._close()
 
     def _close(self) -> None:
@@ -126,7 +126,7 @@ class TrialProcess:
 
 
 def read_exit(trial: Trial) -> Exit | None:
-    """What the guard of this attempt left; None if it was killed itself."""
+    """Returns what the guard of this attempt left; None if it was killed itself."""
     word = peek_json(trial.folder / EXIT_FILE)
     if not isinstance(word, dict) or word.get("attempt") != trial.attempt:
         return None
@@ -141,21 +141,21 @@ class StopRequest:
         self._asked = threading.Event()
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but wake up when asked to stop for the first time."""
+        """Sleeps, but wakes up when asked to stop for the first time."""
         if self.count:
             threading.Event().wait(seconds)
         else:
             self._asked.wait(seconds)
 
     def take(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note a signal."""
+        """Notes a signal."""
         self.count += 1
         self._asked.set()
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a note, so that they never cut a trial's record in two."""
+    """Turns Ctrl-C and SIGTERM into a note, so that they never cut a trial's record in two."""
     request = StopRequest()
     before = {number: signal.signal(number, request.take) for number in _signals()}
     try:
@@ -166,13 +166,13 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def _signals() -> list[signal.Signals]:
-    """Those that ask to stop; a closed terminal does, unless nohup was used."""
+    """Returns those that ask to stop; a closed terminal does, unless nohup was used."""
     hung_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hung_up]
 
 
 def _cores() -> int:
-    """The cores this process may use."""
+    """Returns the cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -24,7 +24,7 @@ from gridclip.sweeps.storage.trial import State, Trial
 
 POLL = 0.05  # seconds between two looks at the processes
 LOOK = 0.5  # seconds between two looks at the storage
-LAST_WORDS = 10.0  # seconds to try to tell a storage that does not answer, before leaving
+LAST_WORDS = 10.0  # seconds to try a storage that does not answer, before leaving
 
 
 class Sweep:
@@ -53,7 +53,7 @@ class Sweep:
         self._over = False
 
     def run(self, request: StopRequest) -> None:
-        """Run trials until none is left or a stop is requested; no process outlives this call."""
+        """Runs trials until none is left or a stop is requested; no process outlives this call."""
         self.storage.join(self.me)
         taken = 0  # requests to stop that were followed
         try:
@@ -69,7 +69,7 @@ class Sweep:
             self._leave()
 
     def _step(self) -> None:
-        """Look at the processes, and at the storage where there is news or it is time."""
+        """Looks at the processes, and at the storage where there is news or it is time."""
         has_news = [running.has_ended() for running in self._running.values()]
         if self._running and not any(has_news) and time.monotonic() - self._looked < LOOK:
             return
@@ -84,12 +84,12 @@ class Sweep:
         self.progress.show(self.state.trials)
 
     def _exchange(self) -> None:
-        """Tell the storage what happened here, learn what happened elsewhere, and act on it."""
+        """Writes to the storage what happened here, reads what happened elsewhere, and acts."""
         self._beat()
         self._record_validations()
         ended = self._record_results()
         self._look()
-        self._tell(ended)
+        self._report(ended)
         self._prune()
         self._fill()
         running = [trial for trial in self.state.trials if trial.state == "running"]
@@ -98,7 +98,7 @@ class Sweep:
             self.progress.waiting(running)
 
     def _beat(self) -> None:
-        """Say that this runner lives, to the others and then to the guards of its trials."""
+        """Reports that this runner lives, to the others and then to the guards of its trials."""
         began = time.monotonic()
         if began - self._beaten >= self.plan.info.lease / BEATS:
             self.storage.beat(replace(self.me, seen=now()))
@@ -117,7 +117,7 @@ class Sweep:
                 running.lose()
 
     def _record_results(self) -> list[Trial]:
-        """Record the trials that ended; each result is taken once."""
+        """Records the trials that ended; each result is taken once."""
         recorded = []
         for number, running in list(self._running.items()):
             if running.result is None:
@@ -130,7 +130,7 @@ class Sweep:
         return recorded
 
     def _look(self) -> None:
-        """Read the storage; give up what others took, and stop if asked to."""
+        """Reads the storage; gives up what others took, and stops if asked to."""
         self.state = self.storage.read()
         self._gone = self._heartbeats.gone(self.state.runners)
         holders = {trial.number: (trial.attempt, trial.runner) for trial in self.state.trials}
@@ -140,8 +140,8 @@ class Sweep:
         if any(runner.id == self.me.id and runner.asked for runner in self.state.runners):
             self._stop("stopped", "by gridclip sweep stop")
 
-    def _tell(self, ended: Sequence[Trial]) -> None:
-        """Write down and show what ended, all files first: a closed terminal may refuse lines."""
+    def _report(self, ended: Sequence[Trial]) -> None:
+        """Writes down and shows what ended, all files first: a closed terminal may refuse lines."""
         if not ended:
             return
         try:
@@ -158,7 +158,7 @@ class Sweep:
         write_results(plan.folder, plan.spec, self.state.trials, seed=plan.info.seed)
 
     def _prune(self) -> None:
-        """End those of our trials that W&B's rule would stop now, if anybody validated since."""
+        """Ends those of our trials that W&B's rule would stop now, if anybody validated since."""
         rule, metric = self.plan.spec.early_terminate, self.plan.spec.metric
         validations = sum(len(trial.history()) for trial in self.state.trials)
         if rule is None or metric is None or validations == self._validations:
@@ -169,7 +169,7 @@ class Sweep:
                 self._running[trial.number].end("pruned", "behind the others (hyperband)")
 
     def _fill(self) -> None:
-        """Take up trials until all jobs are busy or there is nothing to take up."""
+        """Takes up trials until all jobs are busy or there is nothing to take up."""
         while not self.stopping and len(self._running) < self.plan.jobs:
             earlier = to_run_again(self.state, self.me, self._gone, self._running.keys())
             trial = next_attempt(earlier, self.me) if earlier else self._new_trial()
@@ -211,7 +211,7 @@ class Sweep:
             running.kill()
 
     def _leave(self) -> None:
-        """Let no process outlive this runner, whatever went wrong, and say goodbye."""
+        """Ends all processes of this runner, whatever went wrong, and records that it left."""
         for running in self._running.values():
             running.end("interrupted", "its runner broke off")
             running.kill()

@@ -83,35 +83,35 @@ class RunningTrial:
         return self._process is not None
 
     def feed(self) -> None:
-        """Say to its guard that the runner lives."""
+        """Reports to its guard that the runner lives."""
         if self._process:
             self._process.feed()
 
     def end(self, fate: State, why: str) -> None:
-        """Ask it to end, and what to call it then."""
+        """Asks it to end, and what to call it then."""
         if self.fate is None and self._process and self.result is None:
             self.fate, self._why = fate, why
             self._process.end()
 
     def lose(self) -> None:
-        """Another runner has it now: end it at once, and record nothing."""
+        """Ends it at once and records nothing, for another runner has it now."""
         if not self.is_lost:
             self.is_lost = True
             self.kill()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Ends it at once."""
         if self._process:
             self._process.kill()
 
     def has_ended(self) -> bool:
-        """Whether its process is gone; `result` is known then."""
+        """Returns whether its process is gone; `result` is known then."""
         if self.result is None and self._process and self._process.has_ended():
             self._conclude(self._judged())
         return self.result is not None
 
     def news(self) -> Trial | None:
-        """The trial with validations that are not recorded yet, if there are any."""
+        """Returns the trial with validations that are not recorded yet, if there are any."""
         rows = read_history(self.trial.folder)
         if len(rows) <= len(self.trial.rows or ()):
             return None
@@ -129,7 +129,7 @@ class RunningTrial:
         return replace(seen, attempt=trial.attempt, runner=trial.runner, host=trial.host)
 
     def _prepare(self) -> Trial:
-        """Make its folder, an earlier attempt's being put aside, and its command."""
+        """Makes its folder, an earlier attempt's being put aside, and its command."""
         spec, trial, folder = self.plan.spec, self.trial, self.trial.folder
         if folder.exists():
             aside = self.plan.folder / "attempts" / f"{folder.name}-{trial.attempt - 1}"
@@ -171,7 +171,7 @@ class RunningTrial:
         self._conclude(replace(self.trial, state="failed", reason=reason))
 
     def _conclude(self, trial: Trial) -> None:
-        """Add what was measured: the storage must have it, for machines without this folder."""
+        """Adds what was measured: the storage must have it, for machines without this folder."""
         self.result = replace(
             trial,
             ended=datetime.now(UTC),
@@ -181,7 +181,7 @@ class RunningTrial:
 
 
 def _planned_steps(recipe: Path) -> int | None:
-    """The steps that a recipe of `gridclip fit` asks for."""
+    """Returns the steps that a recipe of `gridclip fit` asks for."""
     try:
         content: Any = yaml.safe_load(recipe.read_text(encoding="utf-8"))
         steps = content["trainer"]["max_steps"]

@@ -136,5 +136,5 @@ def _counts(state: SweepState) -> str:
 
 
 def _alive(runners: Sequence[Runner]) -> list[Runner]:
-    """Those that may be at work, as far as one look can tell."""
+    """Returns those that may be at work, as far as one look can tell."""
     return [runner for runner in runners if not runner.left and not is_dead(runner)]

@@ -47,7 +47,7 @@ class BayesSearch:
         return None
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point:
-        """A point of an even spread while few values are known, then the most promising one."""
+        """Returns a point of an even spread, or once enough values are known the best guess."""
         axes = {p.name: p.distribution for p in self.parameters if not p.is_constant}
         scored = scores(self.metric, sorted(trials, key=lambda trial: trial.number))
         known = [(place, score) for trial, score in scored if (place := _place(axes, trial.point))]
@@ -61,7 +61,7 @@ class BayesSearch:
 
 
 def scores(metric: Metric, trials: Sequence[Trial]) -> list[tuple[Trial, Number | None]]:
-    """What each trial counts for in the search; None where it is yet to come.
+    """Returns what each trial counts for in the search; None where it is yet to come.
 
     As with W&B, a trial that did not finish counts for what `impute` says: for the worst of all, so
     that the search stays away, or for the best or latest that it logged itself. One that ended
@@ -83,7 +83,7 @@ def scores(metric: Metric, trials: Sequence[Trial]) -> list[tuple[Trial, Number 
 
 
 def _score(metric: Metric, trial: Trial) -> Number | None:
-    """The value of a finished trial; of another one, what it is to count for of its own."""
+    """Returns the value of a finished trial; of another one, what it is to count for of its own."""
     if trial.state == "finished":
         return trial.value(metric.name)
     rule = metric.impute_while_running if trial.state in OPEN else metric.impute
@@ -97,7 +97,7 @@ def _score(metric: Metric, trial: Trial) -> Number | None:
 
 
 def _spread(axes: Mapping[str, Distribution], number: int, *, seed: int) -> dict[str, object]:
-    """The point of a number in a scrambled Sobol sequence, which fills the cube evenly.
+    """Returns the point of a number in a scrambled Sobol sequence, which fills the cube evenly.
 
     No runner has to ask the others for theirs.
     """
@@ -117,7 +117,7 @@ def _most_promising(
     *,
     seed: int,
 ) -> Place:
-    """The place that Optuna's Gaussian process takes for the best to try next."""
+    """Returns the place that Optuna's Gaussian process takes for the best to try next."""
     import optuna  # half a second
     from optuna.trial import TrialState, create_trial
 
@@ -144,7 +144,7 @@ def _for_optuna(axis: Distribution) -> "BaseDistribution":
 
 
 def _place(axes: Mapping[str, Distribution], point: Point) -> Place | None:
-    """Where a point lies in the cube; None for one that the sweep can't have drawn."""
+    """Returns where a point lies in the cube; None for one that the sweep can't have drawn."""
     place: dict[str, float | int] = {}
     for name, axis in axes.items():
         value = point.get(name)

@@ -24,7 +24,7 @@ MOST_BANDS = 100  # where W&B ends the bands above min_iter
 
 
 def stragglers(rule: Hyperband, metric: Metric, trials: Sequence[Trial]) -> list[Trial]:
-    """The running trials that W&B would stop now.
+    """Returns the running trials that W&B would stop now.
 
     Args:
         rule: The `early_terminate` of the sweep.
@@ -44,7 +44,7 @@ def stragglers(rule: Hyperband, metric: Metric, trials: Sequence[Trial]) -> list
 
 
 def bands(rule: Hyperband) -> Iterator[int]:
-    """The numbers of iterations at which trials are compared, rising."""
+    """Yields the numbers of iterations at which trials are compared, rising."""
     if rule.max_iter is not None:
         yield from sorted(_shrinking(rule.max_iter, rule))
         return
@@ -65,7 +65,7 @@ def _shrinking(band: Number, rule: Hyperband) -> Iterator[int]:
 def _is_behind(
     rule: Hyperband, history: Sequence[Number], histories: Sequence[Sequence[Number]]
 ) -> bool:
-    """Whether a history is worse than the threshold of the last band that it reached."""
+    """Returns whether a history is worse than the threshold of the last band that it reached."""
     reached = list(takewhile(lambda band: band <= len(history), bands(rule)))
     if not reached:
         return False
@@ -85,7 +85,7 @@ class Search(Protocol):
         """How many points there are in all; None if there is no end."""
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point | None:
-        """The point of a trial, or None if there is none left.
+        """Returns the point of a trial, or None if there is none left.
 
         The same arguments give the same point.
 
@@ -107,11 +107,11 @@ class GridSearch:
         return math.prod(len(_grid(parameter)) for parameter in self.parameters)
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point | None:
-        """The combination of that number, whatever the others do."""
+        """Returns the combination of that number, whatever the others do."""
         return next(itertools.islice(self.points(), number - 1, None), None)
 
     def points(self) -> Iterator[Point]:
-        """All combinations, in order."""
+        """Yields all combinations, in order."""
         names = [parameter.name for parameter in self.parameters]
         for values in itertools.product(*(map(_grid, self.parameters))):
             yield dict(zip(names, values, strict=True))
@@ -138,7 +138,7 @@ class RandomSearch:
         return None
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point:
-        """The draw of that number, whatever the others do."""
+        """Returns the draw of that number, whatever the others do."""
         return {
             parameter.name: parameter.distribution.at(
                 random.Random(f"{self.seed}/{number}/{parameter.name}").random()
@@ -148,7 +148,7 @@ class RandomSearch:
 
 
 def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
-    """The search that a sweep file asks for.
+    """Returns the search that a sweep file asks for.
 
     Raises:
         InputError: if the file asks for something that only W&B's own services carry out.
@@ -168,6 +168,6 @@ def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
 
 
 def _grid(parameter: Parameter) -> tuple[object, ...]:
-    """The values of a parameter, equal ones once: the last of them, in the place of the first."""
+    """Returns the values of a parameter, equal ones once: the last, in the place of the first."""
     values = parameter.distribution.grid() or ()
     return tuple({identity(value): value for value in values}.values())

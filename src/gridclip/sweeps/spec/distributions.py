@@ -43,14 +43,14 @@ class Choice:
             raise ValueError(f"the probabilities {self.probabilities} are no shares of 1")
 
     def at(self, u: float) -> object:
-        """The value at the share u of the list."""
+        """Returns the value at the share u of the list."""
         if self.probabilities is None:
             return self.values[_rank(u, len(self.values))]
         below = list(accumulate(self.probabilities))
         return self.values[min(bisect_right(below, u), len(below) - 1)]
 
     def grid(self) -> tuple[object, ...] | None:
-        """The list itself; none with probabilities, which a grid would ignore."""
+        """Returns the list itself; none with probabilities, which a grid would ignore."""
         return self.values if self.probabilities is None else None
 
 
@@ -65,11 +65,11 @@ class Integers:
         _check_range(self.min, self.max)
 
     def at(self, u: float) -> int:
-        """The whole number at the share u of the range."""
+        """Returns the whole number at the share u of the range."""
         return self.min + _rank(u, self.max - self.min + 1)
 
     def grid(self) -> tuple[object, ...] | None:
-        """All of them, rising."""
+        """Returns all of them, rising."""
         return tuple(range(self.min, self.max + 1))
 
 
@@ -105,7 +105,7 @@ class Numbers:
             raise ValueError(f"its values would go beyond all numbers: {self.settings}")
 
     def at(self, u: float) -> Number:
-        """The number below which the distribution has the share u of its mass."""
+        """Returns the number below which the distribution has the share u of its mass."""
         value = CURVES[self.name](u, **self.settings)
         if self.q is None:
             return value
@@ -113,7 +113,7 @@ class Numbers:
         return round(value / self.q) * self.q
 
     def grid(self) -> tuple[object, ...] | None:
-        """For `q_uniform`, min and every q above it up to, but without, max."""
+        """Returns min and every q above it below max; only `q_uniform` has a grid."""
         if self.name != "uniform" or self.q is None:
             return None
         import numpy as np  # W&B's own call, for the same last digits
@@ -152,18 +152,18 @@ def inv_log_uniform_values(u: float, *, min: Number, max: Number) -> float:
 
 
 def normal(u: float, *, mu: Number = 0.0, sigma: Number = 1.0) -> float:
-    """The bell of mean mu and standard deviation sigma."""
+    """Returns the bell of mean mu and standard deviation sigma."""
     # At 0 and 1 the bell has no value; random.random() does give 0.
     return NormalDist(mu, sigma).inv_cdf(min(max(u, 1e-12), 1 - 1e-12))
 
 
 def log_normal(u: float, *, mu: Number = 0.0, sigma: Number = 1.0) -> float:
-    """The logarithm follows a bell of mean mu and standard deviation sigma."""
+    """Returns the logarithm follows a bell of mean mu and standard deviation sigma."""
     return math.exp(normal(u, mu=mu, sigma=sigma))
 
 
 def beta(u: float, *, a: Number = 1.0, b: Number = 1.0) -> float:
-    """The beta distribution on [0, 1]."""
+    """Returns the beta distribution on [0, 1]."""
     from scipy.special import betaincinv
 
     return float(betaincinv(a, b, u))
@@ -187,7 +187,7 @@ QUANTISED = frozenset(f"q_{name}" for name in CURVES if not name.startswith("inv
 
 
 def share(distribution: Integers | Numbers, value: Number) -> float:
-    """The share u at which a distribution gives a value, the middle of them if many do.
+    """Returns the share u at which a distribution gives a value, the middle of them if many do.
 
     No distribution needs a cumulative function of its own for it, for all of them rise with u.
     Where a distribution never gives the value, it is the share of the nearest one below or above.
@@ -199,13 +199,13 @@ def share(distribution: Integers | Numbers, value: Number) -> float:
 
 
 def identity(value: object) -> str:
-    """What makes two values the same to W&B: 3 and 3.0 are, 1 and true are not."""
+    """Returns what makes two values the same to W&B: 3 and 3.0 are, 1 and true are not."""
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
     return yaml.safe_dump(whole, default_flow_style=True, sort_keys=True)
 
 
 def settings_of(curve: str) -> dict[str, Number | None]:
-    """The keys a curve takes and their defaults; None must be given."""
+    """Returns the keys a curve takes and their defaults; None must be given."""
     arguments = list(inspect.signature(CURVES[curve]).parameters.values())[1:]
     return {
         argument.name: None if argument.default is inspect.Parameter.empty else argument.default
@@ -214,7 +214,7 @@ def settings_of(curve: str) -> dict[str, Number | None]:
 
 
 def _rank(u: float, count: int) -> int:
-    """Which of `count` equal shares of [0, 1] holds u; a border belongs to the lower one."""
+    """Returns which of `count` equal shares of [0, 1] holds u; a border is the lower one's."""
     return min(max(math.ceil(u * count) - 1, 0), count - 1)
 
 

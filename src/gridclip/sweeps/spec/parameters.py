@@ -55,7 +55,7 @@ class Parameter:
 
 
 def read_parameters(section: Section, *, grid: bool) -> tuple[Parameter, ...]:
-    """Read `parameters`, in W&B's order: sorted by name, level by level.
+    """Reads `parameters`, in W&B's order: sorted by name, level by level.
 
     Args:
         section: The mapping under the key `parameters`.
@@ -74,7 +74,7 @@ def read_parameters(section: Section, *, grid: bool) -> tuple[Parameter, ...]:
 
 
 def arguments(parameters: tuple[Parameter, ...], point: Point) -> dict[str, Any]:
-    """The arguments of a program at a point; nested parameters become a mapping, as W&B has it."""
+    """Returns the arguments of a program at a point; nested parameters become mappings."""
     tree: dict[str, Any] = {}
     for parameter in parameters:
         branch = tree
@@ -90,7 +90,7 @@ def swept(parameters: Iterable[Parameter]) -> list[str]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Returns the shortest ends of dotted names that still tell them apart, by full name."""
+    """Returns the shortest ends of dotted names that keep them distinct, by full name."""
     parts = {name: name.split(".") for name in names}
     short = {}
     for name, words in parts.items():
@@ -131,7 +131,7 @@ def _walk(section: Section, path: tuple[str, ...], grid: bool) -> Iterator[Param
 
 
 def _distribution_name(section: Section) -> str:
-    """The name of the distribution: what the file says, else what W&B infers from the keys."""
+    """Returns the name of the distribution: what the file says, else what the keys imply."""
     if "distribution" in section:
         return section.choice("distribution", DISTRIBUTIONS)
     if "value" in section:
@@ -147,9 +147,7 @@ def _distribution_name(section: Section) -> str:
                 "write both with a point, or both without",
             )
         return "int_uniform" if kinds == {int} else "uniform"
-    raise section.fault(
-        None, "tells no values", "give value, values, min and max, or a distribution"
-    )
+    raise section.fault(None, "has no values", "give value, values, min and max, or a distribution")
 
 
 def _read_distribution(section: Section) -> Distribution:
@@ -181,7 +179,7 @@ def _make_distribution(
 
 
 def _keys(distribution: str) -> dict[str, Number | None]:
-    """The keys that a distribution takes, and their defaults; None must be given."""
+    """Returns the keys that a distribution takes, and their defaults; None must be given."""
     fixed: dict[str, dict[str, Number | None]] = {
         "constant": {"value": None},
         "categorical": {"values": None},

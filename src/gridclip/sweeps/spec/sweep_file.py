@@ -28,7 +28,7 @@ def expand_command(
     json_file: Path,
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[str, ...]:
-    """Expand the macros of a command.
+    """Expands the macros of a command.
 
     `${envvar:NAME}` expands inside a word too (to NAME where the variable is not set), every other
     macro only where it is the whole word; `${args…}` becomes one word or more for each argument.
@@ -129,11 +129,11 @@ class Metric:
     impute_while_running: str = "false"
 
     def better(self, value: Number, than: Number) -> bool:
-        """Whether the first value is truly better than the second."""
+        """Returns whether the first value is truly better than the second."""
         return value > than if self.goal == "maximize" else value < than
 
     def reached(self, value: Number) -> bool:
-        """Whether the value is as good as the target."""
+        """Returns whether the value is as good as the target."""
         return self.target is not None and not self.better(self.target, than=value)
 
 
@@ -197,7 +197,7 @@ class SweepSpec:
 
 
 def read_sweep(file: Path) -> SweepSpec:
-    """Read a W&B sweep file.
+    """Reads a W&B sweep file.
 
     Raises:
         InputError: if W&B would refuse the file, or drop a part of it in silence; it names the key
@@ -232,7 +232,7 @@ def read_sweep(file: Path) -> SweepSpec:
 
 
 def _check(top: Section, method: str, parameters: tuple[Parameter, ...]) -> None:
-    """Refuse keys that don't go together, and server keys of which W&B would make nothing."""
+    """Refuses keys that don't go together, and server keys of which W&B would make nothing."""
     readers = ["method: bayes"] * (method == "bayes")
     readers += ["early_terminate"] * ("early_terminate" in top)
     if readers and "metric" not in top:

@@ -11,7 +11,7 @@ import yaml
 from gridclip.io.errors import InputError
 
 Place = tuple[str, ...]  # the keys that lead to a value, outermost first
-Number = int | float  # YAML tells 3 from 3.0, and so does W&B
+Number = int | float  # 3 and 3.0 differ in YAML and in W&B
 
 
 class Section:
@@ -47,17 +47,17 @@ class Section:
         return len(self.data)
 
     def field(self, key: str | None = None) -> str:
-        """The full name of a key of this section, or of the section, with its line."""
+        """Returns the full name of a key of this section, or of the section, with its line."""
         place = (*self.place, key) if key is not None else self.place
         line = self.lines.get(place)
         return ".".join(place) + (f" (line {line})" if line else "")
 
     def fault(self, key: str | None, problem: str, fix: str) -> InputError:
-        """The error that names a key of this section, or the section itself."""
+        """Returns the error that names a key of this section, or the section itself."""
         return InputError(problem, fix=fix, file=self.file, field=self.field(key) or None)
 
     def accept(self, known: Sequence[str]) -> None:
-        """Refuse the first key that is none of the known ones."""
+        """Refuses the first key that is none of the known ones."""
         for key in self.data:
             if key not in known:
                 close = get_close_matches(key, known, n=1)
@@ -65,13 +65,13 @@ class Section:
                 raise self.fault(key, f"unknown key {key!r}", fix)
 
     def require(self, *keys: str) -> None:
-        """Refuse a section that lacks one of the keys."""
+        """Refuses a section that lacks one of the keys."""
         for key in keys:
             if key not in self.data:
                 raise self.fault(None, f"{key!r} is missing", f"give {key!r}")
 
     def section(self, key: str) -> "Section":
-        """The mapping under a key."""
+        """Returns the mapping under a key."""
         value = self.data[key]
         if not isinstance(value, dict):
             raise self._not(key, "a mapping of keys to values")
@@ -79,35 +79,35 @@ class Section:
         return Section(value, file=self.file, place=place, lines=self.lines)
 
     def items(self, key: str) -> list[object]:
-        """The list under a key, which has at least one entry."""
+        """Returns the list under a key, which has at least one entry."""
         value = self.data[key]
         if not isinstance(value, list) or not value:
             raise self._not(key, "a list with at least one entry")
         return value
 
     def text(self, key: str) -> str | None:
-        """The text under a key; None where the key is absent."""
+        """Returns the text under a key; None where the key is absent."""
         value = self.data.get(key)
         if key in self.data and not isinstance(value, str):
             raise self._not(key, "text")
         return value if isinstance(value, str) else None
 
     def choice(self, key: str, options: Sequence[str], default: str | None = None) -> str:
-        """The word under a key, one of the options."""
+        """Returns the word under a key, one of the options."""
         value = self.data.get(key, default)
         if not isinstance(value, str) or value not in options:
             raise self._not(key, f"one of {', '.join(options)}")
         return value
 
     def number(self, key: str, default: Number | None = None) -> Number:
-        """The finite number under a key, an int where the file has an int."""
+        """Returns the finite number under a key, an int where the file has an int."""
         value = self.data.get(key, default)
         if not _is_numeric(value):
             raise self._not(key, "a number")
         return value
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """The list of numbers under a key."""
+        """Returns the list of numbers under a key."""
         values = self.items(key)
         numbers = tuple(float(value) for value in values if _is_numeric(value))
         if len(numbers) < len(values):
@@ -115,14 +115,14 @@ class Section:
         return numbers
 
     def whole(self, key: str, *, least: int | None = None) -> int:
-        """The whole number under a key."""
+        """Returns the whole number under a key."""
         value = self.number(key)
         if not isinstance(value, int) or (least is not None and value < least):
             raise self._not(key, "a whole number" + (f" of at least {least}" if least else ""))
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        """The true or false under a key."""
+        """Returns the true or false under a key."""
         value = self.data.get(key, default)
         if not isinstance(value, bool):
             raise self._not(key, "true or false")
@@ -137,7 +137,7 @@ class Section:
 
 
 def read_yaml(file: Path) -> Section:
-    """Read a YAML file whose top is a mapping.
+    """Reads a YAML file whose top is a mapping.
 
     Raises:
         InputError: if the file can't be read, is no YAML, has a key twice, or is no mapping.
@@ -159,7 +159,7 @@ def read_yaml(file: Path) -> Section:
 
 
 def _lines(node: yaml.Node, place: Place, file: Path) -> Iterator[tuple[Place, int]]:
-    """The line of every key below a node; a key given twice is refused, for YAML would hide it."""
+    """Yields the line of every key below a node; refuses one given twice, which YAML hides."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
@@ -178,7 +178,7 @@ def _lines(node: yaml.Node, place: Place, file: Path) -> Iterator[tuple[Place, i
 
 
 def _is_numeric(value: object) -> TypeGuard[Number]:
-    """Whether a value is a finite number; true and false are none, though Python has them so."""
+    """Returns whether a value is a finite number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

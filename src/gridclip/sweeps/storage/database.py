@@ -89,7 +89,7 @@ class Database:
         self._seen: dict[int, _Seen] = {}
 
     def make_tables(self) -> None:
-        """Make the tables where they are not there yet."""
+        """Makes the tables where they are not there yet."""
         try:
             with self._connected() as connection:
                 TABLES.create_all(connection)
@@ -98,13 +98,13 @@ class Database:
                 TABLES.create_all(connection)
 
     def sweeps(self) -> list[str]:
-        """The ids of all sweeps in this database, the newest last."""
+        """Returns the ids of all sweeps in this database, the newest last."""
         with self._connected() as connection:
             found = connection.scalars(select(SWEEPS.c.id).order_by(SWEEPS.c.created, SWEEPS.c.id))
             return list(found)
 
     def create(self, info: SweepInfo) -> None:
-        """Begin the sweep."""
+        """Begins the sweep."""
         text = json.dumps(asdict(info))
         row = {"id": self.sweep, "created": info.created, "head": text}
         try:
@@ -115,14 +115,14 @@ class Database:
             raise InputError(problem, fix="choose another name", field="--storage") from error
 
     def info(self) -> SweepInfo | None:
-        """What the sweep is; None if there is none."""
+        """Returns what the sweep is; None if there is none."""
         query = select(SWEEPS.c.head).where(SWEEPS.c.id == self.sweep)
         with self._connected() as connection:
             text = connection.scalar(query)
         return None if text is None else SweepInfo(**json.loads(text))
 
     def read(self) -> SweepState:
-        """All there is to know; of the trials only those that changed are fetched."""
+        """Returns all there is to know; of the trials only those that changed are fetched."""
         mine = TRIALS.c.sweep == self.sweep
         with self._connected() as connection:
             versions = connection.execute(select(TRIALS.c.number, TRIALS.c.version).where(mine))
@@ -140,7 +140,7 @@ class Database:
         return SweepState(tuple(self._seen[number].trial for number in sorted(self._seen)), runners)
 
     def claim(self, trial: Trial) -> bool:
-        """Take a number, unless another runner was quicker."""
+        """Takes a number, unless another runner was quicker."""
         if trial.attempt > 1:
             states = ("running", *WAITING)
             return self._replace(trial, trial.attempt - 1, TRIALS.c.state.in_(states))
@@ -153,12 +153,12 @@ class Database:
         return True
 
     def update(self, trial: Trial) -> bool:
-        """Replace what is known of a running trial, if its runner still has it."""
+        """Replaces what is known of a running trial, if its runner still has it."""
         mine = (TRIALS.c.state == "running") & (TRIALS.c.runner == trial.runner)
         return self._replace(trial, trial.attempt, mine)
 
     def join(self, runner: Runner) -> None:
-        """Make a runner known."""
+        """Makes a runner known."""
         row = {
             "sweep": self.sweep,
             "id": runner.id,
@@ -172,7 +172,7 @@ class Database:
             connection.execute(insert(RUNNERS).values(row))
 
     def beat(self, runner: Runner) -> None:
-        """Say that a runner lives, or that it left."""
+        """Reports that a runner lives, or that it left."""
         mine = (RUNNERS.c.sweep == self.sweep) & (RUNNERS.c.id == runner.id)
         with self._connected() as connection:
             connection.execute(
@@ -180,7 +180,7 @@ class Database:
             )
 
     def ask_to_stop(self) -> list[Runner]:
-        """Ask all runners that have not left to stop."""
+        """Asks all runners that have not left to stop."""
         there = (RUNNERS.c.sweep == self.sweep) & ~RUNNERS.c.gone
         with self._connected() as connection:
             connection.execute(update(RUNNERS).where(there).values(asked=True))
@@ -208,7 +208,7 @@ class Database:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """A transaction; what the database says of itself becomes a StorageError."""
+        """Yields a transaction; what the database says of itself becomes a StorageError."""
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -219,7 +219,7 @@ class Database:
 
 
 def connect(address: str, folder: Path) -> Database:
-    """The database at an address, with its tables.
+    """Returns the database at an address, with its tables.
 
     Args:
         address: As SQLAlchemy writes it.
@@ -241,12 +241,12 @@ def connect(address: str, folder: Path) -> Database:
 
 
 def without_password(address: str) -> str:
-    """An address that may lie in a folder; the driver finds passwords elsewhere."""
+    """Returns an address that may lie in a folder; the driver finds passwords elsewhere."""
     return _parsed(address)._replace(password=None).render_as_string()
 
 
 def _parsed(address: str) -> URL:
-    """The address with a driver that we install, and a path that holds from anywhere."""
+    """Returns the address with a driver that we install, and a path that holds from anywhere."""
     url = make_url(address)
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() == "sqlite" and url.database:

@@ -47,45 +47,45 @@ class Journal:
         self._runners: dict[str, Runner] = {}
 
     def create(self, info: SweepInfo) -> None:
-        """Begin the sweep."""
+        """Begins the sweep."""
         with self._locked():
             if self._info is not None:
                 raise InputError("is there already", fix="choose another name", file=self.file)
             self._append({"sweep": asdict(info)})
 
     def info(self) -> SweepInfo | None:
-        """What the sweep is; None if there is none."""
+        """Returns what the sweep is; None if there is none."""
         with _answering(self.file):
             self._catch_up()
         return self._info
 
     def read(self) -> SweepState:
-        """All there is to know; readers need no lock."""
+        """Returns all there is to know; readers need no lock."""
         with _answering(self.file):
             self._catch_up()
         trials = tuple(self._trials[number] for number in sorted(self._trials))
         return SweepState(trials, tuple(self._runners.values()))
 
     def claim(self, trial: Trial) -> bool:
-        """Take a number, unless another runner was quicker."""
+        """Takes a number, unless another runner was quicker."""
         return self._write(trial, may_claim)
 
     def update(self, trial: Trial) -> bool:
-        """Replace what is known of a running trial, if its runner still has it."""
+        """Replaces what is known of a running trial, if its runner still has it."""
         return self._write(trial, may_update)
 
     def join(self, runner: Runner) -> None:
-        """Make a runner known."""
+        """Makes a runner known."""
         with self._locked():
             self._append({"runner": asdict(runner)})
 
     def beat(self, runner: Runner) -> None:
-        """Say that a runner lives, or that it left."""
+        """Reports that a runner lives, or that it left."""
         with self._locked():
             self._append({"beat": runner.id, "seen": runner.seen, "left": runner.left})
 
     def ask_to_stop(self) -> list[Runner]:
-        """Ask all runners that have not left to stop."""
+        """Asks all runners that have not left to stop."""
         with self._locked():
             asked = [runner for runner in self._runners.values() if not runner.left]
             self._append({"stop": [runner.id for runner in asked]})
@@ -104,7 +104,7 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock and know all that was written before."""
+        """Holds the lock and know all that was written before."""
         with _answering(self.file), self._lock:
             self._catch_up()
             yield
@@ -123,7 +123,7 @@ class Journal:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        """Apply the whole lines that came since."""
+        """Applies the whole lines that came since."""
         try:
             with self.file.open("rb") as journal:
                 journal.seek(self._read)
@@ -167,7 +167,7 @@ def _rows(trial: Trial) -> tuple[Mapping[str, Any], ...]:
 
 @contextmanager
 def _answering(file: Path) -> Iterator[None]:
-    """Turn what disks and locks say into a StorageError."""
+    """Turns what disks and locks say into a StorageError."""
     try:
         yield
     except Timeout as error:

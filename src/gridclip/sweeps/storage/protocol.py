@@ -1,6 +1,6 @@
-"""What the runners of a sweep know of each other, and the few atomic acts by which they do.
+"""What the runners of a sweep know of each other, and the atomic acts by which they do.
 
-A trial's number is taken by `claim`, which only one runner can win, and told of by `update`, which
+A trial's number is taken by `claim`, which only one runner can win, and recorded by `update`, which
 only the runner that has it can do, and only until it has ended. So a result is recorded once,
 whoever was killed when.
 """
@@ -24,7 +24,7 @@ class SweepInfo:
         uid: A word that no other sweep has, by which its processes are known.
         text: The sweep file, word for word.
         seed: Of its search.
-        cap: No more trials than this, where its first runner was told so.
+        cap: No more trials than this, where its first runner was given one.
         lease: Seconds of silence after which a runner counts as gone.
         created: When, in ISO form.
     """
@@ -45,10 +45,10 @@ class Runner:
     Args:
         id: A word that no other runner has.
         host: The name of its machine, for people.
-        machine: What tells whether its processes can be seen from here.
+        machine: By which a runner knows whether it can see its processes.
         pid: Its process.
-        born: When its process began, as the machine tells it.
-        seen: When it last said that it lives, by its own clock; others look for a change only.
+        born: When its process began, by the clock of its machine.
+        seen: When it last gave a sign of life, by its own clock; others look for a change only.
         left: Whether it ended of its own accord.
         asked: Whether it is asked to stop.
     """
@@ -84,43 +84,43 @@ class Storage(Protocol):
     """
 
     def create(self, info: SweepInfo) -> None:
-        """Begin the sweep; an InputError if there is one of this name."""
+        """Begins the sweep; an InputError if there is one of this name."""
 
     def info(self) -> SweepInfo | None:
-        """What the sweep is; None if there is none."""
+        """Returns what the sweep is; None if there is none."""
 
     def read(self) -> SweepState:
-        """All there is to know."""
+        """Returns all there is to know."""
 
     def claim(self, trial: Trial) -> bool:
-        """Take a number for the runner that the trial names, unless another was quicker.
+        """Takes a number for the runner that the trial names, unless another was quicker.
 
         It is the first attempt at a number that nobody has taken, or one more than the recorded
         attempt, which has not come to a final end.
         """
 
     def update(self, trial: Trial) -> bool:
-        """Replace what is known of a running trial, if its runner still has it."""
+        """Replaces what is known of a running trial, if its runner still has it."""
 
     def join(self, runner: Runner) -> None:
-        """Make a runner known."""
+        """Makes a runner known."""
 
     def beat(self, runner: Runner) -> None:
-        """Say that a runner lives, or that it left."""
+        """Reports that a runner lives, or that it left."""
 
     def ask_to_stop(self) -> list[Runner]:
-        """Ask all runners that have not left to stop; those that join later are not meant."""
+        """Asks all runners that have not left to stop; those that join later are not meant."""
 
 
 def may_claim(known: Trial | None, trial: Trial) -> bool:
-    """Whether `claim` succeeds, after what is known of the number."""
+    """Returns whether `claim` succeeds, after what is known of the number."""
     if known is None:
         return trial.attempt == 1
     return trial.attempt == known.attempt + 1 and known.state in ("running", *WAITING)
 
 
 def may_update(known: Trial | None, trial: Trial) -> bool:
-    """Whether `update` succeeds, after what is known of the number."""
+    """Returns whether `update` succeeds, after what is known of the number."""
     return (
         known is not None
         and known.state == "running"

@@ -44,9 +44,9 @@ class Trial:
         kills: How often a signal from outside killed it, as one for want of memory does.
         runner: The id of the runner that has it, or had it last.
         host: The name of that runner's machine.
-        steps: How many steps it will make, if its recipe tells.
-        rows: Its validations as a storage has them; None means that its folder tells.
-        figures: Its final figures as a storage has them; None means that its folder tells.
+        steps: How many steps it will make, if its recipe says so.
+        rows: Its validations as a storage has them; None where its folder has them.
+        figures: Its final figures as a storage has them; None where its folder has them.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Trial:
     figures: Row | None = None
 
     def record(self) -> dict[str, Any]:
-        """All but the folder and what was measured, as JSON has it."""
+        """Returns all but the folder and what was measured, as JSON has it."""
         return {
             "number": self.number,
             "state": self.state,
@@ -87,25 +87,25 @@ class Trial:
         }
 
     def save(self) -> None:
-        """Write trial.json, atomically."""
+        """Writes trial.json, atomically."""
         write_json(self.folder / "trial.json", self.record())
 
     def seconds(self, now: datetime) -> float:
-        """How long it has been running, or ran."""
+        """Returns how long it has been running, or ran."""
         return ((self.ended or now) - self.started).total_seconds()
 
     def metrics(self) -> Row:
-        """Its final figures, those that are finite; none if metrics.json is absent or broken."""
+        """Returns its final figures that are finite; none if metrics.json is absent or broken."""
         if self.figures is not None:
             return self.figures
         return read_metrics(self.folder)
 
     def history(self) -> Sequence[Row]:
-        """The numbers of every validation so far, oldest first; a line half written is left out."""
+        """Returns the numbers of every validation so far, the oldest first."""
         return self.rows if self.rows is not None else read_history(self.folder)
 
     def latest(self) -> dict[str, Number]:
-        """The last validation, its names without their `val/`."""
+        """Returns the last validation, its names without their `val/`."""
         rows = self.history()
         return {bare(name): value for name, value in rows[-1].items()} if rows else {}
 
@@ -114,7 +114,7 @@ class Trial:
         return {bare(name): value for name, value in self.metrics().items()} or self.latest()
 
     def value(self, metric: str) -> Number | None:
-        """A metric as a sweep file names it: of metrics.json, else the last in the history."""
+        """Returns a metric as a sweep file names it: final, else of the last validation."""
         final = self.metrics()
         for name in (metric, bare(metric)):
             if name in final:
@@ -136,14 +136,14 @@ class Trial:
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
-    """Where a trial of a sweep writes."""
+    """Returns where a trial of a sweep writes."""
     return sweep / "trials" / f"{number:03d}"
 
 
 def read_record(
     record: Mapping[str, Any], sweep: Path, rows: Sequence[Row], figures: Row | None
 ) -> Trial:
-    """The trial that a record tells of.
+    """Returns the trial of a record.
 
     Args:
         record: As `Trial.record` made it, maybe by another version.
@@ -183,5 +183,5 @@ def read_record(
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:
-    """Write JSON atomically; what only YAML knows, such as a date, becomes text."""
+    """Writes JSON atomically; what only YAML knows, such as a date, becomes text."""
     write_text(file, json.dumps(content, indent=2, default=str) + "\n")

@@ -98,7 +98,7 @@ parameters:
         ("metod: grid\n" + MINIMAL, r"metod \(line 1\): unknown key 'metod'\n.*mean method\?"),
         (MINIMAL.replace("random", "rondom"), r"method \(line 2\): 'rondom' is not one of grid"),
         ("program: p\nmethod: grid\n", "'parameters' is missing"),
-        (MINIMAL.replace("max: 0.2", "mx: 0.2"), r"parameters.lr \(line 5\): tells no values"),
+        (MINIMAL.replace("max: 0.2", "mx: 0.2"), r"parameters.lr \(line 5\): has no values"),
         (MINIMAL.replace("max: 0.2", "max: 0.2, q: 1"), r"parameters.lr.q \(line 5\): unknown key"),
         (MINIMAL.replace("0.2", "0.05"), r"parameters.lr \(line 5\): min 0.1 is not less than"),
         (MINIMAL.replace("0.1", "1e-4"), r"lr.min \(line 5\): '1e-4' is not a number\n.*1.0e-4"),
