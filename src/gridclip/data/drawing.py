@@ -12,13 +12,17 @@ from rich.console import Console
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.datasets.detection import DetectionDataset
 from gridclip.data.sampling import SampleIndex
-from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
+from gridclip.data.transforms.augment import (
+    AUGMENTATION,
+    TRAIN_RESIZE,
+    Augmentation,
+    Resize,
+    TrainingTransform,
+)
 from gridclip.data.vocabulary import label_map
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.files import require_writable, written_whole
 
-_RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
-_AUGMENTATION = Augmentation()
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000")
 
 
@@ -66,8 +70,8 @@ def show_samples(  # noqa: PLR0913 - one argument an option
     views: int = 3,
     side: int = 320,
     seed: int = 0,
-    resize: Resize = _RESIZE,
-    augmentation: Augmentation = _AUGMENTATION,
+    resize: Resize = TRAIN_RESIZE,
+    augmentation: Augmentation = AUGMENTATION,
 ) -> None:
     """Draw augmented training images with their boxes and names on one sheet.
 

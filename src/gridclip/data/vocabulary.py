@@ -67,12 +67,7 @@ def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
 
 
 def category_frequency(labels: Ragged, num_categories: int) -> Float[np.ndarray, "K"]:
-    """Returns the share of all images that have a box of each category, in [0, 1].
-
-    Args:
-        labels: For each image the rows of the training vocabulary of its boxes.
-        num_categories: Size K of the training vocabulary.
-    """
+    """Returns the share of all images that have a box of each category; see `image_counts`."""
     images = max(len(labels.offsets) - 1, 1)
     return image_counts(labels, num_categories) / images
 
@@ -96,11 +91,11 @@ def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Flo
         InputError: if the threshold is no share.
     """
     require_fraction(repeat_threshold=threshold)
-    share = category_frequency(labels, num_categories)
+    frequency = category_frequency(labels, num_categories)
     # Categories that no image shows repeat nothing; any share does for them.
-    asked = np.maximum(1, np.sqrt(threshold / np.where(share, share, 1)))
+    of_category = np.maximum(1, np.sqrt(threshold / np.where(frequency, frequency, 1)))
     factors = np.ones(len(labels.offsets) - 1)
-    np.maximum.at(factors, _image_of(labels), asked[labels.values])
+    np.maximum.at(factors, _image_of(labels), of_category[labels.values])
     return factors
 
 

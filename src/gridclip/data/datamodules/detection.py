@@ -21,13 +21,16 @@ from gridclip.data.datasets.detection import (
 from gridclip.data.datasets.image_level import ImageLevelSource
 from gridclip.data.precomputed.stored import StoredByPath, StoredEmbeddings, StoredRegions
 from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SamplingPool
-from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
+from gridclip.data.transforms.augment import (
+    AUGMENTATION,
+    TRAIN_RESIZE,
+    VAL_RESIZE,
+    Augmentation,
+    Resize,
+    TrainingTransform,
+)
 from gridclip.data.vocabulary import RareSplit, label_map, verified_names
 from gridclip.io.errors import InputError, require_at_least
-
-_TRAIN_RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
-_VAL_RESIZE = Resize(shortest=(800,), longest=1333)
-_AUGMENTATION = Augmentation()
 
 
 class DetectionData(EvaluatedData):
@@ -88,9 +91,9 @@ class DetectionData(EvaluatedData):
         image_level: ImageLevelSource | None = None,
         image_level_ratio: float = 1.0,
         image_level_batch_size: int = 2,
-        resize: Resize = _TRAIN_RESIZE,
-        augmentation: Augmentation = _AUGMENTATION,
-        val_resize: Resize = _VAL_RESIZE,
+        resize: Resize = TRAIN_RESIZE,
+        augmentation: Augmentation = AUGMENTATION,
+        val_resize: Resize = VAL_RESIZE,
         pad_to: int = 32,
         seed: int = 0,
     ) -> None:
@@ -148,13 +151,7 @@ class DetectionData(EvaluatedData):
                 regions=self.regions,
             ),
         )
-        if not len(dataset.labels.values):
-            raise InputError(
-                f"no box is left to train on (rare_split is {self.rare_split})",
-                fix="give a file with boxes, or set data.rare_split=all",
-                file=self.train_annotations,
-                field="annotations",
-            )
+        dataset.require_boxes(self.rare_split, "data.rare_split")
         return dataset
 
     @cached_property

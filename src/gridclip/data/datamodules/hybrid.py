@@ -19,13 +19,11 @@ from gridclip.data.datasets.captions import PairConcepts, PairSource
 from gridclip.data.datasets.concepts import ConceptSource, Joined, Stream, collate_concepts
 from gridclip.data.datasets.detection import check_images
 from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SampleIndex
-from gridclip.data.transforms.augment import Resize
+from gridclip.data.transforms.augment import VAL_RESIZE, Resize
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.structures import ConceptBatch, Vocabulary
 
 Settings = TypeVar("Settings", bound=Stream)
-
-_VAL_RESIZE = Resize(shortest=(800,), longest=1333)
 
 
 class HybridData(EvaluatedData):
@@ -60,7 +58,7 @@ class HybridData(EvaluatedData):
         images: str = "images",
         val_folder: str | None = None,
         val_batch_size: int = 2,
-        val_resize: Resize = _VAL_RESIZE,
+        val_resize: Resize = VAL_RESIZE,
         num_workers: int = 2,
         pad_to: int = 32,
         seed: int = 0,

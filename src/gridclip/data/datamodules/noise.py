@@ -14,7 +14,7 @@ from gridclip.data.datamodules.loaders import Collate
 from gridclip.data.datasets.concepts import ConceptSample, collate_concepts
 from gridclip.data.datasets.detection import Sample
 from gridclip.io.errors import require_at_least
-from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
+from gridclip.structures import ConceptBatch, DetectionBatch, Record, Targets, Vocabulary
 
 
 class SyntheticData(lightning.LightningDataModule):
@@ -57,25 +57,19 @@ class SyntheticData(lightning.LightningDataModule):
             self.dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=Collate(self.vocabulary),
+            collate_fn=self.collate,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def collate(self, samples: list[Sample]) -> DetectionBatch:
+        """Makes a batch."""
+        return Collate(self.vocabulary)(samples)
 
 
 class SyntheticPairs(SyntheticData):
     """Batches like those of HybridData's pairs: noise, each image with a caption of its own."""
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Loads the same images every epoch, in order."""
-        return DataLoader(
-            self.dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=self._pair,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def _pair(self, samples: list[Sample]) -> ConceptBatch:
+    def collate(self, samples: list[Sample]) -> ConceptBatch:  # type: ignore[override]
         """Turns boxes into concepts: of each image which categories it shows."""
         names = self.vocabulary.names
         return collate_concepts(

@@ -29,7 +29,7 @@ from gridclip.data.datasets.noun_phrases import word_set
 from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import TrainingTransform
 from gridclip.data.vocabulary import LabelMap, RareSplit, label_map, verified_names
-from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.errors import require_at_least
 from gridclip.structures import Targets, Vocabulary
 
 _DRAWN = 4  # concepts drawn for each negative that is wanted, as the caption may name some
@@ -117,13 +117,7 @@ class DetectionConcepts(BoxedConcepts):
             mosaic=self.source.augmentation.joined,
             extras=ImageExtras(verified=known),
         )
-        if not len(dataset.labels.values):
-            raise InputError(
-                f"no box is left to train on (rare_split is {self.source.rare_split})",
-                fix="give a file with boxes, or set data.detection.rare_split=all",
-                file=self.annotations.file,
-                field="annotations",
-            )
+        dataset.require_boxes(self.source.rare_split, "data.detection.rare_split")
         return dataset
 
     @cached_property

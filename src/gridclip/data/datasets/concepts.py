@@ -14,15 +14,10 @@ from torch.utils.data import Dataset
 
 from gridclip.data.datasets.noun_phrases import word_set
 from gridclip.data.sampling import Kind, SampleIndex, SamplingPool
-from gridclip.data.transforms.augment import Augmentation, Resize
+from gridclip.data.transforms.augment import AUGMENTATION, TRAIN_RESIZE, Augmentation, Resize
 from gridclip.io.errors import require_at_least
 from gridclip.ops.images import pad
 from gridclip.structures import ConceptBatch, Record, Targets, Vocabulary
-
-BOXED = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
-"""Size of images with boxes, in the paper and here."""
-
-_AUGMENTATION = Augmentation()
 
 
 class ConceptSample(NamedTuple):
@@ -52,8 +47,8 @@ class Stream:
 
     batch_size: int = 2
     ratio: float = 1.0
-    resize: Resize = BOXED
-    augmentation: Augmentation = _AUGMENTATION
+    resize: Resize = TRAIN_RESIZE
+    augmentation: Augmentation = AUGMENTATION
 
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size)

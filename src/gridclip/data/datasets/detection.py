@@ -110,6 +110,20 @@ class DetectionDataset(Dataset[Sample]):
         frequency = category_frequency(self.labels, len(self.vocabulary))
         return torch.tensor(frequency, dtype=torch.float32)
 
+    def require_boxes(self, rare_split: str, field: str) -> None:
+        """Refuses to train where the rare split leaves no box.
+
+        Raises:
+            InputError: naming the setting `field`.
+        """
+        if not len(self.labels.values):
+            raise InputError(
+                f"no box is left to train on (rare_split is {rare_split})",
+                fix=f"give a file with boxes, or set {field}=all",
+                file=self.annotations.file,
+                field="annotations",
+            )
+
     def pool(
         self, batch_size: int, repeat_threshold: float = 0.0, ratio: float = 1.0
     ) -> SamplingPool:

@@ -18,12 +18,13 @@ from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.pseudo_labels import Keep, PseudoLabels
 from gridclip.data.sampling import SampleIndex
 from gridclip.data.transforms.augment import (
+    AUGMENTATION,
+    TRAIN_RESIZE,
     Augmentation,
-    Example,
     Resize,
     TrainingTransform,
-    to_tensor,
 )
+from gridclip.data.transforms.example import Example, to_tensor
 from gridclip.io.errors import InputError
 from gridclip.structures import Record, Vocabulary
 
@@ -64,10 +65,6 @@ class ImageLevelSource(Dataset[ImageSample], ABC):
         """Reads and transforms one image, a function of seed and draw alone."""
 
 
-_RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
-_AUGMENTATION = Augmentation()
-
-
 class PseudoLabelled(ImageLevelSource):
     """Images with stored pseudo-labels and stored embeddings.
 
@@ -104,8 +101,8 @@ class PseudoLabelled(ImageLevelSource):
         temperature: float | None = None,
         trust_classes: bool = False,
         keep_unlabelled: bool = True,
-        resize: Resize = _RESIZE,
-        augmentation: Augmentation = _AUGMENTATION,
+        resize: Resize = TRAIN_RESIZE,
+        augmentation: Augmentation = AUGMENTATION,
         seed: int = 0,
     ) -> None:
         self.source, self.labels_file = Path(source), Path(labels)

@@ -9,12 +9,15 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from gridclip.data.transforms.example import Example as Example
-from gridclip.data.transforms.example import Mosaic, resample
-from gridclip.data.transforms.example import crop as crop
-from gridclip.data.transforms.example import mirror as mirror
-from gridclip.data.transforms.example import resize as resize
-from gridclip.data.transforms.example import to_tensor as to_tensor
+from gridclip.data.transforms.example import (
+    Example,
+    Mosaic,
+    crop,
+    mirror,
+    resample,
+    resize,
+    to_tensor,
+)
 from gridclip.io.errors import InputError, require_at_least, require_fraction
 
 # Makes another example of one; all random choices are the generator's.
@@ -130,6 +133,12 @@ class Augmentation:
                 fix="set mosaic to 0 here",
                 field="augmentation.mosaic",
             )
+
+
+TRAIN_RESIZE = Resize(shortest=(640, 672, 704, 736, 768, 800), longest=1333)
+VAL_RESIZE = Resize(shortest=(800,), longest=1333)
+AUGMENTATION = Augmentation()
+"""What training and evaluation do to images with boxes, unless a setting says otherwise."""
 
 
 def prepare(image: UInt8[np.ndarray, "height width 3"], settings: Resize) -> UInt8[Tensor, "3 h w"]:

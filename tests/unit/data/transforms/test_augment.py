@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 from gridclip.data.transforms.augment import (
     Augmentation,
     EvaluationTransform,
-    Example,
     Resize,
     TrainingTransform,
-    crop,
     prepare,
-    resize,
 )
+from gridclip.data.transforms.example import Example, crop, resize
 from gridclip.io.errors import InputError
 
 LARGE = Resize(shortest=(200,), longest=400)
