@@ -1,6 +1,6 @@
 """Two evaluators behind one signature: hotcoco, which is fast, and lvis, which is the reference.
 
-Each takes what is true and what was found, and gives precision by IoU threshold (10), recall
+Each takes ground truth and detections, and returns precision by IoU threshold (10), recall
 threshold (101), category (K) and area bin (all, small, medium, large), with -1 where a category
 has no box to find. Which boxes are scored is decided before: no backend caps anything.
 """
@@ -22,7 +22,7 @@ Backend = Literal["hotcoco", "lvis"]
 
 
 def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
-    """Precision by hotcoco (Rust)."""
+    """Returns precision by hotcoco (Rust)."""
     import hotcoco
 
     # hotcoco takes detections as floats, which hold no id above 2**53, and refuses negative ids;
@@ -51,7 +51,7 @@ def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.nda
 
 
 def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
-    """Precision by lvis 0.5.3, some 20 times slower (benchmarks/evaluation.py)."""
+    """Returns precision by lvis 0.5.3, some 20 times slower (benchmarks/evaluation.py)."""
     try:
         from lvis import LVIS, LVISEval, LVISResults
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What a detector found in a data set, as columns; from and to the LVIS results form."""
+"""Detections of a data set as columns, from and to the LVIS results form."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +32,11 @@ class DetectionTable(NamedTuple):
     scores: Float[np.ndarray, "M"]
 
     def take(self, rows: Int[np.ndarray, "S"] | Bool[np.ndarray, "M"]) -> "DetectionTable":
-        """The detections at these indices, or where this mask is true."""
+        """Returns the detections at these indices, or where this mask is true."""
         return DetectionTable(*(column[rows] for column in self))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The LVIS results form: one object a box, sizes in pixels of the original image."""
+        """Returns the LVIS results form: one object a box, in pixels of the original image."""
         return [
             {"image_id": image, "category_id": category, "bbox": box, "score": score}
             for image, category, box, score in zip(
@@ -46,7 +46,7 @@ class DetectionTable(NamedTuple):
 
 
 def read_detections(source: str | Path | list[dict[str, Any]]) -> DetectionTable:
-    """Read detections in LVIS results form, which is COCO's too.
+    """Reads detections in LVIS results form, which is COCO's too.
 
     Args:
         source: A json file, or its content: a list of {image_id, category_id, bbox, score} with
@@ -68,7 +68,7 @@ def read_detections(source: str | Path | list[dict[str, Any]]) -> DetectionTable
 
 
 def _pieces(content: bytes) -> Iterator[list[_Detection]]:
-    """Parse a list some objects at a time: as objects they take five times the room of its text."""
+    """Parses some objects at a time: as objects they take five times the memory of the text."""
     rows = parse_strictly(content, list[msgspec.Raw])
     decode = msgspec.json.Decoder(_Detection).decode
     for start in range(0, max(1, len(rows)), _PIECE):  # of nothing, one piece
@@ -85,7 +85,7 @@ def _table(records: JsonTable) -> DetectionTable:
 
 
 def check(found: DetectionTable, truth: GroundTruth, file: Path | None) -> None:
-    """Check that detections are boxes in the images and of the categories of these annotations.
+    """Checks that detections are boxes in the images and of the categories of these annotations.
 
     lvis ignores a detection of an unknown category, so labels counted from 0 would score 0.
 
@@ -136,7 +136,7 @@ RULES: dict[Protocol, str] = {
 
 
 def select(found: DetectionTable, protocol: Protocol) -> DetectionTable:
-    """The boxes that a protocol scores; of equal scores the earlier ones.
+    """Returns the boxes that a protocol scores; of equal scores the earlier ones.
 
     standard: the best 300 boxes an image over all categories, as LVIS defines it (lvis 0.5.3,
     LVISResults). Boxes of categories that nobody annotated in the image take part in that.
@@ -151,7 +151,7 @@ def select(found: DetectionTable, protocol: Protocol) -> DetectionTable:
 def _best_of_each(
     groups: Int[np.ndarray, "M"], scores: Float[np.ndarray, "M"], limit: int
 ) -> Int[np.ndarray, "S"]:
-    """Indices of the `limit` highest scores in each group, in their original order."""
+    """Returns the indices of the `limit` highest scores in each group, in their original order."""
     order = np.lexsort((-scores, groups))  # stable: equal scores keep their order
     ordered = groups[order]
     rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered, side="left")

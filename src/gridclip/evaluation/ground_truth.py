@@ -98,7 +98,7 @@ class GroundTruth(NamedTuple):
     def knows(
         self, image_ids: Int[np.ndarray, "M"], category_ids: Int[np.ndarray, "M"]
     ) -> Bool[np.ndarray, "M"]:
-        """Whether each category is known to be present or absent in the image beside it.
+        """Returns whether each category is known to be present or absent in the image beside it.
 
         Args:
             image_ids: Ids of this file's images.
@@ -114,7 +114,7 @@ class GroundTruth(NamedTuple):
     def _pairs(
         self, image_ids: Int[np.ndarray, "M"], category_ids: Int[np.ndarray, "M"]
     ) -> Int[np.ndarray, "M"]:
-        """One number for each pair of an image and a category."""
+        """Returns one number for each pair of an image and a category."""
         columns = np.searchsorted(self.category_ids, category_ids)
         return np.searchsorted(np.sort(self.image_ids), image_ids) * len(self.names) + columns
 

@@ -43,17 +43,17 @@ class Metrics(NamedTuple):
     protocol: Protocol
     dataset: str
     num_images: int  # those evaluated, which may be fewer than the data set has
-    # At IoU 0.5, as open-vocabulary COCO is told: of held-out names (r), and of base names (f).
+    # At IoU 0.5, as open-vocabulary COCO is reported: of held-out names (r), and of base names (f).
     AP50r: float = math.nan
     AP50c: float = math.nan
     AP50f: float = math.nan
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
-        """The nine figures for a logger, such as val/AP and val/APr for the prefix "val/"."""
+        """Returns the nine figures for a logger, such as val/AP for the prefix "val/"."""
         return {prefix + name: getattr(self, name) for name in LVIS_METRICS}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as json can say it: null for nan."""
+        """Returns everything in the form of json: null for nan."""
         figures = {name: _or_null(getattr(self, name)) for name in (*LVIS_METRICS, *AT_50)}
         per_category = {name: _or_null(value) for name, value in self.per_category.items()}
         return {
@@ -73,7 +73,7 @@ def evaluate(
     image_ids: Iterable[int] | None = None,
     backend: Backend = "hotcoco",
 ) -> Metrics:
-    """Score boxes as lvis 0.5.3 does.
+    """Scores boxes as lvis 0.5.3 does.
 
     A detection counts only if its category is known to be present or absent in its image; one of a
     category that is not boxed exhaustively there is never wrong.
@@ -106,7 +106,7 @@ def evaluate(
 
 
 def write_metrics(metrics: Metrics, path: str | Path) -> None:
-    """Write the figures as json, whole or not at all; the folder is made if need be."""
+    """Writes the figures as json, whole or not at all; the folder is made if need be."""
     write_text(Path(path), json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
 
 

@@ -58,7 +58,7 @@ class LVISAveragePrecision(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Forgets all images."""
         super().reset()
         # A rank without images must send tensors of the right type and shape for the others to
         # join; torchmetrics would send a float vector for each state.
@@ -68,7 +68,7 @@ class LVISAveragePrecision(Metric):
     def update(
         self, records: list[Record], detections: list[Detections], category_ids: Int[Tensor, "K"]
     ) -> None:
-        """Take in what was found in some images.
+        """Takes in what was found in some images.
 
         Args:
             records: Where each image comes from.

@@ -74,13 +74,13 @@ class JsonTable:
     def column(
         self, key: str, accept: Callable[[Any], bool], what: str, default: object = _MISSING
     ) -> list[Any]:
-        """Give one value of every object.
+        """Returns one value of every object.
 
         Args:
             key: The key to read.
             accept: Whether a value is one of this column's.
             what: How such a value is described to a person.
-            default: What stands for an absent key; without it, the key is required.
+            default: The value of an absent key; without it, the key is required.
 
         Raises:
             InputError: if a value is absent or not accepted.
@@ -91,24 +91,24 @@ class JsonTable:
         return values
 
     def integers(self, key: str) -> Int64[np.ndarray, "R"]:
-        """Give a column of whole numbers; json's true and 1.0 are none."""
+        """Returns a column of whole numbers; json's true and 1.0 are none."""
         return self._array(key, _integers, "a whole number")
 
     def whole_numbers(self, key: str) -> Int64[np.ndarray, "R"]:
-        """Give a column of whole numbers; 1.0 will do, as some writers of results leave it."""
+        """Returns a column of whole numbers; 1.0 will do, as some writers of results leave it."""
         return self._array(key, _whole_numbers, "a whole number")
 
     def numbers(self, key: str) -> Float64[np.ndarray, "R"]:
-        """Give a column of finite numbers."""
+        """Returns a column of finite numbers."""
         return self._array(key, _numbers, "a finite number").astype(np.float64)
 
     def boxes(self) -> Float64[np.ndarray, "R 4"]:
-        """Give the column `bbox`: x, y, width, height of any finite value."""
+        """Returns the column `bbox`: x, y, width, height of any finite value."""
         what = "four finite numbers: x, y, width, height"
         return self._array("bbox", lambda values: _numbers(values, 4), what).astype(np.float64)
 
     def refuse_repeats(self, key: str, values: list[str] | Int64[np.ndarray, "R"]) -> None:
-        """Raise an InputError if a value of this column comes twice."""
+        """Raises an InputError if a value of this column comes twice."""
         first = np.zeros(len(values), dtype=bool)
         first[np.unique(values, return_index=True)[1]] = True
         fix = f"merge them, or make each {key} different"
@@ -123,7 +123,7 @@ class JsonTable:
         fix: str,
         note: Callable[[int], str] = lambda _: "",
     ) -> None:
-        """Raise a FaultError with count and examples if any object is bad.
+        """Raises a FaultError with count and examples if any object is bad.
 
         Args:
             bad: One flag for each object.
@@ -145,7 +145,7 @@ class JsonTable:
         fix: str,
         note: Callable[[int], str] = lambda _: "",
     ) -> Fault | None:
-        """Tell what `refuse` would, without raising it."""
+        """Returns what `refuse` would raise."""
         rows = np.flatnonzero(bad).tolist()
         if not rows:
             return None
@@ -180,7 +180,7 @@ class JsonTable:
 
 
 def read_content(file: Path) -> bytes:
-    """Read a file whole.
+    """Reads a file whole.
 
     Raises:
         InputError: if it cannot be read.
@@ -193,7 +193,7 @@ def read_content(file: Path) -> bytes:
 
 
 def read_json(file: Path) -> object:
-    """Read a json file.
+    """Reads a json file.
 
     Args:
         file: UTF-8 (or 16, or 32) text.
@@ -205,7 +205,7 @@ def read_json(file: Path) -> object:
 
 
 def parse_json(file: Path, content: bytes) -> object:
-    """Parse json that was read from this file; a `segmentation`, which nobody reads, is left out.
+    """Parses json that was read from this file; a `segmentation`, which nobody reads, is left out.
 
     Raises:
         InputError: if it is not json.
@@ -218,13 +218,13 @@ def parse_json(file: Path, content: bytes) -> object:
 
 
 def parse_strictly(content: bytes, form: object) -> Any:  # noqa: ANN401 - what the form says
-    """Parse json several times as fast, into a type that msgspec knows.
+    """Parses json several times as fast, into a type that msgspec knows.
 
     Of a TypedDict, keys that it lacks are skipped unparsed.
 
     Raises:
-        ValueError: at all that is unusual; what it refuses, `parse_json` judges.
-        RecursionError: likewise, at lists in lists in lists.
+        ValueError: for anything unusual; `parse_json` decides about it.
+        RecursionError: likewise, for deeply nested lists.
     """
     if not content.isascii():
         content.decode()  # msgspec does not look at text that it skips
@@ -232,22 +232,22 @@ def parse_strictly(content: bytes, form: object) -> Any:  # noqa: ANN401 - what 
 
 
 def is_text(value: object) -> bool:
-    """Tell a string with something in it."""
+    """Returns whether a value is a string that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
 def is_whole_list(value: object) -> bool:
-    """Tell a list of whole numbers."""
+    """Returns whether a value is a list of whole numbers."""
     return isinstance(value, list) and _integers(value) is not None
 
 
 def is_frequency(value: object) -> bool:
-    """Tell rare, common, frequent, or nothing said."""
+    """Returns whether a value is r, c, f (rare, common, frequent) or None."""
     return value in (None, "r", "c", "f")
 
 
 def _numbers(values: list[Any], *shape: int) -> Shaped[np.ndarray, "R *shape"] | None:
-    """Give finite numbers of this shape each, or None if a value is something else."""
+    """Returns finite numbers of this shape each, or None if a value is something else."""
     if not values:
         return np.zeros((0, *shape), dtype=np.int64)
     try:

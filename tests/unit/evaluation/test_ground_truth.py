@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 
+from gridclip.data.annotations.reader import read_annotations
 from gridclip.evaluation.ground_truth import GroundTruth
+from gridclip.io.errors import InputError
 
 
 def test_a_category_is_known_in_an_image_that_boxes_it_or_lists_it_as_absent(tmp_path):
@@ -32,3 +35,27 @@ def test_a_category_is_known_in_an_image_that_boxes_it_or_lists_it_as_absent(tmp
     found = GroundTruth.of(file).knows(*np.array(asked).T)
     assert found.tolist() == [pair in known for pair in asked]
     assert 0 < found.sum() < len(asked)
+
+
+def test_a_coco_file_knows_every_category_of_every_image(tmp_path):
+    content = {
+        "images": [{"id": 5}, {"id": 2}],
+        "annotations": [],
+        "categories": [{"id": 9, "name": "cup"}, {"id": 0, "name": "owl"}],
+    }
+    file = tmp_path / "val.json"
+    file.write_text(json.dumps(content))
+    truth = GroundTruth.of(file)
+    assert truth.knows(np.array([5, 2, 2]), np.array([0, 9, 0])).all()
+
+
+def test_a_table_that_was_read_for_training_is_refused(tmp_path):
+    content = {
+        "images": [{"id": 5, "height": 9, "width": 9, "file_name": "5.jpg"}],
+        "annotations": [],
+        "categories": [{"id": 9, "name": "cup"}],
+    }
+    file = tmp_path / "val.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"for training alone(.|\n)*rules='evaluation'"):
+        GroundTruth.of(read_annotations(file))

@@ -14,6 +14,8 @@ COLUMNS = {
     "halves": np.linspace(0, 1, 6, dtype=np.float16).reshape(3, 2),
     "longs": np.array([[1, -2]], dtype=np.int64),
     "none": np.zeros((0, 4), dtype=np.float32),
+    "doubles": np.array([0.1, 1e300]),
+    "flags": np.array([[True], [False]]),
 }
 
 
@@ -26,6 +28,29 @@ def test_columns_are_what_safetensors_reads(tmp_path):
         np.testing.assert_array_equal(opened.column(name), column)
         assert opened.column(name).dtype == column.dtype
     assert opened.header == {"form": "form 1", "who": "me"}
+
+
+@pytest.mark.parametrize("strings", [["", "a\0b", "\ud800", "猫.jpg"], [""], []])
+def test_numpy_strings_come_back_whatever_they_hold(tmp_path, strings):
+    column = np.array(strings, dtype=str)
+    write_columnar(tmp_path / "a", "f", {}, {"strings": column, **COLUMNS})
+    opened = ColumnarFile(tmp_path / "a", "f", "make it")
+    assert opened.column("strings").tolist() == strings
+    assert opened.column("strings").dtype == column.dtype
+    assert opened.column("longs").tolist() == [[1, -2]]
+
+
+def test_a_column_pickles_as_its_file_and_what_is_derived_from_it_as_values(tmp_path):
+    columns = {"many": np.arange(100_000), "strings": np.array(["cup"] * 10_000)}
+    write_columnar(tmp_path / "a", "f", {}, columns)
+    opened = ColumnarFile(tmp_path / "a", "f", "make it")
+    for name, column in columns.items():
+        mapped = opened.column(name)
+        pickled = pickle.dumps(mapped)
+        assert len(pickled) < 1000
+        np.testing.assert_array_equal(pickle.loads(pickled), column)
+        for derived in (mapped[1:], mapped[::-1], mapped == column):
+            np.testing.assert_array_equal(pickle.loads(pickle.dumps(derived)), derived)
 
 
 def test_equal_content_is_equal_bytes_in_any_order(tmp_path):

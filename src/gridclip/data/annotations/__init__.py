@@ -1,1 +1,1 @@
-"""Annotation files: read, checked, mended, and kept as columns on disk."""
+"""Annotation files: read, checked, repaired, and kept as columns on disk."""

@@ -1,4 +1,4 @@
-"""The command that lists all that is wrong with an annotation file, and writes a mended copy."""
+"""The command that lists every problem of an annotation file, and writes a repaired copy."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +39,7 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
     _print(console, file, found, lists)
     left = bool(found.findings)
     if fix is not None:
-        # Asked before it is written: what is left out may leave others in want, or nothing at all.
+        # Checked before it is written: what is left out may break other rows, or leave nothing.
         mended = edited(lists, found.edits)
         if not mended.images:
             problem, advice = "not written: every image is at fault", "mend the problems by hand"
@@ -54,7 +54,7 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
 
 
 def find_problems(file: Path, lists: CocoLists, images: Path | None = None) -> Survey:
-    """Find all that breaks a rule of reading, and what makes training or evaluation fail later.
+    """Finds what breaks a rule of reading, and what makes training or evaluation fail later.
 
     Args:
         file: Where the lists were read.
@@ -90,7 +90,7 @@ _IMAGE_FIXES = {
 
 
 def _find_images(file: Path, lists: CocoLists, edits: Edits, folder: Path) -> list[Fault]:
-    """Decode every image but those of rows that go anyway."""
+    """Decodes every image but those of rows that are left out anyway."""
 
     def judge(row: int) -> tuple[str, str]:
         image = lists.images[row]
@@ -119,7 +119,7 @@ def _find_images(file: Path, lists: CocoLists, edits: Edits, folder: Path) -> li
 
 
 def _judge(file: Path, listed: tuple[int, int]) -> tuple[str, str]:
-    """Say which rule an image breaks, if any, and how."""
+    """Returns which rule an image breaks, if any, and how."""
     try:
         if not file.is_file():
             return _ABSENT, f" at {str(file)!r}"
@@ -135,7 +135,7 @@ def _judge(file: Path, listed: tuple[int, int]) -> tuple[str, str]:
 
 
 def _find_unverified(file: Path, found: Survey) -> Finding | None:
-    """Find the categories whose AP nothing defines; whether they matter, only a person knows."""
+    """Finds the categories whose AP nothing defines; whether they matter, only a person knows."""
     own = [finding.edits.get("annotations", {}) for finding in found.findings]
     bad = {row for edits in own for row, change in edits.items() if change is None}
     seen = {

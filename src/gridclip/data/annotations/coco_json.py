@@ -51,7 +51,7 @@ class CocoLists(NamedTuple):
     def records(
         self, file: Path, shown: "CocoLists | None" = None
     ) -> tuple[JsonTable, JsonTable, JsonTable]:
-        """Give them for reading by column.
+        """Returns them for reading by column.
 
         Args:
             file: Where they were read.
@@ -68,7 +68,7 @@ class CocoLists(NamedTuple):
 
 
 def parse_lists(file: Path, content: bytes) -> CocoLists:
-    """Parse what a file of LVIS or COCO form says; only the keys that are read.
+    """Parses what a file of LVIS or COCO form says; only the keys that are read.
 
     Raises:
         InputError: if it has another form.

@@ -1,8 +1,8 @@
-"""What to do about annotations at fault: list them all, leave them out, or mend them.
+"""What to do about annotations at fault: list them all, leave them out, or repair them.
 
-The rules are those of `rules`, which stops at the first one broken. To see the rest, the values at
-fault are replaced by harmless ones and the rules are asked again. So each wrong value is told once,
-and nothing that merely follows from it is told at all.
+The rules are those of `schema`, which stops at the first one broken. To see the rest, the values at
+fault are replaced by harmless ones and the rules are checked again. So each wrong value is reported
+once, and nothing that merely follows from it.
 """
 
 import json
@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """Say in a word or two: left means that only a person can decide."""
+        """In a word or two; left means that only a person can decide."""
         changes = [change for rows in self.edits.values() for change in rows.values()]
         dropped = changes.count(None)
         mended = len(changes) - dropped
@@ -63,13 +63,13 @@ class Survey(NamedTuple):
 def survey(
     file: Path, lists: CocoLists, more: Callable[[CocoLists, Edits], list[Fault]] | None = None
 ) -> Survey:
-    """Find every fault.
+    """Finds every fault.
 
     Args:
         file: Where the lists were read.
         lists: They are left as they are.
-        more: Finds what the rules do not know, in lists that keep the rules; it is told which rows
-            go anyway.
+        more: Finds what the rules do not know, in lists that keep the rules; it is given the rows
+            that are left out anyway.
 
     Raises:
         InputError: if what is wrong lies not in single rows.
@@ -91,7 +91,7 @@ def survey(
 
 
 def drop_faults(file: Path, lists: CocoLists) -> tuple[CocoLists, list[str]]:
-    """Leave out the images and annotations at fault; tell what was done, a line a kind.
+    """Leaves out the images and annotations at fault; also returns what was done, a line a kind.
 
     Raises:
         InputError: if the fault lies in the categories, or in the file as a whole.
@@ -114,7 +114,7 @@ def drop_faults(file: Path, lists: CocoLists) -> tuple[CocoLists, list[str]]:
 
 
 def edited(lists: CocoLists, edits: Edits) -> CocoLists:
-    """Give copies of the lists with rows changed and left out."""
+    """Returns copies of the lists with rows changed and left out."""
     changed = _applied(lists, edits)
     kept = (
         [record for row, record in enumerate(records) if edits[name].get(row, {}) is not None]
@@ -132,7 +132,7 @@ def _first_fault(file: Path, lists: CocoLists, shown: CocoLists) -> Fault | None
 
 
 def _applied(lists: CocoLists, edits: Edits) -> CocoLists:
-    """Give copies of the lists with rows changed; those to be left out stay."""
+    """Returns copies of the lists with rows changed; those to be left out stay."""
     copies = lists._asdict()
     for name, rows in edits.items():
         copies[name] = list(copies[name])
@@ -144,7 +144,7 @@ def _applied(lists: CocoLists, edits: Edits) -> CocoLists:
 
 
 def _merged(parts: Any) -> Edits:  # noqa: ANN401
-    """Add edits up; a row that is left out stays out."""
+    """Merges edits; a row that is left out stays out."""
     edits: Edits = {name: {} for name in CocoLists._fields}
     for part in parts:
         for name, rows in part.items():
@@ -156,7 +156,7 @@ def _merged(parts: Any) -> Edits:  # noqa: ANN401
 
 
 def _neutral(fault: Fault, lists: CocoLists) -> Edits:
-    """Replace the values at fault by such as break no rule, here or elsewhere."""
+    """Replaces the values at fault by such as break no rule, here or elsewhere."""
     if fault.rule == LOW_ID or fault.rule.startswith(UNKNOWN_IN_LIST):
         return _repair(fault, lists)
     records = getattr(lists, fault.name)
@@ -181,7 +181,7 @@ def _neutral(fault: Fault, lists: CocoLists) -> Edits:
 
 
 def _repair(fault: Fault, lists: CocoLists) -> Edits:
-    """Say what would mend a fault; nothing, if it takes a person."""
+    """Returns what would repair a fault; nothing, if it takes a person."""
     if fault.rule == LOW_ID:
         return _ids_from_one(lists)
     if fault.name == "categories":
@@ -201,7 +201,7 @@ def _repair(fault: Fault, lists: CocoLists) -> Edits:
 
 
 def _repair_repeats(fault: Fault, lists: CocoLists) -> Edits:
-    """Leave out what is listed twice over; else a box gets an id of its own.
+    """Leaves out exact duplicates; any other box with a taken id gets an id of its own.
 
     Images that share an id but are not the same all go: whose boxes are whose?
     """
@@ -252,7 +252,7 @@ def _ids_from_one(lists: CocoLists) -> Edits:
 
 
 def _followers(lists: CocoLists, edits: Edits) -> dict[int, None]:
-    """Find the annotations of images that go, which do not go already."""
+    """Finds further annotations that are left out because their image is."""
     gone = {lists.images[row]["id"] for row, change in edits["images"].items() if change is None}
     return {
         row: None
@@ -273,9 +273,9 @@ def _some_frequency(records: list[Any]) -> str | None:
 
 
 def write_edited(content: bytes, edits: Edits, output: Path) -> None:
-    """Write a copy of an annotation file with rows changed and left out.
+    """Writes a copy of an annotation file with rows changed and left out.
 
-    Every other value stays, letter for letter where the file is strict json.
+    Every other value stays, byte for byte where the file is strict json.
 
     Args:
         content: Of the file.

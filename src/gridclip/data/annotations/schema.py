@@ -109,7 +109,7 @@ def _read_categories(listed: JsonTable, lax: bool) -> tuple[Category, ...]:
 
 
 def _synonyms(record: dict[str, Any]) -> tuple[str, ...]:
-    """Read what LVIS adds; COCO has none, and nothing depends on it, so it may be anything."""
+    """Reads what LVIS adds; COCO has none, and nothing depends on it, so it may be anything."""
     synonyms = record.get("synonyms")
     return tuple(filter(is_text, synonyms)) if isinstance(synonyms, list) else ()
 

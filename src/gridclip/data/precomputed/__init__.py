@@ -1,1 +1,1 @@
-"""What a frozen CLIP said of many images, kept on disk."""
+"""What frozen networks predicted for many images, kept on disk."""

@@ -1,4 +1,4 @@
-"""What a frozen CLIP says of images without boxes: scores of names, kept beside the embeddings."""
+"""What a frozen CLIP predicts for images without boxes: scores of categories and embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class PseudoLabels:
 
     The file holds unit vectors of images (plain and mirrored, float16) and names (float32), and for
     each image its best names with their cosines, which do not depend on the temperature. What does,
-    the softmax's denominator, is stored for one temperature and made anew for others. Cosines are
+    the softmax's denominator, is stored for one temperature and computed for others. Cosines are
     of the rounded vectors, so the file agrees with itself; rounding costs a cosine less than 1e-3.
     Memory-mapped, and it pickles as its name.
 
@@ -96,11 +96,11 @@ class PseudoLabels:
         return len(self._best)
 
     def embedding(self, row: int, mirrored: bool) -> Float32[np.ndarray, "E"]:
-        """Give the teacher's unit vector of an image, or of its mirror image."""
+        """Returns the teacher's unit vector of an image, or of its mirror image."""
         return np.asarray(self._images[row, int(mirrored)], dtype=np.float32)
 
     def scores(self, row: int, keep: Keep) -> Float32[np.ndarray, "K"]:
-        """Give the score of each name for one image; 0 where it is not kept.
+        """Returns the score of each name for one image; 0 where it is not kept.
 
         Args:
             row: Which image.
@@ -113,7 +113,7 @@ class PseudoLabels:
         return scores
 
     def check(self, keep: Keep) -> None:
-        """Refuse to be asked for more names than are stored.
+        """Refuses a request for more names than are stored.
 
         Raises:
             InputError: if top_k is too large.
@@ -142,7 +142,7 @@ def write_pseudo_labels(
     texts: Float32[np.ndarray, "K E"],
     recipe: Recipe,
 ) -> None:
-    """Find the best names of each image, and write all that `PseudoLabels` reads.
+    """Finds the best names of each image, and writes all that `PseudoLabels` reads.
 
     Args:
         file: Where to.

@@ -32,7 +32,7 @@ class StoredByPath:
 
     form: ClassVar[str]  # names the kind of file
     maker: ClassVar[str]  # the command that writes it
-    lacking: ClassVar[str]  # what is said of images that are not in it
+    lacking: ClassVar[str]  # the message about images that are not in it
     fix: ClassVar[str]  # how they get into it; {file} stands for its name
 
     def __init__(self, file: str | Path) -> None:
@@ -43,11 +43,8 @@ class StoredByPath:
         self._vectors = self.columns.column("embeddings")
         self.width: int = self._vectors.shape[2]
 
-    def __reduce__(self) -> tuple[type["StoredByPath"], tuple[Path]]:
-        return type(self), (self.file,)
-
     def check(self, paths: Iterable[str], folder: Path | None = None) -> None:
-        """Refuse, before training, images that are not in it.
+        """Refuses, before training, images that are not in it.
 
         Args:
             paths: As the annotation file or source names them.
@@ -69,7 +66,7 @@ class StoredByPath:
                 raise self._fault(changed, "are other files than those embedded")
 
     def _row(self, path: str) -> int:
-        """Where an image stands.
+        """Returns the row of an image.
 
         Raises:
             InputError: if it is not among those embedded.
@@ -107,7 +104,7 @@ class StoredEmbeddings(StoredByPath):
         return len(self._vectors)
 
     def of(self, path: str, mirrored: bool) -> Float32[np.ndarray, "E"]:
-        """Give the unit vector of an image, or of its mirror image.
+        """Returns the unit vector of an image, or of its mirror image.
 
         Args:
             path: As the annotation file or source names it.
@@ -120,7 +117,7 @@ class StoredEmbeddings(StoredByPath):
 
 
 class RegionsOfImage(NamedTuple):
-    """What a frozen CLIP saw in regions of one image, best proposal first."""
+    """A frozen CLIP's embeddings of regions of one image, best proposal first."""
 
     boxes: Float32[np.ndarray, "R 4"]  # xyxy, pixels of the original image, not mirrored
     embeddings: Float32[np.ndarray, "R E"]  # unit length, but for the rounding of float16
@@ -154,7 +151,7 @@ class StoredRegions(StoredByPath):
         return int(self._counts.sum())
 
     def of(self, path: str, mirrored: bool) -> RegionsOfImage:
-        """Give the regions of an image, with the embeddings of their crops or mirrored crops.
+        """Returns the regions of an image, with the embeddings of their crops or mirrored crops.
 
         Args:
             path: As the annotation file or source names it.
@@ -201,18 +198,15 @@ class StoredProposals:
         self._ends = self._columns.column("ends")
         self._boxes, self._scores = (self._columns.column(name) for name in ("boxes", "scores"))
 
-    def __reduce__(self) -> tuple[type["StoredProposals"], tuple[Path]]:
-        return StoredProposals, (self.file,)
-
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def missing(self, paths: Iterable[str]) -> list[str]:
-        """Give those of these images that have no entry; one without a proposal has an entry."""
+        """Returns those of these images that have no entry; one without a proposal has an entry."""
         return [path for path in paths if self._paths.row(path) is None]
 
     def of(self, path: str) -> BoxesOfImage:
-        """Give the proposals of an image.
+        """Returns the proposals of an image.
 
         Args:
             path: As the annotation file or source names it.
@@ -228,7 +222,7 @@ class StoredProposals:
 
 
 def write_proposals(file: Path, found: Mapping[str, BoxesOfImage], source: str) -> None:
-    """Write what `StoredProposals` reads.
+    """Writes what `StoredProposals` reads.
 
     Args:
         file: Where to.

@@ -172,6 +172,58 @@ def test_a_fault_is_told_with_its_count_and_three_examples(tmp_path, document):
     assert "[3]" not in str(caught.value)
 
 
+@pytest.mark.parametrize("rules", ["evaluation", "validation"])
+@pytest.mark.parametrize(
+    ("name", "row", "key", "value", "message", "refused_for"),
+    [
+        ("images", 1, "width", None, "not a whole number", ["validation"]),
+        ("images", 1, "file_name", "", "a path relative to", ["validation"]),
+        ("annotations", 1, "bbox", [30, 0, 99, 8], "leaves its image", ["validation"]),
+        ("annotations", 1, "id", 1, "already taken", ["validation"]),
+        ("annotations", 1, "category_id", 3.0, "not a whole number", ["validation"]),
+        ("categories", 1, "frequency", None, "without a frequency", ["validation"]),
+        ("images", 0, "neg_category_ids", [99], "does not list", ["validation"]),
+        ("annotations", 1, "area", 7, "without this key: area", ["evaluation", "validation"]),
+        ("annotations", 2, "bbox", [9, 9, -1, 5], "negative width", ["evaluation", "validation"]),
+    ],
+)
+def test_validation_keeps_the_rules_of_training_and_of_evaluation(
+    tmp_path, document, rules, name, row, key, value, message, refused_for
+):
+    for image in document["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    document[name][row][key] = value
+    file = tmp_path / "file.json"
+    file.write_text(json.dumps(document))
+    if rules in refused_for:
+        with pytest.raises(InputError, match=message):
+            read_annotations(file, rules=rules)
+    else:
+        assert len(read_annotations(file, rules=rules).scored.boxes.values) == 4
+
+
+def test_boxes_are_scored_as_the_file_says_them(tmp_path, document):
+    """Of COCO form, so the crowd is no box; and lvis does not see what has no area."""
+    del document["images"][0]["neg_category_ids"]
+    for annotation, area in zip(document["annotations"], [5, 0, 9, 7], strict=True):
+        annotation["area"] = area
+    document["annotations"][0] |= {"bbox": [-0.25, 2, 21.1, 4], "ignore": 1}
+    file = tmp_path / "file.json"
+    file.write_text(json.dumps(document))
+    for rules in ("evaluation", "validation"):
+        scored = read_annotations(file, rules=rules).scored
+        assert [scored.boxes.of(row).tolist() for row in range(3)] == [
+            [],
+            [],
+            [[-0.25, 2, 21.1, 4], [5, 5, 15, 45]],
+        ]
+        assert scored.areas.values.tolist() == [1e12, 7]
+        assert scored.labels.of(2).tolist() == [2, 0]
+        assert [scored.crowds.of(row).tolist() for row in range(3)] == [[0], [], []]
+        assert scored.exhaustive
+    assert read_annotations(file).scored is None
+
+
 def whole(**lists):
     return json.dumps(DOCUMENT | lists)
 
