@@ -16,10 +16,15 @@ import yaml
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.running.claims import next_attempt, this_runner
-from gridclip.sweeps.running.command import run_sweep
+from gridclip.sweeps.running.command import (
+    list_sweeps,
+    run_sweep,
+    stop_sweep,
+    sweep_status,
+    sweep_table,
+)
 from gridclip.sweeps.running.guard import MARK
 from gridclip.sweeps.running.start import find_sweep
-from gridclip.sweeps.running.status import list_sweeps, stop_sweep, sweep_status, sweep_table
 
 # A training in a few lines: it says that it began, validates, and leaves its figures.
 PROGRAM = """

@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from gridclip.io.errors import InputError
-from gridclip.sweeps.results.page_data import head_comment
-from gridclip.sweeps.results.report import write_report
+from gridclip.sweeps.results.report import head_comment, write_report
+from gridclip.sweeps.running.command import sweep_report
 from gridclip.sweeps.running.start import start_sweep
-from gridclip.sweeps.running.status import sweep_report
 from gridclip.sweeps.spec.sweep_file import read_sweep
 from gridclip.sweeps.storage.trial import Trial
 
