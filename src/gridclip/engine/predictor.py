@@ -237,7 +237,7 @@ def _without_past(model: dict[str, Any]) -> dict[str, Any]:
         InputError: if the class of its detector is not there.
     """
     detector = model["detector"]
-    past = _detector_class(detector["class_path"]).past_arguments
+    past = _detector_class(str(detector.get("class_path"))).past_arguments
     given = detector.get("init_args", {})
     kept = {name: None if name in past else value for name, value in given.items()}
     return model | {"init_from": None, "detector": detector | {"init_args": kept}}

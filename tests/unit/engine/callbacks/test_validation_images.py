@@ -19,6 +19,7 @@ from gridclip.engine.callbacks.validation_images import (
     write_examples,
 )
 from gridclip.structures import (
+    ConceptBatch,
     DetectionBatch,
     Detections,
     ImageBatch,
@@ -102,12 +103,21 @@ class Slow(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def test_images_a_second_do_not_count_the_time_of_a_validation(tmp_path, monkeypatch):
+def test_images_a_second_of_every_kind_of_batch_do_not_count_the_time_of_a_validation(
+    tmp_path, monkeypatch
+):
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr("gridclip.engine.callbacks.loggers.time", clock)
     images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.full((4, 2), 8))
     records = [Record(number, "", 8, 8) for number in range(4)]
-    batch = ImageBatch(images, torch.zeros(4, 1), Vocabulary(["cup"]), records)
+    names, targets = Vocabulary(["cup"]), [Targets(torch.zeros(0, 4), torch.zeros(0).long())] * 4
+    kinds = [
+        DetectionBatch(images, targets, names, records),
+        ImageBatch(images, torch.zeros(4, 1), names, records),
+        ConceptBatch(
+            "pairs", images, targets, names, torch.zeros(4, 1).bool(), ("a cup",) * 4, records
+        ),
+    ]
     logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
     trainer = Trainer(
         max_steps=6,
@@ -120,7 +130,7 @@ def test_images_a_second_do_not_count_the_time_of_a_validation(tmp_path, monkeyp
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loaders = [DataLoader([batch] * length, batch_size=None) for length in (6, 1)]
+    loaders = [DataLoader(batches, batch_size=None) for batches in (kinds * 2, kinds[:1])]
     trainer.fit(Slow(clock), *loaders)
     with (Path(logger.log_dir) / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/images_per_second"]]
