@@ -193,9 +193,9 @@ def write_file(file: Path, images: int) -> None:
     with file.open("w") as stream:
         stream.write('{"info": {"description": "synthetic, of the size of LVIS v1 train"}')
         for name, rows in (
-            ("categories", categories(images)),
-            ("images", images(images, random)),
-            ("annotations", annotations(images, random)),
+            ("categories", category_rows(images)),
+            ("images", image_rows(images, random)),
+            ("annotations", annotation_rows(images, random)),
         ):
             stream.write(f', "{name}": [')
             for number, row in enumerate(rows):
@@ -204,7 +204,7 @@ def write_file(file: Path, images: int) -> None:
         stream.write("}")
 
 
-def categories(images: int) -> Iterator[str]:
+def category_rows(images: int) -> Iterator[str]:
     for number in range(1, CATEGORIES + 1):
         count = 1 + images // number
         yield json.dumps(
@@ -214,7 +214,7 @@ def categories(images: int) -> Iterator[str]:
         )
 
 
-def images(images: int, random: np.random.Generator) -> Iterator[str]:
+def image_rows(images: int, random: np.random.Generator) -> Iterator[str]:
     for number in range(1, images + 1):
         absent = random.integers(1, CATEGORIES + 1, 10)
         yield json.dumps(
@@ -225,7 +225,7 @@ def images(images: int, random: np.random.Generator) -> Iterator[str]:
         )
 
 
-def annotations(images: int, random: np.random.Generator) -> Iterator[str]:
+def annotation_rows(images: int, random: np.random.Generator) -> Iterator[str]:
     """Long-tailed names; boxes are drawn from a pool of shapes, or writing would take longest."""
     tail = 1 / np.arange(1, CATEGORIES + 1)
     pool = [shape(random) for _ in range(SHAPES)]
