@@ -33,7 +33,7 @@ def main() -> None:
     print_machine(arguments)
     ours, theirs = our_batches(arguments), their_batches(arguments)
     rounds = [
-        (images_a_second(ours, arguments), pictures_a_second(theirs, arguments))
+        (images_a_second(ours, arguments), images_a_second(theirs, arguments))
         for _ in range(arguments.rounds)
     ]
     ratios = [ours / theirs for ours, theirs in rounds]
