@@ -1,4 +1,5 @@
 import itertools
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -10,6 +11,7 @@ from gridclip.data.datamodules.base import EvaluatedData
 from gridclip.data.datamodules.detection import DetectionData
 from gridclip.data.synthetic.mini_dataset import make_mini
 from gridclip.engine.lightning_module import DetectionSystem
+from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
 from gridclip.structures import (
     DetectionBatch,
@@ -75,7 +77,7 @@ class Both(EvaluatedData):
         )
 
 
-def fit(data, callback, max_epochs=1):
+def fit(data, callback, max_epochs=1, detector=None):
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -85,7 +87,8 @@ def fit(data, callback, max_epochs=1):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(DetectionSystem(TwoBranches()), datamodule=data)
+    trainer.fit(DetectionSystem(detector or TwoBranches()), datamodule=data)
+    return trainer
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -137,3 +140,29 @@ def test_a_fit_parses_each_annotation_file_once(tmp_path, monkeypatch):
     fit(data, Gradients(), max_epochs=2)
     files = [(tmp_path / "mini" / name).read_bytes() for name in ("train.json", "val.json")]
     assert sorted(parsed) == sorted(files)
+
+
+def test_losses_are_logged_by_the_kind_of_their_batch():
+    logged = fit(Both(mixed=True), Gradients()).logged_metrics
+    names = ("alone", "loss")
+    assert {*logged} == {f"train/{kind}{name}" for kind in ("", "image_level/") for name in names}
+
+
+class Taught(TwoBranches):
+    """Learns from a teacher."""
+
+    def teacher_fingerprint(self):
+        return "ours"
+
+
+@pytest.mark.parametrize("teacher", ["ours", "theirs"])
+def test_stored_embeddings_are_refused_unless_they_are_of_the_detectors_teacher(teacher):
+    class Stored(Both):
+        stored_embeddings = {"regions": SimpleNamespace(fingerprint=teacher, file="regions.st")}  # noqa: RUF012
+
+    fit(Stored(mixed=True), Gradients())  # a detector without a teacher takes any
+    if teacher == "ours":
+        fit(Stored(mixed=True), Gradients(), detector=Taught())
+        return
+    with pytest.raises(InputError, match=r"regions\.st: data\.regions: .* of theirs, .* is ours"):
+        fit(Stored(mixed=True), Gradients(), detector=Taught())

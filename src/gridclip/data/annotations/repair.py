@@ -281,9 +281,16 @@ def write_edited(content: bytes, edits: Edits, output: Path) -> None:
         content: Of the file.
         edits: By list and row.
         output: Appears whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written, such as for want of room.
     """
-    with written_whole(output) as part:
-        part.write_bytes(_edited(content, edits))
+    try:
+        with written_whole(output) as part:
+            part.write_bytes(_edited(content, edits))
+    except OSError as error:
+        problem, fix = f"cannot be written ({error.strerror})", "give a path with room for it"
+        raise InputError(problem, fix=fix, file=output, field="fix") from error
 
 
 def _edited(content: bytes, edits: Edits) -> bytes:

@@ -2,8 +2,9 @@ import pytest
 import torch
 from open_clip.modified_resnet import AttentionPool2d as OpenClipPool
 from timm.layers import AttentionPool2d as TimmPool
+from timm.layers import resample_abs_pos_embed
 
-from gridclip.models.encoders.attention_pool import AttentionPool
+from gridclip.models.encoders.attention_pool import AttentionPool, interpolate_positions
 
 
 def _valid(features: torch.Tensor) -> torch.Tensor:
@@ -53,3 +54,10 @@ def test_any_size_of_map_is_pooled(shape):
     pooled = pool(features, _valid(features))
     assert pooled.image.shape == (1, 6)
     assert pooled.grid.shape == (1, 6, *shape)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 5), (2, 9)])
+def test_positions_of_other_sizes_are_timms_interpolation_of_the_square(size):
+    table = torch.randn(1 + 4 * 4, 6)
+    wanted = resample_abs_pos_embed(table[None], [*size], antialias=False)[0]
+    torch.testing.assert_close(interpolate_positions(table, *size), wanted)
