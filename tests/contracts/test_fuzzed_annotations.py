@@ -218,8 +218,7 @@ def check_one(file, content):
 
 
 @pytest.mark.parametrize(
-    ("first", "count"),
-    [(0, 300), pytest.param(300, 30_000, marks=pytest.mark.slow)],
+    ("first", "count"), [(0, 300), pytest.param(300, 30_000, marks=pytest.mark.slow)]
 )
 def test_damaged_files_are_read_right_or_refused_with_a_fix(tmp_path, monkeypatch, first, count):
     monkeypatch.setenv("GRIDCLIP_CACHE", str(tmp_path / "cache"))

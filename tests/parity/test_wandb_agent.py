@@ -182,10 +182,7 @@ def test_what_the_agent_tells_a_trial_by_its_environment(agent_run, tmp_path):
         if name.startswith("WANDB_") and (name in known or before.get(name) != value)
     }
     parameters = tmp_path / "wandb" / "sweep-s1" / "config-r1.yaml"
-    assert set_by_the_agent == {
-        "WANDB_RUN_ID": "r1",
-        "WANDB_SWEEP_PARAM_PATH": str(parameters),
-    }
+    assert set_by_the_agent == {"WANDB_RUN_ID": "r1", "WANDB_SWEEP_PARAM_PATH": str(parameters)}
     assert told["environment"]["WANDB_SWEEP_ID"] == "s1"  # of run_agent, and so inherited
     assert yaml.safe_load(parameters.read_text())["a"]["value"] == {"b": 1}
     assert told["stdin"] == ""

@@ -96,8 +96,7 @@ def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
     plain = load(tmp_path / "run")
     count = len(names)
     assert_same(
-        plain.detect_many(files, names),
-        unfolded(load(tmp_path / "run")).detect_many(files, names),
+        plain.detect_many(files, names), unfolded(load(tmp_path / "run")).detect_many(files, names)
     )
     full = json.loads((tmp_path / "run" / "metrics.json").read_text())["AP"]
     # A third of the 341 cells of an image; fewer prototypes than names, as in a large vocabulary.

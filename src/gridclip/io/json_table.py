@@ -160,10 +160,7 @@ class JsonTable:
         return values
 
     def _array(
-        self,
-        key: str,
-        read: Callable[[list[Any]], Shaped[np.ndarray, "R ..."] | None],
-        what: str,
+        self, key: str, read: Callable[[list[Any]], Shaped[np.ndarray, "R ..."] | None], what: str
     ) -> Shaped[np.ndarray, "R ..."]:
         array = read(self._values(key, what))
         if array is None:  # which of them is it?

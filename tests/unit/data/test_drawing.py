@@ -55,10 +55,7 @@ def test_an_annotation_file_with_a_folder_of_pictures_will_do(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [
-        ({"count": 0}, "count: 0 is out of range"),
-        ({"output": "sheet.txt"}, "ending"),
-    ],
+    [({"count": 0}, "count: 0 is out of range"), ({"output": "sheet.txt"}, "ending")],
 )
 def test_impossible_wishes_are_refused_before_anything_is_read(tmp_path, wrong, message):
     if "output" in wrong:

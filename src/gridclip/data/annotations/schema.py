@@ -12,13 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from gridclip.data.annotations.coco_json import CocoLists
-from gridclip.data.annotations.table import (
-    IGNORED_AREA,
-    Annotations,
-    Category,
-    Ragged,
-    ScoredBoxes,
-)
+from gridclip.data.annotations.table import IGNORED_AREA, Annotations, Category, Ragged, ScoredBoxes
 from gridclip.io.errors import InputError
 from gridclip.io.json_table import JsonTable, is_frequency, is_text, is_whole_list
 
@@ -239,10 +233,7 @@ def _read_corners(
 
 
 def _read_scored(
-    images: JsonTable,
-    annotations: JsonTable,
-    labels: Int64[np.ndarray, "T"],
-    by_image: _Grouping,
+    images: JsonTable, annotations: JsonTable, labels: Int64[np.ndarray, "T"], by_image: _Grouping
 ) -> ScoredBoxes:
     """Reads what evaluation needs beside the training columns.
 

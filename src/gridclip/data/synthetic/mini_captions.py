@@ -23,15 +23,7 @@ from gridclip.data.synthetic.mini_world import (
     is_base,
     long_tail,
 )
-from gridclip.data.synthetic.painter import (
-    COLOURS,
-    SHAPES,
-    TEXTURES,
-    Json,
-    Kind,
-    Scene,
-    draw_scene,
-)
+from gridclip.data.synthetic.painter import COLOURS, SHAPES, TEXTURES, Json, Kind, Scene, draw_scene
 from gridclip.io.files import is_finished, written_whole
 
 Law = Callable[[np.random.Generator, int], Int64[np.ndarray, "T"]]

@@ -54,8 +54,7 @@ def mirror(example: Example) -> Example:
         return turned
 
     return _moved(
-        example._replace(image=cv2.flip(example.image, 1), mirrored=not example.mirrored),
-        turned,
+        example._replace(image=cv2.flip(example.image, 1), mirrored=not example.mirrored), turned
     )
 
 

@@ -107,9 +107,7 @@ def _embed(
     return torch.cat(vectors).half().cpu().numpy()
 
 
-def _groups(
-    decoded: list[UInt8[Tensor, "3 _ _"]],
-) -> Iterator[list[UInt8[Tensor, "3 _ _"]]]:
+def _groups(decoded: list[UInt8[Tensor, "3 _ _"]]) -> Iterator[list[UInt8[Tensor, "3 _ _"]]]:
     """All at once, or one by one where padding would take too much memory."""
     height, width = (max(pixels.shape[side] for pixels in decoded) for side in (1, 2))
     alone = len(decoded) * height * width > _PIXELS_AT_ONCE

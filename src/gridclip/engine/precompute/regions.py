@@ -133,10 +133,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     if not _is_there(output, recipe):
         with journal_beside(output) as journal:
             kept = RowJournal(
-                journal,
-                recipe,
-                width=limit * 2 * chosen.width,
-                batch_size=_IMAGES_AT_ONCE,
+                journal, recipe, width=limit * 2 * chosen.width, batch_size=_IMAGES_AT_ONCE
             )
             order = _by_path(listed)
             boxes = [found.of(listed.image(row).path).boxes[:limit] for row in order]

@@ -4,10 +4,4 @@ from gridclip.models.encoders.imagenet_classifier import ClassifierTeacher
 from gridclip.models.encoders.teachers import ClipTeacher, StoredTeacher, Teacher
 from gridclip.models.encoders.text import NounVectors
 
-__all__ = [
-    "ClassifierTeacher",
-    "ClipTeacher",
-    "NounVectors",
-    "StoredTeacher",
-    "Teacher",
-]
+__all__ = ["ClassifierTeacher", "ClipTeacher", "NounVectors", "StoredTeacher", "Teacher"]

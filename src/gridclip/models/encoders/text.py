@@ -85,10 +85,7 @@ class ClipText(TextBank):
     """
 
     def __init__(
-        self,
-        clip: ClipModel,
-        templates: tuple[str, ...] = TEMPLATES,
-        batch_size: int = 256,
+        self, clip: ClipModel, templates: tuple[str, ...] = TEMPLATES, batch_size: int = 256
     ) -> None:
         super().__init__()
         wrong = [template for template in templates if "{}" not in template]

@@ -24,14 +24,7 @@ from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
 from gridclip.ops.assigners import Assigner
 from gridclip.ops.losses import ImageDistance, grid_alignment, image_alignment
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import (
-    Batch,
-    ConceptBatch,
-    DetectionBatch,
-    ImageBatch,
-    Images,
-    Predictions,
-)
+from gridclip.structures import Batch, ConceptBatch, DetectionBatch, ImageBatch, Images, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,10 +109,7 @@ class ProposalNetwork(nn.Module):
         )
 
     def forward(
-        self,
-        levels: list[Tensor],
-        sizes: Int[Tensor, "B 2"],
-        targets: list[Targets] | None = None,
+        self, levels: list[Tensor], sizes: Int[Tensor, "B 2"], targets: list[Targets] | None = None
     ) -> tuple[list[Proposals], dict[str, Float[Tensor, ""]]]:
         """Proposes, with the losses: `RegionProposalNetwork.forward` with scores and our anchors.
 

@@ -290,10 +290,7 @@ def test_the_whole_caption_is_a_concept_only_if_asked_or_if_there_is_no_other(ro
     file = tmp_path / "captions.jsonl"
     file.write_text(f'{{"image": "{path.name}", "captions": ["a  dog on a rug "]}}\n')
     given = {"source": str(file), "images": str(path.parent), "whole_caption": False}
-    assert data(root, pairs=pairs(root, **given)).sources["pairs"][at(0)].names == (
-        "dog",
-        "rug",
-    )
+    assert data(root, pairs=pairs(root, **given)).sources["pairs"][at(0)].names == ("dog", "rug")
     given["whole_caption"] = True
     whole = data(root, pairs=pairs(root, **given)).sources["pairs"][at(0)]
     assert whole.names == ("dog", "rug", "a dog on a rug")

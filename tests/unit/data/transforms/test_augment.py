@@ -103,8 +103,7 @@ def test_a_flip_mirrors_boxes_about_the_picture():
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_stay_on_their_objects_through_crop_jitter_and_flip(seed):
     transform = TrainingTransform(
-        Resize(shortest=(150, 200, 250), longest=400),
-        Augmentation(crop=0.8, scale=(0.5, 2.0)),
+        Resize(shortest=(150, 200, 250), longest=400), Augmentation(crop=0.8, scale=(0.5, 2.0))
     )
     original = painted(200, 300, [(60, 50, 120, 90), (150, 40, 180, 160), (200, 100, 260, 140)])
     seen = transform(original, np.random.default_rng(seed))

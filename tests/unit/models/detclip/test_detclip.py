@@ -222,8 +222,7 @@ def test_detection_says_the_new_words_of_a_text_tower_that_has_learnt(learning):
     after = best()
     assert not torch.allclose(before.scores, after.scores)
     detector.folding = SimpleNamespace(
-        names=lambda vocabulary: FoldedNames(learning(vocabulary)),
-        projection=lambda: None,
+        names=lambda vocabulary: FoldedNames(learning(vocabulary)), projection=lambda: None
     )
     assert torch.allclose(best().scores, after.scores, atol=1e-5)
 

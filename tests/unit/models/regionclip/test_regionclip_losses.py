@@ -8,11 +8,7 @@ import torch.nn.functional as F
 from torch import distributed
 from two_ranks import on_two_ranks
 
-from gridclip.models.regionclip.pretraining import (
-    concept_distillation,
-    confident,
-    region_contrast,
-)
+from gridclip.models.regionclip.pretraining import concept_distillation, confident, region_contrast
 from gridclip.ops.losses import info_nce
 
 TAU = 0.1

@@ -59,9 +59,7 @@ def test_a_value_comes_from_the_figures_before_the_history(trial, tmp_path):
 
 
 def test_the_tail_of_a_log_shows_a_progress_bar_once(trial, tmp_path):
-    (tmp_path / "log.txt").write_bytes(
-        b"first\nstep 1\rstep 2\rstep 3\n\n" + b"\xff odd\r\nlast\n",
-    )
+    (tmp_path / "log.txt").write_bytes(b"first\nstep 1\rstep 2\rstep 3\n\n" + b"\xff odd\r\nlast\n")
     assert trial.log_tail(3).splitlines() == ["step 3", "\ufffd odd", "last"]
     assert trial.log_tail(1) == "last"
 
