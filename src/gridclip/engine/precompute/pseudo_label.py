@@ -13,7 +13,7 @@ from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.pseudo_labels import Keep, PseudoLabels, Recipe, write_pseudo_labels
 from gridclip.engine.precompute.embed_images import embed_images
-from gridclip.engine.precompute.resume import journal_beside
+from gridclip.engine.precompute.resume import is_made, journal_beside
 from gridclip.io.errors import InputError
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
@@ -23,6 +23,7 @@ from gridclip.structures import Vocabulary
 
 _CLIP = ClipModel()
 _KEEP = Keep()
+_OTHER = "other pseudo-labels (threshold, top_k and temperature need no new ones)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def pseudo_label_command(  # noqa: PLR0913 - one argument a setting
         "source": listed.fingerprint(),
     }
     recipe = Recipe(names, keep, min(stored, len(names)), origin)
-    if not _is_there(output, recipe):
+    if not is_made(output, recipe, lambda: PseudoLabels(output).recipe, _OTHER):
         with journal_beside(output) as journal:
             rows = range(len(listed))
             vectors = embed_images(
@@ -113,21 +114,6 @@ def _require_stored(keep: Keep, stored: int, names: int) -> None:
     if not min(keep.top_k, names) <= stored:
         fix = "store at least as many names an image as are kept"
         raise InputError(f"{stored} stored, {keep.top_k} kept", fix=fix, field="stored")
-
-
-def _is_there(output: Path, recipe: Recipe) -> bool:
-    """Says whether the very same labels are there; others are not written over."""
-    if not output.exists():
-        return False
-    if PseudoLabels(output).recipe == recipe:
-        return True
-    raise InputError(
-        "holds other pseudo-labels",
-        fix="name another output, or remove it (threshold, top_k and temperature need no new "
-        "labels: a reader of the file can change them)",
-        file=output,
-        field="output",
-    )
 
 
 def _report(labels: PseudoLabels, images: ImageList) -> None:

@@ -21,7 +21,7 @@ from gridclip.data.precomputed.stored import (
 )
 from gridclip.data.transforms.augment import prepare
 from gridclip.engine.precompute.embed_images import DecodedImages
-from gridclip.engine.precompute.resume import RowJournal, journal_beside
+from gridclip.engine.precompute.resume import RowJournal, is_made, journal_beside
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError, require_at_least
@@ -94,6 +94,7 @@ def propose(trained: TrainedDetector, pixels: torch.Tensor, limit: int) -> Boxes
 
 
 _CLIP = ClipModel()
+_OTHER = "embeddings of other proposals, of other images, or by another teacher"
 _IMAGES_AT_ONCE = 4  # between two entries of the journal
 
 
@@ -130,7 +131,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     found = StoredProposals(proposals)
     chosen.load()
     recipe = digest(chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, SCALES)
-    if not _is_there(output, recipe):
+    if not is_made(output, recipe, lambda: StoredRegions(output).recipe, _OTHER):
         with journal_beside(output) as journal:
             kept = RowJournal(
                 journal, recipe, width=limit * 2 * chosen.width, batch_size=_IMAGES_AT_ONCE
@@ -215,17 +216,3 @@ def _write(  # noqa: PLR0913 - the parts of a file
     }
     header = {"teacher": teacher.fingerprint(), "limit": str(limit), "recipe": recipe}
     write_columnar(file, StoredRegions.form, header, columns)
-
-
-def _is_there(output: Path, recipe: str) -> bool:
-    """Says whether the very same embeddings are there; others are not written over."""
-    if not output.exists():
-        return False
-    if StoredRegions(output).recipe == recipe:
-        return True
-    raise InputError(
-        "holds embeddings of other proposals, of other images, or by another teacher",
-        fix="name another output, or remove it",
-        file=output,
-        field="output",
-    )

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,3 +76,23 @@ def journal_beside(output: Path) -> Iterator[Path]:
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def is_made(output: Path, recipe: object, made: Callable[[], object], other: str) -> bool:
+    """Returns whether a file holds what a recipe makes; what another made is not written over.
+
+    Args:
+        output: The file; it may be absent.
+        recipe: What its content depends on.
+        made: Reads the recipe of a file that is there.
+        other: What the file holds if that is another.
+
+    Raises:
+        InputError: if it does.
+    """
+    if not output.exists():
+        return False
+    if made() == recipe:
+        return True
+    fix = "name another output, or remove it"
+    raise InputError(f"holds {other}", fix=fix, file=output, field="output")

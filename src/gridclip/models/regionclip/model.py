@@ -132,19 +132,6 @@ class RegionCLIP(RegionReader):
             self.proposer.eval()
         return self
 
-    def pretrained(self) -> list[nn.Module]:
-        """The encoder starts from CLIP, or from pre-training on regions."""
-        return [self.regions]
-
-    @property
-    def image_encoder(self) -> nn.Module:
-        """The region encoder."""
-        return self.regions
-
-    def fingerprint(self) -> str:
-        """Regions were aligned with these text vectors; others would be another language."""
-        return self.text.fingerprint()
-
     def propose(self, images: Images) -> list[Proposals]:
         """Returns the proposals of each image, whatever they show."""
         if self.proposer is not None:
@@ -155,12 +142,6 @@ class RegionCLIP(RegionReader):
         """Proposes, embeds and refines; names play no part in it."""
         maps = self.regions.maps(images)
         return self._read(images, maps, self._propose(images, maps)[0])
-
-    def region_features(
-        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
-    ) -> Float[Tensor, "P D"]:
-        """Unit vectors of the boxes of all images, in the space of the text vectors."""
-        return unit(self.regions.embed(self.regions.maps(images), boxes))
 
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from gridclip.data.category_names import read_names
 from gridclip.io.errors import InputError, require_at_least, require_range
@@ -133,19 +133,6 @@ class RegionPretraining(RegionReader):
             self.teacher = Frozen(teacher)
         require_same_width(regions.width, text.width, field="regions")
 
-    def pretrained(self) -> list[nn.Module]:
-        """The student starts from CLIP."""
-        return [self.regions]
-
-    @property
-    def image_encoder(self) -> nn.Module:
-        """The student."""
-        return self.regions
-
-    def fingerprint(self) -> str:
-        """Regions are aligned with these text vectors; others would be another language."""
-        return self.text.fingerprint()
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero: region, distillation, image.
 
@@ -178,12 +165,6 @@ class RegionPretraining(RegionReader):
     def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
         """Embeds the regions of each image; names play no part in it."""
         return self._predict(images, self.propose(images))
-
-    def region_features(
-        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
-    ) -> Float[Tensor, "P D"]:
-        """Unit vectors of the boxes of all images, in the space of the text vectors."""
-        return unit(self.regions(images, boxes))
 
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary

@@ -7,14 +7,17 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.annotations.table import Annotations, Ragged
 from gridclip.io.errors import InputError
 from gridclip.io.state_dicts import fill, read_torch
 from gridclip.models.base import Detector
+from gridclip.models.encoders.region_encoders import RegionEncoder
+from gridclip.models.encoders.text import TextBank
 from gridclip.ops.postprocess import DecodeSettings, decode
+from gridclip.ops.vectors import unit
 from gridclip.structures import Detections, Images, Record, Vocabulary
 
 
@@ -49,7 +52,13 @@ class RegionPredictions(NamedTuple):
 
 
 class TwoStageDetector(Detector):
-    """A detector whose first stage knows no names."""
+    """A detector whose first stage knows no names; its second compares regions with text."""
+
+    text: TextBank
+
+    def fingerprint(self) -> str:
+        """Regions are aligned with these text vectors; others would be another language."""
+        return self.text.fingerprint()
 
     @abstractmethod
     def propose(self, images: Images) -> list[Proposals]:
@@ -57,9 +66,23 @@ class TwoStageDetector(Detector):
 
 
 class RegionReader(TwoStageDetector):
-    """A two-stage detector that says of any box what it shows, not of its own proposals alone."""
+    """A two-stage detector that says of any box what it shows, not of its own proposals alone.
 
-    @abstractmethod
+    Attributes:
+        regions: Images to a map, and boxes of it to vectors in the space of the text vectors.
+    """
+
+    regions: RegionEncoder
+
+    def pretrained(self) -> list[nn.Module]:
+        """The encoder starts from CLIP, or from pre-training on regions."""
+        return [self.regions]
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """The region encoder."""
+        return self.regions
+
     def region_features(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "P D"]:
@@ -69,6 +92,7 @@ class RegionReader(TwoStageDetector):
             images: The images.
             boxes: xyxy of each image, pixels of the resized image.
         """
+        return unit(self.regions(images, boxes))
 
     @abstractmethod
     def classify(

@@ -162,10 +162,6 @@ class ViLD(TwoStageDetector):
         """That of the teacher of regions, where it sees them itself."""
         return None if self.teacher is None else self.teacher.fingerprint()
 
-    def fingerprint(self) -> str:
-        """Regions were aligned with these text vectors; others would be another language."""
-        return self.text.fingerprint()
-
     def propose(self, images: Images) -> list[Proposals]:
         """Returns the proposals of each image, whatever they show."""
         return self.proposals(self.pyramid(self.backbone(images)), images.sizes)[0]
