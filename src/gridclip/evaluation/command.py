@@ -1,7 +1,6 @@
 """The command that scores anyone's detections."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,31 +10,6 @@ from gridclip.evaluation.detections import RULES, Protocol
 from gridclip.evaluation.lvis import AT_50, evaluate, write_metrics
 from gridclip.io.files import require_writable
 from gridclip.io.run_metrics import LVIS_METRICS
-
-
-def metrics_table(
-    rows: Sequence[Mapping[str, object]], title: str, fractions: Collection[str] = LVIS_METRICS
-) -> Table:
-    """Runs as rows, in the columns that any of them has, in the order of their first appearance.
-
-    Args:
-        rows: Column name to value. What is missing, None or nan shows as a dash.
-        title: What the figures are of: name the protocol and the data set in it.
-        fractions: The columns that are shown in percent.
-    """
-    table = Table(title=title, title_justify="left")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    for name in columns:
-        table.add_column(name, justify="right" if name in fractions else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_cell(row.get(name), name in fractions) for name in columns))
-    return table
-
-
-def _cell(value: object, percent: bool) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    return f"{100 * value:.1f}" if percent and isinstance(value, int | float) else str(value)
 
 
 def evaluate_command(
@@ -62,8 +36,12 @@ def evaluate_command(
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
     )
-    figures = (*LVIS_METRICS, *AT_50)
-    row = {name: getattr(metrics, name) for name in figures}
-    Console().print(metrics_table([row], title, figures))
+    table = Table(title=title, title_justify="left")
+    names = (*LVIS_METRICS, *AT_50)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    figures = (getattr(metrics, name) for name in names)
+    table.add_row(*("–" if math.isnan(value) else f"{100 * value:.1f}" for value in figures))
+    Console().print(table)
     if output is not None:
         write_metrics(metrics, output)
