@@ -29,11 +29,6 @@ class Command(NamedTuple):
     usage: str
     purpose: str
 
-    @property
-    def line(self) -> str:
-        """Returns its line of `gridclip --help`."""
-        return f"{f'  gridclip {self.words} {self.usage}':64}{self.purpose}".rstrip()
-
     def load(self) -> Callable[..., None]:
         """Returns its function."""
         module, _, name = self.function.partition(":")
@@ -138,7 +133,10 @@ def _help() -> str:
         lines.append(group)
         if commands[0] is COMMANDS["detect"]:
             lines.append(f"  gridclip {' | '.join(VERBS)} --config ROW.yaml")
-        lines += [*(command.line for command in commands), ""]
+        for command in commands:
+            usage = f"  gridclip {command.words} {command.usage}"
+            lines.append(f"{usage:64}{command.purpose}".rstrip())
+        lines.append("")
     return "\n".join([*lines, "gridclip COMMAND --help says more.", ""])
 
 

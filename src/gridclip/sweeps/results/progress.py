@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -48,12 +47,7 @@ class Progress:
             self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.live:
             self.live.update(Text(), refresh=True)  # the final table takes its place
             self.live.stop()

@@ -59,11 +59,11 @@ def make_page(title: str, data: Mapping[str, object]) -> str:
         "policy": policy,
         "style": style,
         "script": script,
-        "data": _inert(data),
+        "data": _inert(data),  # the last: it may say {{x}}
     }
     page = _asset("report.html")
-    for name in ("title", "policy", "style", "script", "data"):  # the data last: it may say {{x}}
-        page = page.replace("{{" + name + "}}", parts[name], 1)
+    for name, part in parts.items():
+        page = page.replace("{{" + name + "}}", part, 1)
     return page
 
 

@@ -75,7 +75,8 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
         InputError: if the file or a number is wrong, before anything is started.
     """
     spec = read_sweep(file)
-    _check(jobs=jobs, cap=cap, attempts=attempts, lease=lease)
+    given = {"--jobs": jobs, "--cap": cap, "--attempts": attempts, "--lease": lease}
+    require_at_least(1, **{name: value for name, value in given.items() if value is not None})
     try:
         if resume is None:
             _planned(spec, make_search(spec, seed=seed or 0), cap)
@@ -178,11 +179,6 @@ def _write_page(console: Console, stored: StoredSweep, trials: Sequence[Trial]) 
         say(console, f"report: {page}")
     except Exception as error:
         say(console, f"no report page: {type(error).__name__}: {error}")
-
-
-def _check(*, jobs: int, cap: int | None, attempts: int, lease: float) -> None:
-    given = {"--jobs": jobs, "--cap": cap, "--attempts": attempts, "--lease": lease}
-    require_at_least(1, **{name: value for name, value in given.items() if value is not None})
 
 
 def _planned(spec: SweepSpec, search: Search, cap: int | None) -> int:

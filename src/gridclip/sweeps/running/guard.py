@@ -16,30 +16,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
-MARK = (
-    "GRIDCLIP_TRIAL"  # a variable by which all processes of a trial are known, wherever they went
-)
+# The variable by which all processes of a trial are known, wherever they went.
+MARK = "GRIDCLIP_TRIAL"
 GRACE = 5.0  # seconds for what a trial that ended well has left behind, such as an upload
-
-
-class Orders(NamedTuple):
-    """The orders of a guard, from its arguments.
-
-    Args:
-        exit_file: Where to leave how the trial ended.
-        attempt: Which attempt at its number this is.
-        silence: Seconds without a byte from the runner after which the trial is killed.
-        patience: Seconds between SIGTERM and SIGKILL, where the trial is asked to end.
-    """
-
-    exit_file: Path
-    attempt: int
-    silence: float
-    patience: float
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
@@ -66,10 +48,21 @@ def kill_all(mark: str, within: float = 10.0) -> bool:
 
 
 class Guard:
-    """Watches over one trial."""
+    """Watches over one trial.
 
-    def __init__(self, orders: Orders, argv: list[str]) -> None:
-        self.orders, self.argv = orders, argv
+    Args:
+        exit_file: Where to leave how the trial ended.
+        attempt: Which attempt at its number this is.
+        silence: Seconds without a byte from the runner after which the trial is killed.
+        patience: Seconds between SIGTERM and SIGKILL, where the trial is asked to end.
+        argv: The words of its command.
+    """
+
+    def __init__(
+        self, exit_file: Path, attempt: int, silence: float, patience: float, argv: list[str]
+    ) -> None:
+        self.exit_file, self.attempt, self.argv = exit_file, attempt, argv
+        self.silence, self.patience = silence, patience
         self.mark = os.environ.get(MARK, "")
         self.asked: float | None = None  # when to end the trial
         self.cause = ""
@@ -81,7 +74,8 @@ class Guard:
 
     def run(self) -> None:
         """Starts the trial when asked to, watches it, and records its end."""
-        if not self._hears(self.orders.silence):
+        ready, _, _ = select.select([0], [], [], self.silence)
+        if not (ready and os.read(0, 1)):
             return  # the runner died before it could record what it was about to start
         try:
             child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -104,9 +98,9 @@ class Guard:
             if self.asked is not None and not forwarded:
                 child.terminate()
                 forwarded = True
-            deadline = heard + self.orders.silence
+            deadline = heard + self.silence
             if self.asked is not None:
-                deadline = min(deadline, self.asked + self.orders.patience)
+                deadline = min(deadline, self.asked + self.patience)
             ready, _, _ = select.select([0, self.wake], [], [], max(0.0, deadline - now))
             if self.wake in ready:
                 os.read(self.wake, 4096)
@@ -118,11 +112,6 @@ class Guard:
             elif not ready and time.monotonic() >= deadline:
                 self.cause = "asked to end" if self.asked else "the runner is silent"
                 return
-
-    def _hears(self, seconds: float) -> bool:
-        """Returns whether a byte comes within so many seconds."""
-        ready, _, _ = select.select([0], [], [], seconds)
-        return bool(ready and os.read(0, 1))
 
     def _ask(self, *_: object) -> None:
         self.asked = self.asked or time.monotonic()
@@ -136,10 +125,10 @@ class Guard:
         kill_all(self.mark)
 
     def _record_end(self, exit_code: int | None, cause: str) -> None:
-        word = {"attempt": self.orders.attempt, "exit_code": exit_code, "cause": cause}
-        part = self.orders.exit_file.with_name(f".{self.orders.exit_file.name}.part")
+        word = {"attempt": self.attempt, "exit_code": exit_code, "cause": cause}
+        part = self.exit_file.with_name(f".{self.exit_file.name}.part")
         part.write_text(json.dumps(word), encoding="utf-8")
-        part.replace(self.orders.exit_file)
+        part.replace(self.exit_file)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -150,4 +139,4 @@ def _lives(process: psutil.Process) -> bool:
 
 if __name__ == "__main__":
     given, attempt, silence, patience, *words = sys.argv[1:]
-    Guard(Orders(Path(given), int(attempt), float(silence), float(patience)), words).run()
+    Guard(Path(given), int(attempt), float(silence), float(patience), words).run()

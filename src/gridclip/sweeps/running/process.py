@@ -32,9 +32,11 @@ class Exit(NamedTuple):
 
 
 def environment(
-    spec: SweepSpec, trial: Trial, *, group: str, mark: str, jobs: int, inherited: Mapping[str, str]
+    spec: SweepSpec, trial: Trial, *, group: str, mark: str, jobs: int
 ) -> dict[str, str]:
-    """Returns the environment of a trial.
+    """Returns the environment of a trial: that of this process, and what is set for the trial.
+
+    A W&B mode or a thread count that is set already stays.
 
     WANDB_SWEEP_ID is taken away: it would be kept in the run, and `wandb sync` would then look for
     a sweep that W&B does not know. The trials are one W&B group instead.
@@ -45,7 +47,6 @@ def environment(
         group: What W&B calls the trials of this sweep.
         mark: By what its processes are known.
         jobs: How many trials share the machine.
-        inherited: What this process has; a W&B mode or a thread count set there stays.
     """
     folder = str(trial.folder.absolute())
     chosen = {"WANDB_MODE": "offline", "PYTHONUNBUFFERED": "1"}
@@ -60,7 +61,7 @@ def environment(
         "WANDB_RUN_GROUP": group,
         guard.MARK: mark,
     }
-    merged = chosen | dict(inherited) | forced
+    merged = chosen | dict(os.environ) | forced
     return {
         name: value
         for name, value in merged.items()
@@ -107,7 +108,7 @@ class TrialProcess:
         """Returns whether trial and guard have ended; kills what a killed guard has left."""
         if self._guard.poll() is None:
             return False
-        self._close()
+        self.kill()  # which closes the pipe
         if self._guard.returncode != 0:
             guard.kill_all(self.mark)
         return True
@@ -117,10 +118,7 @@ class TrialProcess:
         self._guard.terminate()
 
     def kill(self) -> None:
-        """Ends the trial at once, and all processes it started."""
-        self._close()
-
-    def _close(self) -> None:
+        """Ends the trial at once, and all processes it started: its guard sees the pipe close."""
         with suppress(OSError):
             self._pipe.close()
 

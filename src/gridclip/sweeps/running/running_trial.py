@@ -1,6 +1,5 @@
 """A trial in the hands of a runner, from its claim to its result."""
 
-import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,15 +143,9 @@ class RunningTrial:
         return trial
 
     def _start_process(self, mark: str) -> TrialProcess:
-        env = environment(
-            self.plan.spec,
-            self.trial,
-            group=self.plan.info.id,
-            mark=mark,
-            jobs=self.plan.jobs,
-            inherited=os.environ,
-        )
-        return TrialProcess(self.trial, env, silence=SILENCE * self.plan.info.lease)
+        plan, info = self.plan, self.plan.info
+        env = environment(plan.spec, self.trial, group=info.id, mark=mark, jobs=plan.jobs)
+        return TrialProcess(self.trial, env, silence=SILENCE * info.lease)
 
     def _judge(self, trial: Trial, ended: Exit | None) -> Trial:
         return judge(trial, ended, self.plan.spec.metric, attempts=self.plan.attempts)

@@ -9,7 +9,7 @@ taken into account; the points that they propose differ.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gridclip.sweeps.spec.distributions import Choice, Distribution, identity, share
 from gridclip.sweeps.spec.parameters import Parameter, Point
@@ -40,11 +40,7 @@ class BayesSearch:
     parameters: tuple[Parameter, ...]
     metric: Metric
     seed: int = 0
-
-    @property
-    def size(self) -> None:
-        """There is no end."""
-        return None
+    size: ClassVar[None] = None  # there is no end
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point:
         """Returns a point of an even spread, or once enough values are known the best guess."""

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.search.bayes import BayesSearch
@@ -131,11 +131,7 @@ class RandomSearch:
 
     parameters: tuple[Parameter, ...]
     seed: int = 0
-
-    @property
-    def size(self) -> None:
-        """There is no end."""
-        return None
+    size: ClassVar[None] = None  # there is no end
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point:
         """Returns the draw of that number, whatever the others do."""

@@ -21,14 +21,14 @@ from gridclip.sweeps.spec.yaml_section import Number, Section
 Point = Mapping[str, object]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # W&B's rule: a dot may stand in a name, no slash
-DISTRIBUTIONS = (
-    "constant",
-    "categorical",
-    "categorical_w_probabilities",
-    "int_uniform",
-    *CURVES,
-    *sorted(QUANTISED),
-)
+# The keys of the distributions without a curve, and their defaults; None must be given.
+KEYS: dict[str, dict[str, Number | None]] = {
+    "constant": {"value": None},
+    "categorical": {"values": None},
+    "categorical_w_probabilities": {"values": None, "probabilities": None},
+    "int_uniform": {"min": None, "max": None},
+}
+DISTRIBUTIONS = (*KEYS, *CURVES, *sorted(QUANTISED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +180,7 @@ def _make_distribution(
 
 def _keys(distribution: str) -> dict[str, Number | None]:
     """Returns the keys that a distribution takes, and their defaults; None must be given."""
-    fixed: dict[str, dict[str, Number | None]] = {
-        "constant": {"value": None},
-        "categorical": {"values": None},
-        "categorical_w_probabilities": {"values": None, "probabilities": None},
-        "int_uniform": {"min": None, "max": None},
-    }
-    if distribution in fixed:
-        return fixed[distribution]
+    if distribution in KEYS:
+        return KEYS[distribution]
     step: dict[str, Number | None] = {"q": 1.0} if distribution in QUANTISED else {}
     return settings_of(distribution.removeprefix("q_")) | step

@@ -21,12 +21,7 @@ ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 def expand_command(
-    command: Sequence[str],
-    arguments: Mapping[str, object],
-    *,
-    program: str | None,
-    json_file: Path,
-    environment: Mapping[str, str] = os.environ,
+    command: Sequence[str], arguments: Mapping[str, object], *, program: str | None, json_file: Path
 ) -> tuple[str, ...]:
     """Expands the macros of a command.
 
@@ -39,7 +34,6 @@ def expand_command(
         arguments: What the trial sets, by name.
         program: What `${program}` stands for.
         json_file: What `${args_json_file}` stands for.
-        environment: Where `${envvar:NAME}` looks.
     """
     macros = _macros(arguments) | {
         "env": ["/usr/bin/env"],
@@ -49,7 +43,7 @@ def expand_command(
     }
     words: list[str] = []
     for word in command:
-        word = ENVIRONMENT_MACRO.sub(lambda name: environment.get(name[1], name[1]), word)
+        word = ENVIRONMENT_MACRO.sub(lambda name: os.environ.get(name[1], name[1]), word)
         if word == "${args_json_file}":
             json_file.write_text(json.dumps(arguments, default=str), encoding="utf-8")
         is_macro = word.startswith("${") and word.endswith("}")
@@ -94,19 +88,7 @@ IGNORED = ("apiVersion", "kind", "controller")  # they only matter to W&B's serv
 ONLINE = ("metrics", "scheduler", "job", "image_uri")  # they name services of W&B
 IMPUTED = ("worst", "best", "latest")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-MACROS = (
-    "env",
-    "interpreter",
-    "program",
-    "args",
-    "args_no_hyphens",
-    "args_no_equals",
-    "args_no_boolean_flags",
-    "args_json",
-    "args_json_file",
-    "args_append_hydra",
-    "args_override_hydra",
-)
+MACROS = ("env", "interpreter", "program", "args_json_file", *_macros({}))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     URL,
@@ -66,13 +66,6 @@ TRIALS = Table(
 )
 
 
-class _Seen(NamedTuple):
-    """A trial as it was last read."""
-
-    version: int
-    trial: Trial
-
-
 class Database:
     """A storage in a database.
 
@@ -86,7 +79,8 @@ class Database:
         waits = {"timeout": 30} if url.get_backend_name() == "sqlite" else {}
         self._engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
         self.sweep, self.folder = sweep, folder
-        self._seen: dict[int, _Seen] = {}
+        self._versions: dict[int, int] = {}  # of each trial as it was last read, by number
+        self._trials: dict[int, Trial] = {}
 
     def make_tables(self) -> None:
         """Makes the tables where they are not there yet."""
@@ -127,17 +121,16 @@ class Database:
         with self._connected() as connection:
             versions = connection.execute(select(TRIALS.c.number, TRIALS.c.version).where(mine))
             changed = [
-                number
-                for number, version in versions
-                if number not in self._seen or self._seen[number].version != version
+                number for number, version in versions if self._versions.get(number) != version
             ]
             if changed:
                 query = select(TRIALS.c.number, TRIALS.c.version, TRIALS.c.trial)
                 where = TRIALS.c.number.in_(changed)
                 for number, version, text in connection.execute(query.where(mine, where)):
-                    self._seen[number] = _Seen(version, self._trial(text))
+                    self._versions[number] = version
+                    self._trials[number] = self._trial(text)
             runners = self._runners(connection)
-        return SweepState(tuple(self._seen[number].trial for number in sorted(self._seen)), runners)
+        return SweepState(tuple(self._trials[number] for number in sorted(self._trials)), runners)
 
     def claim(self, trial: Trial) -> bool:
         """Takes a number, unless another runner was quicker."""

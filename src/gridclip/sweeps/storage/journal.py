@@ -24,7 +24,7 @@ from gridclip.sweeps.storage.protocol import (
     may_claim,
     may_update,
 )
-from gridclip.sweeps.storage.trial import Trial, read_record
+from gridclip.sweeps.storage.trial import Row, Trial, read_record
 
 PATIENCE = 30.0  # seconds to wait for the lock
 
@@ -93,12 +93,10 @@ class Journal:
 
     def _write(self, trial: Trial, may: Callable[[Trial | None, Trial], bool]) -> bool:
         with self._locked():
-            known = self._trials.get(trial.number)
-            if not may(known, trial):
+            if not may(self._trials.get(trial.number), trial):
                 return False
             # Of the validations only the new ones are written, or a long history would fill disks.
-            before = len(_rows(known)) if known and known.attempt == trial.attempt else 0
-            rows = _rows(trial)[before:]
+            rows = (trial.rows or ())[len(self._rows(trial.number, trial.attempt)) :]
             self._append({"trial": trial.record(), "rows": rows, "figures": trial.figures})
         return True
 
@@ -154,15 +152,14 @@ class Journal:
 
     def _apply_trial(self, change: Change) -> None:
         record = change["trial"]
-        known = self._trials.get(record["number"])
-        before = _rows(known) if known and known.attempt == record["attempt"] else ()
-        rows = (*before, *change["rows"])
+        rows = (*self._rows(record["number"], record["attempt"]), *change["rows"])
         trial = read_record(record, self.file.parent, rows, change["figures"])
         self._trials[trial.number] = trial
 
-
-def _rows(trial: Trial) -> tuple[Mapping[str, Any], ...]:
-    return trial.rows or ()
+    def _rows(self, number: int, attempt: int) -> tuple[Row, ...]:
+        """Returns the validations of an attempt that are written already."""
+        known = self._trials.get(number)
+        return known.rows or () if known and known.attempt == attempt else ()
 
 
 @contextmanager

@@ -6,14 +6,9 @@ from gridclip.sweeps.spec.sweep_file import expand_command
 ARGUMENTS = {"a.b": 0.5, "flag": True, "off": False, "n": None, "list": [0.8, 0.9], "text": "x y"}
 
 
-def expand(tmp_path, *words, environment=None):
-    return expand_command(
-        words,
-        ARGUMENTS,
-        program="train.py",
-        json_file=tmp_path / "given.json",
-        environment=environment or {},
-    )
+def expand(tmp_path, *words):
+    file = tmp_path / "given.json"
+    return expand_command(words, ARGUMENTS, program="train.py", json_file=file)
 
 
 def test_the_default_command_runs_the_program_with_this_python(tmp_path):
@@ -41,8 +36,12 @@ def test_a_macro_expands_only_as_a_whole_word(tmp_path):
     assert expand(tmp_path, *words) == ("x${program}", "${program}x", "train.py")
 
 
-def test_environment_variables_expand_inside_a_word_and_fall_back_on_their_name(tmp_path):
-    words = expand(tmp_path, "--dir=${envvar:HERE}/${envvar:GONE}", environment={"HERE": "/data"})
+def test_environment_variables_expand_inside_a_word_and_fall_back_on_their_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HERE", "/data")
+    monkeypatch.delenv("GONE", raising=False)
+    words = expand(tmp_path, "--dir=${envvar:HERE}/${envvar:GONE}")
     assert words == ("--dir=/data/GONE",)
 
 
