@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
@@ -78,7 +78,8 @@ class ValidationImages(Callback):
         height, width = batch.images.sizes[index].tolist()
         names, record, target = batch.vocabulary.names, batch.records[index], batch.targets[index]
         zoom = min(1.0, self.side / height)
-        image = _image(batch.images.pixels[index, :, :height, :width])
+        pixels = batch.images.pixels[index, :, :height, :width]
+        image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
         image = image.resize((round(width * zoom), round(height * zoom)), Image.Resampling.BICUBIC)
         truth = _boxes(target.boxes * zoom, [names[label] for label in target.labels.tolist()])
         found_names = [names[label] for label in found.labels[:KEPT].tolist()]
@@ -93,11 +94,6 @@ class Box(NamedTuple):
     corners: tuple[float, float, float, float]  # xyxy, pixels of the example's image
     name: str
     score: float | None = None  # in [0, 1]; None for an annotation
-
-    @property
-    def text(self) -> str:
-        """The text that is drawn beside it."""
-        return self.name if self.score is None else f"{self.name} {self.score:.2f}"
 
 
 class ValidationExample(NamedTuple):
@@ -148,7 +144,8 @@ def _is_shown(box: Box) -> bool:
 
 def _label(box: Box, zoom: float) -> Label:
     x1, y1, x2, y2 = box.corners
-    return Label((x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom), box.text)
+    text = box.name if box.score is None else f"{box.name} {box.score:.2f}"
+    return Label((x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom), text)
 
 
 def _boxes(
@@ -156,7 +153,3 @@ def _boxes(
 ) -> list[Box]:
     places = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.tolist()]
     return list(map(Box, places, names, scores or itertools.repeat(None)))
-
-
-def _image(pixels: UInt8[Tensor, "3 h w"]) -> Image.Image:
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

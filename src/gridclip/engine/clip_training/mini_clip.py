@@ -27,9 +27,8 @@ from gridclip.models.encoders.open_clip import (
     MINI_WEIGHTS,
     RANDOM,
     ClipModel,
-    pixel_scale,
+    pixels_of,
 )
-from gridclip.ops.images import PixelNorm
 from gridclip.ops.losses import info_nce
 
 _STRIDE = 32  # of the image tower
@@ -140,8 +139,8 @@ def _embed(tower: Any, pixels: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B E"]
     """Embeds images of any size: the table of positions is interpolated, and learns through it."""
     side = pixels.shape[-1] // _STRIDE
     table = interpolate_positions(tower.attnpool.positional_embedding, side, side)
-    scale = pixel_scale(tower)
-    inputs = PixelNorm(scale.mean, scale.std)(pixels).to(memory_format=torch.channels_last)
+    norm, _ = pixels_of(tower)
+    inputs = norm(pixels).to(memory_format=torch.channels_last)
     embeddings: Tensor = functional_call(tower, {"attnpool.positional_embedding": table}, (inputs,))
     return embeddings
 

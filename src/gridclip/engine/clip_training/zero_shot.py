@@ -13,9 +13,8 @@ from torch import Tensor
 from gridclip.data.synthetic.mini_captions import draw_close_up, near_miss
 from gridclip.data.synthetic.mini_world import KINDS, NAMES, RARE_COMBINATIONS, RARE_SHAPES, is_base
 from gridclip.data.synthetic.painter import Kind, Scene, draw_scene
-from gridclip.models.encoders.open_clip import RANDOM, ClipModel, pixel_scale
+from gridclip.models.encoders.open_clip import RANDOM, ClipModel, pixels_of
 from gridclip.models.encoders.text import average_prompts
-from gridclip.ops.images import PixelNorm
 
 Accuracies = dict[str, float]
 _BINDING_SCENES = 512
@@ -52,7 +51,7 @@ def zero_shot(
     rng = np.random.default_rng([seed, 1 << 32])  # training seeds its images otherwise
     kinds = KINDS * images_per_kind
     names = text_vectors(model, NAMES)
-    side = pixel_scale(model.visual).side
+    _, side = pixels_of(model.visual)
     in_scene = [draw_scene(rng, [kind], size=side) for kind in kinds]
     close_up = [draw_close_up(rng, kind, side) for kind in kinds]
     return {
@@ -71,8 +70,7 @@ def text_vectors(model: Any, names: Sequence[str]) -> Float[np.ndarray, "K D"]: 
 @torch.no_grad()
 def image_vectors(model: Any, scenes: Sequence[Scene]) -> Float[np.ndarray, "B D"]:  # noqa: ANN401
     """Unit vectors of scenes of the model's own size."""
-    scale = pixel_scale(model.visual)
-    norm, vectors = PixelNorm(scale.mean, scale.std), []
+    norm, vectors = pixels_of(model.visual)[0], []
     for start in range(0, len(scenes), 64):
         images = np.stack([scene.pixels for scene in scenes[start : start + 64]])
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """The command that embeds training images once, so that no step pays for the teacher."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.ops.images import pad
 from gridclip.structures import Images
 
-# Images of very different sizes are padded to the largest: up to this many pixels a batch.
+# Images of very different sizes are padded to the largest: up to this many pixels a batch; beyond
+# it, one by one.
 _PIXELS_AT_ONCE = 64_000_000
 
 
@@ -98,20 +99,15 @@ class DecodedImages(Dataset[Tensor]):
 def _embed(
     teacher: Teacher, decoded: list[UInt8[Tensor, "3 _ _"]], device: torch.device
 ) -> Float16[np.ndarray, "b W"]:
+    height, width = (max(pixels.shape[side] for pixels in decoded) for side in (1, 2))
+    alone = len(decoded) * height * width > _PIXELS_AT_ONCE
     vectors = []
-    for group in _groups(decoded):
+    for group in [[pixels] for pixels in decoded] if alone else [decoded]:
         plain = pad(group, 1)
         mirrored = pad([pixels.flip(2) for pixels in group], 1)
         both = [teacher(Images(*(part.to(device) for part in view))) for view in (plain, mirrored)]
         vectors.append(torch.cat(both, dim=1))
     return torch.cat(vectors).half().cpu().numpy()
-
-
-def _groups(decoded: list[UInt8[Tensor, "3 _ _"]]) -> Iterator[list[UInt8[Tensor, "3 _ _"]]]:
-    """All at once, or one by one where padding would take too much memory."""
-    height, width = (max(pixels.shape[side] for pixels in decoded) for side in (1, 2))
-    alone = len(decoded) * height * width > _PIXELS_AT_ONCE
-    return ([pixels] for pixels in decoded) if alone else iter([decoded])
 
 
 _CLIP = ClipModel()
@@ -242,12 +238,8 @@ def _merged(before: Stored, now: Stored) -> Stored:
 
 def _write(stored: Stored, teacher: Teacher, file: Path) -> None:
     header = {"teacher": teacher.fingerprint(), "width": str(teacher.width)}
-    columns = {
-        "digests": stored.digests,
-        "byte_counts": stored.byte_counts,
-        "embeddings": stored.embeddings,
-    }
-    columns |= text_columns("paths", stored.paths)
+    columns = stored._asdict()
+    columns |= text_columns("paths", columns.pop("paths"))
     write_columnar(file, StoredEmbeddings.form, header, columns)
 
 

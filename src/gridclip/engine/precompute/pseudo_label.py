@@ -74,7 +74,9 @@ def pseudo_label_command(  # noqa: PLR0913 - one argument a setting
         num_workers: Processes that read images; 0 reads in this one.
     """
     names, listed = read_names(vocabulary), open_images(source, images)
-    _require_stored(keep, stored, len(names))
+    if not min(keep.top_k, len(names)) <= stored:
+        fix = "store at least as many names an image as are kept"
+        raise InputError(f"{stored} stored, {keep.top_k} kept", fix=fix, field="stored")
     teacher = labeller.teacher or ClipTeacher(labeller.clip)
     text = labeller.text or ClipText(labeller.clip)
     teacher.load()
@@ -108,12 +110,6 @@ def _text_vectors(
         fix="give text vectors made for the space of this teacher",
     )
     return vectors
-
-
-def _require_stored(keep: Keep, stored: int, names: int) -> None:
-    if not min(keep.top_k, names) <= stored:
-        fix = "store at least as many names an image as are kept"
-        raise InputError(f"{stored} stored, {keep.top_k} kept", fix=fix, field="stored")
 
 
 def _report(labels: PseudoLabels, images: ImageList) -> None:

@@ -233,14 +233,16 @@ class WordRegionLoss:
         """This process' share of the mean over the texts (and images) of all processes."""
         captioned = present.any(1)
         truth = first + torch.arange(len(present), device=present.device)
-        losses = []
+        similarities = []
         if self.direction != "image_to_text":
             softness = self.softness if self.matching == "many" else None
             best = phrases_by_images(phrases, *regions, softness=softness)
-            logits = text_to_image(best, present) / self.temperature
-            losses.append(contrastive(logits, truth, captioned, smoothing=self.smoothing))
+            similarities.append(text_to_image(best, present))
         if self.direction != "text_to_image":
             columns, _ = gather(image_to_text(phrases, present, *regions))
-            logits = columns[:, truth].mT / self.temperature
-            losses.append(contrastive(logits, truth, captioned, smoothing=self.smoothing))
+            similarities.append(columns[:, truth].mT)
+        losses = [
+            contrastive(each / self.temperature, truth, captioned, smoothing=self.smoothing)
+            for each in similarities
+        ]
         return share_of_mean(torch.stack(losses).mean(), captioned.sum())

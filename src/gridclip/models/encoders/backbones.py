@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from gridclip.io.errors import InputError, require_range
 from gridclip.io.state_dicts import load_weights
 from gridclip.models.encoders.attention_pool import AttentionPool, Pooled
-from gridclip.models.encoders.open_clip import ClipModel, pixel_scale
+from gridclip.models.encoders.open_clip import ClipModel, pixels_of
 from gridclip.ops.images import PixelNorm
 from gridclip.structures import Images
 
@@ -150,9 +150,9 @@ def convolutional_tower(clip: ClipModel) -> tuple[Any, AttentionPool, PixelNorm]
             field="backbone.clip.name",
             fix="use RN50, RN101, RN50x4 …, gridclip-mini, or TimmBackbone for other networks",
         )
-    pool, scale = AttentionPool.from_open_clip(tower.attnpool), pixel_scale(model)
+    pool, (norm, _) = AttentionPool.from_open_clip(tower.attnpool), pixels_of(model)
     tower.attnpool = None
-    return tower, pool, PixelNorm(scale.mean, scale.std)
+    return tower, pool, norm
 
 
 def _inside(images: Images, features: Float[Tensor, "B C h w"]) -> Bool[Tensor, "B h w"]:

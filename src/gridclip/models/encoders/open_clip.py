@@ -5,13 +5,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
+from gridclip.ops.images import PixelNorm
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 """The bundled mini CLIP: an open_clip configuration, its weights and the record of their making."""
@@ -26,14 +27,6 @@ BUNDLED = "mini"
 
 RANDOM = "random"
 """The value of `ClipModel.weights` that stands for no weights at all."""
-
-
-class PixelScale(NamedTuple):
-    """How a CLIP image tower wants its pixels: (rgb / 255 - mean) / std, in a square of `side`."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    side: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +102,14 @@ class ClipModel:
             )
 
 
-def pixel_scale(model: nn.Module) -> PixelScale:
-    """What pixels an open_clip model was trained on."""
+def pixels_of(model: nn.Module) -> tuple[PixelNorm, int]:
+    """Returns how an open_clip model wants its pixels normalised, and the side of its square."""
     import open_clip
 
     settings: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
     size = settings["size"]
-    return PixelScale(
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-        side=size if isinstance(size, int) else size[0],
-    )
+    norm = PixelNorm(tuple(settings["mean"]), tuple(settings["std"]))
+    return norm, size if isinstance(size, int) else size[0]
 
 
 class Frozen(nn.Module):

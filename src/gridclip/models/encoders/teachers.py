@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gridclip.data.precomputed.stored import StoredEmbeddings
 from gridclip.io.errors import InputError
-from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen, pixel_scale
-from gridclip.ops.images import PixelNorm, pad, squeeze
+from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen, pixels_of
+from gridclip.ops.images import pad, squeeze
 from gridclip.structures import Images
 
 
@@ -92,9 +92,7 @@ class ClipTeacher(Teacher):
     def load(self) -> None:
         """Builds the image tower with its weights."""
         model = self.clip.create()
-        scale = pixel_scale(model)
-        self.side = scale.side
-        self.norm = PixelNorm(scale.mean, scale.std)
+        self.norm, self.side = pixels_of(model)
         self.tower = Frozen(model.visual)  # type: ignore[arg-type]
         with torch.no_grad():
             probe = self.tower(torch.zeros(1, 3, self.side, self.side))

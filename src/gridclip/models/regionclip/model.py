@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gridclip.io.errors import InputError, require_positive
+from gridclip.io.errors import require_positive
 from gridclip.models.base import freeze_unused, unlearnable
 from gridclip.models.encoders.region_encoders import RegionEncoder
 from gridclip.models.encoders.text import TextBank
@@ -38,21 +38,10 @@ from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
 from gridclip.ops.boxes import boxes_from_offsets
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width, unit
-from gridclip.structures import (
-    Batch,
-    DetectionBatch,
-    Detections,
-    Images,
-    Record,
-    Targets,
-    Vocabulary,
-)
+from gridclip.structures import Batch, DetectionBatch, Images, Targets, Vocabulary
 
-_WEIGHTS, _SAMPLING, _NAMING = (
-    RegionWeights(),
-    SamplingSettings(),
-    NamingLoss(gamma=0.5, background=0.2),
-)
+_WEIGHTS, _SAMPLING = RegionWeights(), SamplingSettings()
+_NAMING = NamingLoss(gamma=0.5, background=0.2)
 _PROPOSALS = ProposalSettings(anchor_scales=(2.0, 4.0, 8.0, 16.0, 32.0))
 _DECODING = DecodeSettings(nms_iou=0.5)
 
@@ -107,11 +96,14 @@ class RegionCLIP(RegionReader):
         decoding: DecodeSettings = _DECODING,
     ) -> None:
         super().__init__()
-        _check(regions, text, temperature, proposer, checkpoint)
+        require_same_width(regions.width, text.width, field="text")
+        require_positive(temperature=temperature)
         self.regions, self.text, self.proposer = regions, text, proposer
         self.given = None if given is None else GivenBoxes(given)
         self.sampling, self.weights, self.naming = sampling, weights, naming
-        self.fusion, self.refine, self.decoding = fusion, refine, decoding
+        self.refine, self.decoding = refine, decoding
+        # All given boxes are objects, so their objectness says nothing.
+        self.fusion: Fusion = fusion if given is None else "none"
         self.classifier = TextClassifier(text.width, temperature, learn_temperature, background)
         self.box = nn.Linear(text.width, 4)
         nn.init.normal_(self.box.weight, std=0.001)
@@ -121,7 +113,7 @@ class RegionCLIP(RegionReader):
         self.proposals: ProposalNetwork | None = None
         if proposer is None:
             self.proposals = ProposalNetwork(regions.channels, (regions.stride,), proposals)
-        elif checkpoint is not None:
+        if checkpoint is not None:
             load_proposer(proposer, checkpoint)
         self._freeze_unused()
 
@@ -138,10 +130,18 @@ class RegionCLIP(RegionReader):
             return self.proposer.propose(images)
         return self._propose(images, self.regions.maps(images))[0]
 
-    def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
-        """Proposes, embeds and refines; names play no part in it."""
+    def forward(
+        self, images: Images, vocabulary: Vocabulary, given: list[Proposals] | None = None
+    ) -> RegionPredictions:
+        """Proposes, embeds and refines, or embeds given boxes; names play no part in it."""
         maps = self.regions.maps(images)
-        return self._read(images, maps, self._propose(images, maps)[0])
+        proposals = given or self._propose(images, maps)[0]
+        boxes = [found.boxes for found in proposals]
+        embeddings = self.regions.embed(maps, boxes).float()
+        refined = torch.cat(boxes)
+        if self.refine and given is None:
+            refined = boxes_from_offsets(refined, self.box(embeddings).float())
+        return RegionPredictions(proposals, refined, unit(embeddings), None)
 
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
@@ -156,10 +156,7 @@ class RegionCLIP(RegionReader):
         """Score of every name in every region; `fusion.DROPPED` where nothing should leave."""
         assert predictions.text is not None
         logits = self.classifier(predictions.text, self.text(vocabulary))
-        objectness = torch.cat([found.scores for found in predictions.proposals])
-        # All given boxes are objects, so their objectness says nothing.
-        fusion = "none" if self.given is not None else self.fusion
-        return fuse(logits.softmax(-1)[:, :-1], objectness, fusion)
+        return fuse(logits.softmax(-1)[:, :-1], predictions.objectness, self.fusion)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero.
@@ -176,20 +173,6 @@ class RegionCLIP(RegionReader):
         if self.weights.text or self.weights.box:
             losses |= self._region_losses(maps, proposals, batch)
         return self.weights.apply(losses)
-
-    @torch.no_grad()
-    def detect(
-        self, images: Images, vocabulary: Vocabulary, records: list[Record]
-    ) -> list[Detections]:
-        """Detections of each image, best first, in pixels of the original images."""
-        maps = self.regions.maps(images)
-        if self.given is None:
-            proposals = self._propose(images, maps)[0]
-        else:
-            proposals = self.given.of(images, records)
-        predictions = self._read(images, maps, proposals)
-        scores = self.scores(predictions, vocabulary)
-        return predictions.decoded(scores, images, records, self.decoding)
 
     def _region_losses(
         self, maps: Tensor, proposals: list[Proposals], batch: DetectionBatch
@@ -215,15 +198,6 @@ class RegionCLIP(RegionReader):
         # Without a gradient: what CLIP knows of regions is not to be forgotten where it finds them.
         return self.proposals([maps.detach()], images.sizes, targets)
 
-    def _read(self, images: Images, maps: Tensor, proposals: list[Proposals]) -> RegionPredictions:
-        """What the regions of these boxes show, wherever they come from."""
-        boxes = [found.boxes for found in proposals]
-        embeddings = self.regions.embed(maps, boxes).float()
-        refined = torch.cat(boxes)
-        if self.refine and self.given is None:
-            refined = boxes_from_offsets(refined, self.box(embeddings).float())
-        return RegionPredictions(proposals, refined, unit(embeddings), None)
-
     def _freeze_unused(self) -> None:
         weights = self.weights
         parts: list[tuple[nn.Module | nn.Parameter | None, float | bool]] = [
@@ -235,25 +209,3 @@ class RegionCLIP(RegionReader):
         if self.proposals is not None:
             parts += self.proposals.parts(weights.objectness, weights.anchor)
         freeze_unused(parts)
-
-
-def _check(
-    regions: RegionEncoder,
-    text: TextBank,
-    temperature: float,
-    proposer: TwoStageDetector | None,
-    checkpoint: str | None,
-) -> None:
-    """Refuses what does not fit together.
-
-    Raises:
-        InputError: with what would be right.
-    """
-    require_same_width(regions.width, text.width, field="text")
-    require_positive(temperature=temperature)
-    if checkpoint is not None and proposer is None:
-        raise InputError(
-            "is a checkpoint of nothing",
-            field="checkpoint",
-            fix="give the recipe of its detector as the proposer",
-        )

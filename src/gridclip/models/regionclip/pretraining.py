@@ -33,7 +33,7 @@ from gridclip.ops.distributed import share_of_mean, total
 from gridclip.ops.losses import info_nce
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width, unit
-from gridclip.structures import Batch, ConceptBatch, Detections, Images, Record, Vocabulary
+from gridclip.structures import Batch, ConceptBatch, Images, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,9 @@ class RegionPretraining(RegionReader):
         )
         self.weights, self.temperatures, self.threshold = weights, temperatures, threshold
         self.given = None if given is None else GivenBoxes(given)
-        self.fusion, self.decoding = fusion, decoding
+        self.decoding = decoding
+        # All given boxes are objects, so their objectness says nothing.
+        self.fusion: Fusion = fusion if given is None else "none"
         self.looks = weights.region > 0 or weights.distillation > 0
         self.teacher: Frozen | None = None
         self.teacher_text, self.teacher_scale = teacher_text or text, teacher_scale
@@ -162,9 +164,14 @@ class RegionPretraining(RegionReader):
         """Returns the regions of each image, whatever they show."""
         return self.source.propose(images)
 
-    def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
-        """Embeds the regions of each image; names play no part in it."""
-        return self._predict(images, self.propose(images))
+    def forward(
+        self, images: Images, vocabulary: Vocabulary, given: list[Proposals] | None = None
+    ) -> RegionPredictions:
+        """Embeds the regions of each image, or given ones; names play no part in it."""
+        proposals = given or self.propose(images)
+        boxes = [found.boxes for found in proposals]
+        features = self.region_features(images, boxes)
+        return RegionPredictions(proposals, torch.cat(boxes), features, None)
 
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
@@ -172,22 +179,16 @@ class RegionPretraining(RegionReader):
         """Probability of each name in each box, if it shows one of them: rows add up to 1."""
         return self._logits(self.region_features(images, boxes), vocabulary).softmax(-1)
 
-    @torch.no_grad()
-    def detect(
-        self, images: Images, vocabulary: Vocabulary, records: list[Record]
-    ) -> list[Detections]:
-        """Named regions of each image, best first, in pixels of the original images.
+    def scores(
+        self, predictions: RegionPredictions, vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Score of every name in every region.
 
         A background scores as a cosine of zero would, as in RegionCLIP's released code.
         """
-        given = None if self.given is None else self.given.of(images, records)
-        found = self._predict(images, given or self.propose(images))
-        assert found.text is not None
-        named = F.pad(self._logits(found.text, vocabulary), (0, 1)).softmax(-1)[:, :-1]
-        objectness = torch.cat([each.scores for each in found.proposals])
-        # All given boxes are objects, so their objectness says nothing.
-        scores = named if given else fuse(named, objectness, self.fusion)
-        return found.decoded(scores, images, records, self.decoding)
+        assert predictions.text is not None
+        named = F.pad(self._logits(predictions.text, vocabulary), (0, 1)).softmax(-1)[:, :-1]
+        return fuse(named, predictions.objectness, self.fusion)
 
     def _boxes(self, batch: ConceptBatch) -> list[Float[Tensor, "_ 4"]]:
         """The regions that a step sees, if a loss reads any."""
@@ -222,11 +223,6 @@ class RegionPretraining(RegionReader):
             "region": region_contrast(cosines, truth.argmax(-1), self.temperatures.region),
             "distillation": concept_distillation(cosines, truth, self.temperatures.distillation),
         }
-
-    def _predict(self, images: Images, proposals: list[Proposals]) -> RegionPredictions:
-        boxes = [found.boxes for found in proposals]
-        features = self.region_features(images, boxes)
-        return RegionPredictions(proposals, torch.cat(boxes), features, None)
 
     def _logits(
         self, features: Float[Tensor, "P D"], vocabulary: Vocabulary

@@ -36,25 +36,24 @@ class RegionPredictions(NamedTuple):
     text: Float[Tensor, "P D"] | None  # unit vectors that learned from names
     image: Float[Tensor, "P D"] | None  # unit vectors that learned from a CLIP's view of regions
 
-    def decoded(
-        self,
-        scores: Float[Tensor, "P K"],
-        images: Images,
-        records: list[Record],
-        settings: DecodeSettings,
-    ) -> list[Detections]:
-        """Detections of each image, best first, in pixels of the original images."""
-        counts = [len(found.boxes) for found in self.proposals]
-        each = zip(
-            scores.split(counts), self.boxes.split(counts), images.sizes, records, strict=True
-        )
-        return [decode(*image, settings) for image in each]
+    @property
+    def objectness(self) -> Float[Tensor, "P"]:
+        """Score of every proposal, whatever it shows."""
+        return torch.cat([found.scores for found in self.proposals])
 
 
 class TwoStageDetector(Detector):
-    """A detector whose first stage knows no names; its second compares regions with text."""
+    """A detector whose first stage knows no names; its second compares regions with text.
+
+    Attributes:
+        text: Names to unit vectors.
+        decoding: How many detections leave.
+        given: Boxes that `detect` names in place of proposals; `forward` then takes them too.
+    """
 
     text: TextBank
+    decoding: DecodeSettings
+    given: "GivenBoxes | None" = None
 
     def fingerprint(self) -> str:
         """Regions are aligned with these text vectors; others would be another language."""
@@ -63,6 +62,26 @@ class TwoStageDetector(Detector):
     @abstractmethod
     def propose(self, images: Images) -> list[Proposals]:
         """Returns the proposals of each image, whatever they show."""
+
+    @abstractmethod
+    def scores(
+        self, predictions: RegionPredictions, vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Score of every name in every region."""
+
+    @torch.no_grad()
+    def detect(
+        self, images: Images, vocabulary: Vocabulary, records: list[Record]
+    ) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original images."""
+        if self.given is None:
+            predictions: RegionPredictions = self(images, vocabulary)
+        else:
+            predictions = self(images, vocabulary, self.given.of(images, records))
+        scores = self.scores(predictions, vocabulary)
+        counts = [len(found.boxes) for found in predictions.proposals]
+        parts = (scores.split(counts), predictions.boxes.split(counts), images.sizes, records)
+        return [decode(*each, self.decoding) for each in zip(*parts, strict=True)]
 
 
 class RegionReader(TwoStageDetector):
@@ -111,12 +130,16 @@ _MARK = "detector."
 _FIX = "give a checkpoint of a run, and that run's recipe as the proposer: config.yaml beside it"
 
 
-def load_proposer(proposer: TwoStageDetector, file: str) -> None:
+def load_proposer(proposer: TwoStageDetector | None, file: str) -> None:
     """Loads the detector of a run's checkpoint.
 
     Raises:
-        InputError: if the file is missing, unreadable, or of another detector.
+        InputError: if there is no proposer, or the file is missing, unreadable, or of another
+            detector.
     """
+    if proposer is None:
+        fix = "give the recipe of its detector as the proposer"
+        raise InputError("is a checkpoint of nothing", field="checkpoint", fix=fix)
     state = read_torch(file, field="checkpoint", fix=_FIX).get("state_dict", {})
     own = {name.removeprefix(_MARK): state[name] for name in state if name.startswith(_MARK)}
     fill(proposer, own, file, field="checkpoint", fix=_FIX)

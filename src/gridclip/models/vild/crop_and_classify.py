@@ -4,6 +4,7 @@ This is the baseline that ViLD (2104.13921) is made to be faster than.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gridclip.io.errors import InputError, require_at_least, require_positive
@@ -18,7 +19,7 @@ from gridclip.models.two_stage.detector import (
 from gridclip.models.two_stage.roi_head import fuse
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width
-from gridclip.structures import Batch, Detections, Images, Record, Vocabulary
+from gridclip.structures import Batch, Images, Vocabulary
 
 _DECODING = DecodeSettings(nms_iou=0.5)
 
@@ -107,13 +108,10 @@ class CropAndClassify(TwoStageDetector):
             fix="use gridclip validate; train its proposer by a row of its own",
         )
 
-    @torch.no_grad()
-    def detect(
-        self, images: Images, vocabulary: Vocabulary, records: list[Record]
-    ) -> list[Detections]:
-        """Detections of each image, best first, in pixels of the original images."""
-        predictions = self(images, vocabulary)
-        objectness = torch.cat([found.scores for found in predictions.proposals])
+    def scores(
+        self, predictions: RegionPredictions, vocabulary: Vocabulary
+    ) -> Float[Tensor, "P K"]:
+        """Score in [0, 1] of every name in every region."""
+        assert predictions.image is not None
         named = (predictions.image @ self.text(vocabulary).mT / self.temperature).softmax(-1)
-        scores = fuse(named, objectness, "sigmoid")
-        return predictions.decoded(scores, images, records, self.decoding)
+        return fuse(named, predictions.objectness, "sigmoid")

@@ -39,15 +39,7 @@ from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings, Reg
 from gridclip.ops.boxes import boxes_from_offsets
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width
-from gridclip.structures import (
-    Batch,
-    DetectionBatch,
-    Detections,
-    Images,
-    Record,
-    RegionTargets,
-    Vocabulary,
-)
+from gridclip.structures import Batch, DetectionBatch, Images, RegionTargets, Vocabulary
 
 
 def find_regions(
@@ -128,7 +120,11 @@ class ViLD(TwoStageDetector):
         decoding: DecodeSettings = _DECODING,
     ) -> None:
         super().__init__()
-        _check(width, temperature, ensemble)
+        require_at_least(8, width=width)
+        if width % 8:
+            raise InputError(f"{width} is no multiple of 8", field="width", fix="give one")
+        require_positive(temperature=temperature)
+        require_fraction(ensemble=ensemble)
         self.variant, self.backbone, self.text = variant, backbone, text
         self.sampling, self.weights, self.decoding = sampling, weights, decoding
         self.ensemble = ensemble
@@ -184,7 +180,7 @@ class ViLD(TwoStageDetector):
         self, predictions: RegionPredictions, vocabulary: Vocabulary
     ) -> Float[Tensor, "P K"]:
         """Score in [0, 1] of every name in every region."""
-        vectors, (proposals, _, text, image) = self.text(vocabulary), predictions
+        vectors, (_, _, text, image) = self.text(vocabulary), predictions
         named = None if text is None else self.classifier(text, vectors).softmax(-1)[:, :-1]
         if image is None:
             assert named is not None  # a region has one of the two embeddings at least
@@ -194,8 +190,7 @@ class ViLD(TwoStageDetector):
             weights = BranchWeights(self.ensemble, 1 - self.ensemble)
             return geometric_mean(named, seen, self.learned(vocabulary), weights)
         # Our reading: without a background, only the proposal knows whether anything is there.
-        objectness = torch.cat([found.scores for found in proposals])
-        return fuse(seen, objectness, "sigmoid")
+        return fuse(seen, predictions.objectness, "sigmoid")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, of those whose weight is not zero.
@@ -213,22 +208,13 @@ class ViLD(TwoStageDetector):
         losses |= self._region_losses(levels, proposals, batch)
         return self.weights.apply(losses)
 
-    @torch.no_grad()
-    def detect(
-        self, images: Images, vocabulary: Vocabulary, records: list[Record]
-    ) -> list[Detections]:
-        """Detections of each image, best first, in pixels of the original images."""
-        predictions = self(images, vocabulary)
-        scores = self.scores(predictions, vocabulary)
-        return predictions.decoded(scores, images, records, self.decoding)
-
     def _region_losses(
         self, levels: list[Tensor], proposals: list[Proposals], batch: DetectionBatch
     ) -> dict[str, Tensor]:
         """Losses of the heads; a head sees all its regions at once, as batch norm wants."""
         names = len(batch.vocabulary)
         sampled = sample_regions(proposals, batch.targets, names, self.sampling)
-        regions = self._regions(batch, proposals)
+        regions = self._regions(batch, proposals) if self.distils else []
         read = self.names or self.weights.box
         boxes = sampled.boxes if read else [each[:0] for each in sampled.boxes]
         pooled = self.region_pool(levels, boxes)
@@ -253,9 +239,7 @@ class ViLD(TwoStageDetector):
         return losses
 
     def _regions(self, batch: DetectionBatch, proposals: list[Proposals]) -> list[RegionTargets]:
-        """What CLIP saw in regions of each image, if anything learns from it."""
-        if not self.distils:
-            return []
+        """What CLIP saw in regions of each image."""
         regions = find_regions(batch, proposals, self.teacher, self.sampling.distilled)
         seen = regions[0].embeddings.shape[1]
         require_same_width(seen, self.text.width, field="data.init_args.regions")
@@ -274,16 +258,3 @@ class ViLD(TwoStageDetector):
                 *self.proposals.parts(weights.objectness, weights.anchor),
             ]
         )
-
-
-def _check(width: int, temperature: float, ensemble: float) -> None:
-    """Refuses settings that mean nothing, by their name.
-
-    Raises:
-        InputError: with what would be right.
-    """
-    require_at_least(8, width=width)
-    if width % 8:
-        raise InputError(f"{width} is no multiple of 8", field="width", fix="give one")
-    require_positive(temperature=temperature)
-    require_fraction(ensemble=ensemble)

@@ -340,10 +340,10 @@ def test_proposed_and_given_boxes_have_the_same_features(text, annotated):
         torch.testing.assert_close(detector.region_features(images, boxes), predictions.text)
     given = _detector(text, given=str(annotated)).eval()
     given.load_state_dict(detector.state_dict())
-    maps = given.regions.maps(images)
     proposals = [Proposals(each, torch.ones(len(each))) for each in boxes]
     with torch.no_grad():
-        torch.testing.assert_close(given._read(images, maps, proposals).text, predictions.text)
+        named = given(images, Vocabulary(NAMES), proposals)
+    torch.testing.assert_close(named.text, predictions.text)
 
 
 def test_a_frozen_proposer_changes_no_feature(text, tmp_path):
