@@ -121,7 +121,7 @@ class Definitions:
         self.file = Path(file)
         self._known: dict[str, str] = {}
         for name, definition in self._read():
-            self._known.setdefault(_key(name), " ".join(definition.split()))
+            self._known.setdefault(plain_name(name), " ".join(definition.split()))
         if not self._known:
             raise InputError(
                 "holds no definition of any name",
@@ -134,7 +134,7 @@ class Definitions:
 
     def of(self, name: str) -> str | None:
         """Returns what a name means; None if the file does not say."""
-        return self._known.get(_key(name))
+        return self._known.get(plain_name(name))
 
     def fingerprint(self) -> str:
         """Returns a digest of all names with their definitions."""
@@ -159,10 +159,6 @@ class Definitions:
             raise InputError(
                 f"cannot be read: {error}", file=self.file, fix="give a whole file in UTF-8"
             ) from error
-
-
-def _key(name: str) -> str:
-    return prompt_name(name).lower()
 
 
 def _from_json(file: Path) -> Iterator[tuple[str, str]]:
@@ -218,3 +214,8 @@ def _senses(index: Path) -> Iterator[tuple[str, str]]:
 def prompt_name(name: str) -> str:
     """Returns a category name as people say it: "bat_(animal)" becomes "bat animal"."""
     return " ".join(name.replace("_", " ").replace("(", " ").replace(")", " ").split())
+
+
+def plain_name(name: str) -> str:
+    """Returns a name in one spelling: "Bat_(animal)" is "bat animal"."""
+    return prompt_name(name).lower()

@@ -66,11 +66,6 @@ def draw_order(pool: SamplingPool, share: RankShard, rng: np.random.Generator) -
     Every image has its turn. Landscape and portrait images are batched apart; what does not fill
     a batch of its own orientation fills batches of both. Only the last batch may be short. Where
     the draws do not divide by the processes, the first ones fill up.
-
-    Args:
-        pool: The images.
-        share: How many processes have a part in each batch.
-        rng: Of all random choices.
     """
     rows, turns = _turns(pool, rng)
     shuffled = rng.permutation(len(rows))
@@ -157,13 +152,10 @@ class MixedSampler(DistributedSampler[list[SampleIndex]]):
             done = epoch * self.counts[row] + before[row]  # batches of this kind, ever
             number, turn = divmod(done, count_batches(self.pools[kind], self.share))
             if kind not in orders or orders[kind][0] != number:
-                orders[kind] = number, self._order(kind, number)
+                rng = np.random.default_rng((self.seed, number, _STREAMS[kind]))
+                orders[kind] = number, draw_order(self.pools[kind], self.share, rng)
             yield self._batch(orders[kind][1], turn, kind, number)
             before = after
-
-    def _order(self, kind: Kind, number: int) -> Order:
-        rng = np.random.default_rng((self.seed, number, _STREAMS[kind]))
-        return draw_order(self.pools[kind], self.share, rng)
 
     def _batch(self, order: Order, number: int, kind: Kind, epoch: int) -> list[SampleIndex]:
         size = self.pools[kind].batch_size * self.share.processes

@@ -60,7 +60,7 @@ def image_counts(labels: Ragged, num_categories: int) -> Int64[np.ndarray, "K"]:
         labels: For each image the rows of the training vocabulary of its boxes.
         num_categories: Size K of the training vocabulary.
     """
-    images, names = _image_of(labels), labels.values.astype(np.int64)
+    images, names = labels.rows, labels.values.astype(np.int64)
     seen = np.unique(images * num_categories + names)
     counts: Int64[np.ndarray, K] = np.bincount(seen % num_categories, minlength=num_categories)
     return counts
@@ -95,7 +95,7 @@ def repeat_factors(labels: Ragged, num_categories: int, threshold: float) -> Flo
     # Categories that no image shows repeat nothing; any share does for them.
     of_category = np.maximum(1, np.sqrt(threshold / np.where(frequency, frequency, 1)))
     factors = np.ones(len(labels.offsets) - 1)
-    np.maximum.at(factors, _image_of(labels), of_category[labels.values])
+    np.maximum.at(factors, labels.rows, of_category[labels.values])
     return factors
 
 
@@ -105,10 +105,6 @@ def verified_names(annotations: Annotations, labels: LabelMap) -> Ragged | None:
     Those are the categories with a box and those of `neg_category_ids`, but for those of
     `not_exhaustive_category_ids`: of these some objects have no box, so a grid cell outside the
     boxes may well show one, and must not learn that it does not.
-
-    Args:
-        annotations: The training file.
-        labels: The training vocabulary.
 
     Returns:
         For each image rows of the training vocabulary, ascending. None for a file in which no image
@@ -128,12 +124,6 @@ def verified_names(annotations: Annotations, labels: LabelMap) -> Ragged | None:
 def _pairs(listed: Ragged, labels: LabelMap) -> Int64[np.ndarray, "V"]:
     """Returns image × K + row of the vocabulary for what is listed and trained on; distinct."""
     rows = labels.rows[listed.values]
-    pairs: Int64[np.ndarray, V] = np.unique(
-        (_image_of(listed) * len(labels.vocabulary) + rows)[rows >= 0]
-    )
+    images = listed.rows * len(labels.vocabulary)
+    pairs: Int64[np.ndarray, V] = np.unique((images + rows)[rows >= 0])
     return pairs
-
-
-def _image_of(listed: Ragged) -> Int64[np.ndarray, "V"]:
-    """Returns the image of each value."""
-    return np.repeat(np.arange(len(listed.offsets) - 1), np.diff(listed.offsets))

@@ -151,7 +151,8 @@ class _Work:
         self.cells, self.text = cells.flatten(0, -2), text.to(product)
         self.scaled = (scale * text).to(product)
         self.precise = torch.promote_types(scale.dtype, torch.float32)
-        entries = min(_blocks(self.device).cached, self.cells.shape[0] * len(text))
+        self.blocks = BLOCKS.get(self.device, BLOCKS["cuda"])
+        entries = min(self.blocks.cached, self.cells.shape[0] * len(text))
         self.scratch = torch.empty(2, max(1, entries), dtype=self.precise, device=cells.device)
         self.by_cells, self.by_text = asked[0] or asked[2], asked[1]
         self.slopes = (
@@ -164,8 +165,7 @@ class _Work:
     def run(self, truth: _Truth) -> Float[Tensor, ""]:
         """All blocks, one after the other."""
         total = torch.zeros((), dtype=self.precise, device=self.cells.device)
-        blocks = _blocks(self.device)
-        step = max(blocks.rows, blocks.product // len(self.text))
+        step = max(self.blocks.rows, self.blocks.product // len(self.text))
         for start in range(0, len(self.cells), step):
             block = slice(start, start + step)
             total += self._block(block, truth.of_block(block))
@@ -226,7 +226,3 @@ def _negatives_(logits: Tensor, gamma: float, p: Tensor, value: Tensor) -> Tenso
     value.mul_(power)
     power.sub_(value, alpha=gamma).mul_(p).add_(value, alpha=gamma)
     return value
-
-
-def _blocks(device: str) -> Blocks:
-    return BLOCKS.get(device, BLOCKS["cuda"])

@@ -95,20 +95,16 @@ def suppress(
     """Suppresses candidates category by category; arguments as in `decode`."""
     height, width = size.tolist()
     kept = clip_boxes_to_image(boxes[found.cells], (height, width))
-    order, scores = _suppress(kept, found, settings)
-    scale = torch.tensor([record.width / width, record.height / height], device=boxes.device)
-    return Detections(kept[order] * scale.repeat(2), scores, found.labels[order])
-
-
-def _suppress(
-    boxes: Float[Tensor, "C 4"], found: Candidates, settings: DecodeSettings
-) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"]]:
-    """Returns the rows that are left and their scores, best first."""
     if settings.suppression == "soft":
         sigma, least, limit = settings.sigma, settings.least, settings.limit
-        return soft_nms(boxes, found.scores, found.labels, sigma=sigma, least=least, limit=limit)
-    order = hard_nms(boxes, found.scores, found.labels, settings.nms_iou)[: settings.limit]
-    return order, found.scores[order]
+        order, scores = soft_nms(
+            kept, found.scores, found.labels, sigma=sigma, least=least, limit=limit
+        )
+    else:
+        order = hard_nms(kept, found.scores, found.labels, settings.nms_iou)[: settings.limit]
+        scores = found.scores[order]
+    scale = torch.tensor([record.width / width, record.height / height], device=boxes.device)
+    return Detections(kept[order] * scale.repeat(2), scores, found.labels[order])
 
 
 BLOCK = 2**21

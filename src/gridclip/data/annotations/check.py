@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -66,11 +67,7 @@ def find_problems(file: Path, lists: CocoLists, images: Path | None = None) -> S
     """
     if images is not None and not images.is_dir():
         raise InputError("is no folder", fix="give that of the images", file=images)
-
-    def undecodable(sound: CocoLists, edits: Edits) -> list[Fault]:
-        return [] if images is None else _find_images(file, sound, edits, images)
-
-    found = survey(file, lists, undecodable)
+    found = survey(file, lists, None if images is None else partial(_find_images, file, images))
     unverified = _find_unverified(file, found)
     if unverified is None:
         return found
@@ -89,7 +86,7 @@ _IMAGE_FIXES = {
 }
 
 
-def _find_images(file: Path, lists: CocoLists, edits: Edits, folder: Path) -> list[Fault]:
+def _find_images(file: Path, folder: Path, lists: CocoLists, edits: Edits) -> list[Fault]:
     """Decodes every image but those of rows that are left out anyway."""
 
     def judge(row: int) -> tuple[str, str]:

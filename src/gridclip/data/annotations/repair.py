@@ -115,12 +115,7 @@ def drop_faults(file: Path, lists: CocoLists) -> tuple[CocoLists, list[str]]:
 
 def edited(lists: CocoLists, edits: Edits) -> CocoLists:
     """Returns copies of the lists with rows changed and left out."""
-    changed = _applied(lists, edits)
-    kept = (
-        [record for row, record in enumerate(records) if edits[name].get(row, {}) is not None]
-        for name, records in changed._asdict().items()
-    )
-    return CocoLists(*kept)
+    return CocoLists(**_rows(lists._asdict(), edits))
 
 
 def _first_fault(file: Path, lists: CocoLists, shown: CocoLists) -> Fault | None:
@@ -275,12 +270,8 @@ def _some_frequency(records: list[Any]) -> str | None:
 def write_edited(content: bytes, edits: Edits, output: Path) -> None:
     """Writes a copy of an annotation file with rows changed and left out.
 
-    Every other value stays, byte for byte where the file is strict json.
-
-    Args:
-        content: Of the file.
-        edits: By list and row.
-        output: Appears whole or not at all.
+    Every other value stays, byte for byte where the file is strict json. The copy appears whole or
+    not at all.
 
     Raises:
         InputError: if it cannot be written, such as for want of room.

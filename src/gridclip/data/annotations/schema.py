@@ -4,7 +4,7 @@ What is trained on is checked whole. Evaluation asks only for what it looks at, 
 say sizes and paths of images, and boxes may leave them.
 """
 
-from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -283,7 +283,8 @@ def _read_rows(
     """Reads a list of category ids for each image; COCO form has none."""
     lists = images.column(key, is_whole_list, "a list of category ids", default=[])
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    rows = Ragged(_rows_of(_flat(lists), category_ids), offsets)
+    ids = np.array([*chain.from_iterable(lists)], dtype=np.int64)
+    rows = Ragged(_rows_of(ids, category_ids), offsets)
     if lax:  # lvis takes any id there
         return rows.keep(rows.values >= 0)
     unknown = (rows.keep(rows.values < 0)).offsets
@@ -294,10 +295,6 @@ def _read_rows(
         fix="list the category, or take the id out (ids from 0 need 1 added)",
     )
     return rows
-
-
-def _flat(lists: Sequence[Sequence[int]]) -> Int64[np.ndarray, "V"]:
-    return np.array([value for values in lists for value in values], dtype=np.int64)
 
 
 def _rows_of(ids: Int64[np.ndarray, "V"], known: Int64[np.ndarray, "R"]) -> Int64[np.ndarray, "V"]:

@@ -185,12 +185,7 @@ class ConceptBatches(Dataset[ConceptBatch]):
 
 
 class InOrder(Dataset[ConceptBatch]):
-    """The same batches in the same order in each epoch: what `overfit_batches` asks for.
-
-    Args:
-        batches: Reads a batch.
-        draws: The images of each batch.
-    """
+    """The same batches in the same order in each epoch: what `overfit_batches` asks for."""
 
     def __init__(self, batches: ConceptBatches, draws: list[list[SampleIndex]]) -> None:
         self.batches, self.draws = batches, draws

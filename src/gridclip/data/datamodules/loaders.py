@@ -77,13 +77,7 @@ def _stack(values: list[Tensor | None]) -> Tensor | None:
 
 
 class Batches(Dataset[Batch]):
-    """Reads whole batches, so that one loader can mix both kinds.
-
-    Args:
-        detection: Images with boxes.
-        image_level: Images without, if any.
-        multiple: As in `pad`.
-    """
+    """Reads whole batches, padded as by `pad`, so that one loader can mix both kinds."""
 
     def __init__(
         self,

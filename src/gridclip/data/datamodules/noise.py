@@ -91,13 +91,7 @@ class SyntheticPairs(SyntheticData):
 class NoiseDataset(Dataset[Sample]):
     """Images of noise with random boxes and labels, each a function of the seed and its row.
 
-    Args:
-        names: Size of the vocabulary.
-        height: Of every image, in pixels.
-        width: Of every image, in pixels.
-        boxes: Boxes on every image.
-        length: How many images.
-        seed: Of all random numbers.
+    Arguments are those of `SyntheticData`; `names` is the size of the vocabulary.
     """
 
     def __init__(

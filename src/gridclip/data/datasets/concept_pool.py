@@ -105,11 +105,7 @@ class ConceptCounts:
 
 
 def concepts_of(source: Path, phrases: Phrases) -> tuple[bool, Iterator[Concept]]:
-    """Reads the concepts of one source of any kind.
-
-    Args:
-        source: As in `concepts_command`.
-        phrases: The parser of captions.
+    """Reads the concepts of one source of any kind that `concepts_command` takes.
 
     Returns:
         Whether they are names that somebody chose, and not phrases as they come; and the concepts.

@@ -1,6 +1,7 @@
 """Images with boxes, one at a time."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -158,11 +159,14 @@ class DetectionDataset(Dataset[Sample]):
             view = self.mosaic.join(parts, rng)
         path = str(self.annotations.paths[image])
         height, width = self.annotations.sizes[image].tolist()
+        verified = None
+        if view.verified is not None:
+            verified = torch.from_numpy(np.isin(np.arange(len(self.vocabulary)), view.verified))
         return Sample(
             image=to_tensor(view.image),
             targets=Targets(torch.tensor(view.boxes), torch.tensor(view.labels)),
             record=Record(int(self.annotations.image_ids[image]), path, height, width),
-            verified=None if view.verified is None else self._column(view.verified),
+            verified=verified,
             teacher=self._embedding(path, view.mirrored),
             regions=self._regions(path, view),
         )
@@ -211,12 +215,6 @@ class DetectionDataset(Dataset[Sample]):
         embeddings = stored.of(path, view.mirrored).embeddings
         return RegionTargets(torch.tensor(view.regions[shown]), torch.tensor(embeddings[shown]))
 
-    def _column(self, names: Int64[np.ndarray, "V"]) -> Bool[Tensor, "K"]:
-        """Marks rows of the vocabulary."""
-        marked = torch.zeros(len(self.vocabulary), dtype=torch.bool)
-        marked[torch.from_numpy(names)] = True
-        return marked
-
 
 # Opening every file of a large data set takes minutes on a network disk, so only sets up to this
 # many images have each header read before training; others are checked as they are read.
@@ -224,20 +222,18 @@ HEADERS_READ = 5_000
 
 
 def check_images(annotations: Annotations, folder: Path) -> None:
-    """Checks, before training, that every image exists and is as large as the file says.
+    """Checks, before training, that every image is in the folder and as large as the file says.
 
     Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ images.
-
-    Args:
-        annotations: The images to look for.
-        folder: What their paths are relative to.
 
     Raises:
         InputError: with the count and the first names.
     """
-    missing = [path for path in _unlisted(annotations.paths.tolist(), folder) if not _there(path)]
+    unlisted = _unlisted(annotations.paths.tolist(), folder)
+    # Path.is_file raises for a name that no file can have.
+    missing = [file for file in unlisted if not os.path.isfile(file)]  # noqa: PTH113
     if missing:
-        names = ", ".join(str(path) for path in missing[:3])
+        names = ", ".join(map(str, missing[:3]))
         raise InputError(
             f"{len(missing)} of {len(annotations.paths)} images do not exist: {names!r}"
             + (", ..." if len(missing) > 3 else ""),
@@ -263,13 +259,6 @@ def _unlisted(paths: list[str], folder: Path) -> Iterator[Path]:
         except (OSError, ValueError):
             names = set()
         yield from (file for file in files if file.name not in names)
-
-
-def _there(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def fingerprint(dataset: DetectionDataset, source: ImageLevelSource | None = None) -> str:

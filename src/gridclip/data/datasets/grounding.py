@@ -80,7 +80,9 @@ def _columns(file: Path, content: bytes) -> Columns:
     lists = parse_lists(file, content)
     _, images, annotations = lists.records(file)
     captions = images.column("caption", is_text, "text: what is said of the image")
-    named, phrases = _name(annotations, dict(zip(_ids(images), captions, strict=True)))
+    ids = images.integers("id")
+    images.refuse_repeats("id", ids)
+    named, phrases = _name(annotations, dict(zip(ids.tolist(), captions, strict=True)))
     if not phrases:
         fix = "give boxes whose tokens_positive are spans of the caption that name something"
         raise InputError("no box has a phrase", fix=fix, file=file, field="annotations")
@@ -97,12 +99,6 @@ def _columns(file: Path, content: bytes) -> Columns:
     return Columns(arrays, {})
 
 
-def _ids(images: JsonTable) -> list[int]:
-    ids = images.integers("id")
-    images.refuse_repeats("id", ids)
-    return ids.tolist()
-
-
 def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], list[str]]:
     """Returns the annotations with the number of their phrase as category, and all phrases.
 
@@ -117,7 +113,10 @@ def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], 
         fix="list the image, or remove the annotations",
     )
     annotations.refuse(
-        [_end(each) > len(str(text)) for each, text in zip(spans, texts, strict=True)],
+        [
+            any(end > len(str(text)) for _, end in each)
+            for each, text in zip(spans, texts, strict=True)
+        ],
         "tokens_positive",
         "with a span beyond the end of the caption",
         fix="count characters of the caption as it stands in the file",
@@ -134,9 +133,7 @@ def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], 
 def first_mention(caption: str, spans: Sequence[Sequence[int]]) -> str:
     """Returns the text of the first of some spans, with those that follow it right behind.
 
-    Args:
-        caption: The whole text.
-        spans: First character and end of each.
+    A span is its first character and its end.
     """
     if not spans:
         return ""
@@ -146,10 +143,6 @@ def first_mention(caption: str, spans: Sequence[Sequence[int]]) -> str:
             break
         end = max(end, last)
     return caption[start:end]
-
-
-def _end(spans: Sequence[Sequence[int]]) -> int:
-    return max((end for _, end in spans), default=0)
 
 
 def _is_spans(value: object) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gridclip.data.category_names import prompt_name, read_names
+from gridclip.data.category_names import plain_name, read_names
 from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.sources import open_images
@@ -225,11 +225,6 @@ class PseudoLabelled(ImageLevelSource):
     def _scores(self, row: int) -> Float32[np.ndarray, "K"]:
         scores = self.labels.scores(row, self.keep)[self._columns]
         if self.trust_classes:
-            classes = {_plain(name) for name in self.listed.image(row).names}
-            scores[[_plain(name) in classes for name in self.vocabulary.names]] = 1
+            classes = {plain_name(name) for name in self.listed.image(row).names}
+            scores[[plain_name(name) in classes for name in self.vocabulary.names]] = 1
         return scores
-
-
-def _plain(name: str) -> str:
-    """Returns a name in one spelling: "Bat_(animal)" is "bat animal"."""
-    return prompt_name(name).lower()

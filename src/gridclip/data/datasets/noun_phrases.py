@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -65,18 +65,11 @@ class Phrases:
 
     def __init__(self, parser: str) -> None:
         self.parser = parser
-        self._open()
-
-    def _open(self) -> None:
-        self._parser = _make_parser(self.parser)
+        self._parser = _make_parser(parser)
         self._of = lru_cache(_KEPT)(self._find)
 
-    def __getstate__(self) -> str:
-        return self.parser
-
-    def __setstate__(self, state: str) -> None:
-        self.parser = state
-        self._open()
+    def __reduce__(self) -> tuple[Callable[..., "Phrases"], tuple[str]]:
+        return Phrases, (self.parser,)
 
     def of(self, caption: str) -> tuple[str, ...]:
         """Returns the distinct phrases of a caption, in order of their first mention."""

@@ -38,11 +38,7 @@ def read_image(file: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def decode_image(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes the bytes of an image file, as `read_image` does.
-
-    Args:
-        content: The bytes.
-        place: Where they come from, for the message.
+    """Decodes the bytes of an image file, as `read_image` does; `place` is for the message.
 
     Raises:
         InputError: if they are cut short, corrupt, or of more than 8 bits a channel.

@@ -108,32 +108,22 @@ def _member(file: Path, shard: tarfile.TarFile, sample: _Sample) -> Member:
     if info.sparse is not None or not is_image(info.name):
         raise InputError("is stored sparsely", fix=_AGAIN, file=file, field=info.name)
     header = read_header(_opened(shard, info), file / info.name)
-    words = _Words(
-        **{
-            ending: _opened(shard, sample.files[ending]).read()
-            for ending in _WORDS
-            if ending in sample.files
-        }
-    )
-    facts = _facts(file, sample.key, words.json)
+    words = {
+        ending: _opened(shard, sample.files[ending]).read()
+        for ending in _WORDS
+        if ending in sample.files
+    }
+    facts = _facts(file, sample.key, words.get("json", b"{}"))
     return Member(
         path=str(facts.get("path") or f"{file.name}/{info.name}"),
         offset=info.offset_data,
         byte_count=info.size,
         size=(header.height, header.width),
-        names=_texts(facts.get("names")) or _texts(_text(words.cls)),
+        names=_texts(facts.get("names")) or _texts(_text(words.get("cls", b""))),
         captions=_texts(facts.get("captions"))
         or _texts(facts.get("caption"))
-        or _texts(_text(words.txt)),
+        or _texts(_text(words.get("txt", b""))),
     )
-
-
-class _Words(NamedTuple):
-    """The texts of a sample, by the ending of their files."""
-
-    json: bytes = b"{}"
-    txt: bytes = b""
-    cls: bytes = b""
 
 
 def _facts(file: Path, key: str, content: bytes) -> dict[str, Any]:
@@ -325,11 +315,7 @@ def shard_files(place: Path) -> list[Path]:
 
 
 def write_index(files: Sequence[Path], index: Path) -> None:
-    """Scans shards of one folder, and writes where their images lie.
-
-    Args:
-        files: The shards, in order.
-        index: Where to.
+    """Scans shards of one folder, in order, and writes where their images lie.
 
     Raises:
         InputError: as `open_shards`.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from gridclip.data.annotations.schema import image_path
 from gridclip.data.images.decode import is_image, read_header
 from gridclip.data.images.image_list import ImageList, ListedImage
 from gridclip.data.images.shards import INDEX, open_shards
@@ -179,8 +180,7 @@ def annotated(file: Path, folder: Path) -> ImageFiles:
     rows = document.get("images") if isinstance(document, dict) else document
     images = JsonTable(file, "images", rows)
     paths = [
-        row.get("file_name") or "/".join(str(row.get("coco_url") or "").split("/")[-2:])
-        for row in images.rows
+        image_path(row.get("file_name"), str(row.get("coco_url") or "")) for row in images.rows
     ]
     images.refuse(
         [not is_text(path) for path in paths],

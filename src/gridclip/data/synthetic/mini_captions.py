@@ -113,12 +113,7 @@ def draw_close_up(rng: np.random.Generator, kind: Kind, side: int) -> Scene:
 
 
 def near_miss(rng: np.random.Generator, kinds: Sequence[Kind]) -> list[Kind]:
-    """Returns the same objects, but two swap one attribute, or one has another value of it.
-
-    Args:
-        rng: Decides which.
-        kinds: At least two.
-    """
+    """Returns the same two or more objects, but two swap an attribute, or one has another value."""
     attribute = int(rng.integers(3))
     one, two = rng.choice(len(kinds), 2, replace=False).tolist()
     values = [list(kind) for kind in kinds]
@@ -164,10 +159,6 @@ def say(rng: np.random.Generator, kinds: Sequence[Kind]) -> Said:
     """Names every object, some by a synonym or without their texture, and returns where.
 
     The texture is left out only where no other object has the same colour and shape.
-
-    Args:
-        rng: Decides order and words.
-        kinds: The objects.
     """
     pairs = [(kind.colour, kind.shape) for kind in kinds]
     phrases = []
