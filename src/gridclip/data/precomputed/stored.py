@@ -43,6 +43,9 @@ class StoredByPath:
         self._vectors = self.columns.column("embeddings")
         self.width: int = self._vectors.shape[2]
 
+    def __reduce__(self) -> tuple[type["StoredByPath"], tuple[Path]]:
+        return type(self), (self.file,)
+
     def check(self, paths: Iterable[str], folder: Path | None = None) -> None:
         """Refuses, before training, images that are not in it.
 
@@ -197,6 +200,9 @@ class StoredProposals:
         self._paths = self._columns.texts("paths")
         self._ends = self._columns.column("ends")
         self._boxes, self._scores = (self._columns.column(name) for name in ("boxes", "scores"))
+
+    def __reduce__(self) -> tuple[type["StoredProposals"], tuple[Path]]:
+        return type(self), (self.file,)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
