@@ -6,7 +6,7 @@ SWEEP ?= sweeps/mini.yaml
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all golden parity lint bench notebooks dashboard mini-clip
+.PHONY: help setup train sweep test test-all learning golden parity lint bench notebooks dashboard mini-clip
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,8 +42,11 @@ test: .venv/ready  ## run the tests (under five minutes)
 test-all: .venv/ready $(MINI)/val.json  ## run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+learning: .venv/ready  ## compare 20 steps of every mini row with its golden losses
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden -m "slow or not slow"
+
 golden: .venv/ready  ## write the golden losses anew, when learning is meant to change
-	GRIDCLIP_WRITE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden
+	GRIDCLIP_WRITE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden -m "slow or not slow"
 
 # W&B's engine demands numpy < 2 but works with 2, so it has a folder of its own.
 .venv/wandb-engine/ready: | .venv/ready

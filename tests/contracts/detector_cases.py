@@ -36,6 +36,7 @@ class Case:
         reads_boxes: Whether `gridclip classify` may use it; it is refused otherwise.
         proposes: Whether `gridclip propose` may use it; it is refused otherwise.
         settings: Arguments of the detector beside those of its row.
+        slow: Whether it is another setting of a detector that is tried already.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Case:
     reads_boxes: bool = False
     proposes: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    slow: bool = False
 
     def recipe(self, root: Path, data: str) -> dict[str, Any]:
         """Its row, shortened to a few steps on a few images of this kind of data."""
@@ -65,10 +67,11 @@ _FEW = {"sampling": {"regions": 8}, "proposals": {"limit": 16}}
 DETECTORS = [
     Case("GridCLIP", "gridclip.yaml", refuses=_WEIGHTS, proposes=False),
     Case("DetCLIPv2", "detclip_pairs.yaml", "hybrid", {"images": _BOXES["images"]}, proposes=False),
-    Case("ViLD-text", "vild_text.yaml", refuses=_BOXES),
-    Case("ViLD-ensemble", "vild_ensemble.yaml", settings=_LOOKS),
+    Case("ViLD-text", "vild_text.yaml", refuses=_BOXES, slow=True),
+    Case("ViLD-ensemble", "vild_ensemble.yaml", refuses=_BOXES, settings=_LOOKS),
     Case("RegionCLIP", "regionclip.yaml", refuses=_BOXES, reads_boxes=True),
-    Case("RegionCLIP-given", "regionclip_zero_shot.yaml", reads_boxes=True, settings=_FEW),
+    Case("RegionCLIP-given", "regionclip_zero_shot.yaml", reads_boxes=True, slow=True,
+         settings=_FEW),
     Case("RegionPretraining", "regionclip_pretrain.yaml", "captions", _PAIRS, reads_boxes=True),
     Case("CropAndClassify", "crop_and_classify.yaml", None, _EVALUATED, settings={"limit": 5}),
 ]

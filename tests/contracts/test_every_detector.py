@@ -16,8 +16,13 @@ from gridclip.cli import main
 
 NAMES = ["red striped star", "a cup", "green plain ring"]
 
-every_detector = pytest.mark.parametrize("case", DETECTORS, ids=lambda case: case.name)
-every_trained_detector = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+
+def _each(cases):
+    return [pytest.param(c, id=c.name, marks=pytest.mark.slow if c.slow else ()) for c in cases]
+
+
+every_detector = pytest.mark.parametrize("case", _each(DETECTORS))
+every_trained_detector = pytest.mark.parametrize("case", _each(TRAINED))
 
 
 def _read(file):
@@ -158,6 +163,7 @@ def test_the_detect_command_writes_what_a_loaded_detector_finds(
     [
         pytest.param(case, data, advice, id=f"{case.name}-{data}")
         for case in DETECTORS
+        if not case.slow
         for data, advice in case.refuses.items()
     ],
 )

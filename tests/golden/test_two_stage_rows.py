@@ -1,7 +1,7 @@
 """Rows of detectors of two stages learn as they did when their golden losses were written."""
 
 import pytest
-from golden_losses import TWO_STAGE, fit
+from golden_losses import TWO_STAGE, each, fit
 
 from gridclip.cli import main
 
@@ -17,6 +17,6 @@ def prepared(workplace):
     main(["clip", "embed-proposals", proposals, f"--source={source}", regions, "--limit=8"])
 
 
-@pytest.mark.parametrize("row", TWO_STAGE)
+@pytest.mark.parametrize("row", each(TWO_STAGE))
 def test_a_row_of_two_stages_learns_as_it_did(row, prepared, check):
     check(row, fit(row, f"runs/{row}"))

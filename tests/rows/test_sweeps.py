@@ -21,6 +21,18 @@ def points(spec: SweepSpec) -> list[Point]:
     return [search.propose(number, []) for number in range(1, DRAWS + 1)]
 
 
+def of_every_value(points: list[Point]) -> list[Point]:
+    """So many of the points that each value of each parameter is in one of them."""
+    seen: set[tuple[str, str]] = set()
+    kept = []
+    for point in points:
+        values = {(name, repr(value)) for name, value in point.items()}
+        if not values <= seen:
+            kept.append(point)
+            seen |= values
+    return kept
+
+
 def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
     """Hand a trial's own words to the command line, which runs nothing."""
     from gridclip.engine.lightning_cli import build
@@ -54,10 +66,13 @@ def in_the_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
+@pytest.mark.parametrize(
+    "choose", [of_every_value, pytest.param(list, marks=pytest.mark.slow)], ids=["values", "points"]
+)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_point_parses_and_sets_what_it_says(file, tmp_path, parse_only):
+def test_every_point_parses_and_sets_what_it_says(file, choose, tmp_path, parse_only):
     spec = read_sweep(file)
-    for point in points(spec):
+    for point in choose(points(spec)):
         cli = parse_or_build(spec, point, tmp_path)
         assert {name: cli.config[name] for name in point} == point
 
