@@ -1,7 +1,7 @@
 """Dense one-stage open-vocabulary detection with CLIP, on LVIS, in PyTorch Lightning.
 
 detector = gridclip.load("runs/mini-gridclip/20261121-080752")
-detector.detect("picture.jpg", ["red striped star", "green ring"])
+detector.detect("image.jpg", ["red striped star", "green ring"])
 """
 
 from typing import TYPE_CHECKING, Any

@@ -112,7 +112,7 @@ def test_a_bad_annotation_file_is_named_with_its_field(
     assert "fix:" in said
 
 
-def test_a_picture_of_another_size_than_its_annotations_is_named(
+def test_an_image_of_another_size_than_its_annotations_is_named(
     short_run, mini_root, tmp_path, capsys
 ):
     content = json.loads((mini_root / "train.json").read_text())

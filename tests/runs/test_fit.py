@@ -68,7 +68,7 @@ def test_a_loaded_detector_finds_what_validation_found(trained, mini_root, tmp_p
     assert ours.APr == pytest.approx(_metrics(trained)["APr"], abs=1e-4)
 
 
-def test_any_form_of_a_picture_gives_the_same_boxes(trained, mini_root):
+def test_any_form_of_an_image_gives_the_same_boxes(trained, mini_root):
     file = next((mini_root / "images").rglob("*.jpg"))
     detector, names = gridclip.load(trained), ["red striped star", "a thing nobody drew"]
     with Image.open(file) as image:
@@ -79,7 +79,7 @@ def test_any_form_of_a_picture_gives_the_same_boxes(trained, mini_root):
     assert {found.name for found in answers[0]} <= set(names)
 
 
-def test_detect_writes_boxes_and_drawn_pictures(trained, mini_root, tmp_path):
+def test_detect_writes_boxes_and_drawn_images(trained, mini_root, tmp_path):
     images = sorted((mini_root / "images").rglob("*.jpg"))[:2]
     main(
         ["detect", "--run", str(trained), "--names", "red plain circle, blue striped square"]

@@ -63,7 +63,7 @@ def test_folded_and_unfolded_detections_are_equal(trained, mini_root):
     assert_same(folded.detect_many(files, names), unfolded(load(trained)).detect_many(files, names))
 
 
-def test_a_batch_of_mixed_sizes_finds_what_each_picture_alone_does(trained, mini_root):
+def test_a_batch_of_mixed_sizes_finds_what_each_image_alone_does(trained, mini_root):
     files, names = images(mini_root)
     detector = load(trained)
     from PIL import Image

@@ -103,7 +103,7 @@ def test_proposals_of_another_run_are_taken_and_kept(proposing, mini_root, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["r50_coco", "r50_lvis"])
-def test_a_full_size_row_makes_one_step_on_small_pictures(row, tmp_path, monkeypatch):
+def test_a_full_size_row_makes_one_step_on_small_images(row, tmp_path, monkeypatch):
     """RN50 with random weights, regions of its own grid, and proposals of another network."""
     monkeypatch.chdir(ROOT)
     full, one_step = ROOT / "experiments" / "regionclip", "one_step_regionclip_detector.yaml"

@@ -110,7 +110,7 @@ def test_crop_and_classify_is_evaluated_with_the_proposals_of_a_run(text_run, mi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["r50_lvis_text", "r50_lvis", "r50_lvis_ensemble"])
-def test_a_full_size_row_makes_one_step_on_small_pictures(row, tmp_path, monkeypatch):
+def test_a_full_size_row_makes_one_step_on_small_images(row, tmp_path, monkeypatch):
     """Heads as published, RN50 and ViT-B/32 with random weights; a looking teacher."""
     monkeypatch.chdir(ROOT)
     main(

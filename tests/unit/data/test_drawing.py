@@ -46,7 +46,7 @@ def test_boxes_are_drawn_where_the_augmentation_puts_them(folder, flip):
     assert [path.name for path in output.parent.iterdir()] == ["sheet.png"]
 
 
-def test_an_annotation_file_with_a_folder_of_pictures_will_do(folder, tmp_path):
+def test_an_annotation_file_with_a_folder_of_images_will_do(folder, tmp_path):
     (folder / "images").rename(folder / "elsewhere")
     output = folder / "sheet.jpg"
     show_samples(folder / "train.json", folder / "elsewhere", output, views=1, side=90, resize=SIZE)

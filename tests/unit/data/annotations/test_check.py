@@ -235,7 +235,7 @@ def test_images_that_share_an_id_all_go_with_their_boxes_unless_they_are_one(fil
     assert [box["image_id"] for box in fixed["annotations"]] == [1, 3, 4, 5, 6]
 
 
-def test_pictures_at_fault_are_left_out_of_the_copy(file, document, images):
+def test_images_at_fault_are_left_out_of_the_copy(file, document, images):
     (images / "1.png").unlink()
     (images / "2.png").write_bytes(b"<html>404</html>")
     file.write_text(json.dumps(document))

@@ -377,7 +377,7 @@ def test_a_whole_data_set_passes(images):
     check_images(*images)
 
 
-def test_missing_pictures_are_counted_and_named(images):
+def test_missing_images_are_counted_and_named(images):
     annotations, folder = images
     (folder / "a.jpg").unlink()
     (folder / "c.jpg").unlink()
@@ -392,21 +392,21 @@ def test_names_that_no_file_can_have_are_missing(tmp_path, document):
         check_images(read(tmp_path, document), tmp_path)
 
 
-def test_a_picture_of_another_size_is_refused_with_both_sizes(images):
+def test_an_image_of_another_size_is_refused_with_both_sizes(images):
     annotations, folder = images
     Image.new("RGB", (40, 60)).save(folder / "b.jpg")
     with pytest.raises(InputError, match=r"b\.jpg: is 40 x 60, .*file\.json says 60 x 40 .*EXIF"):
         check_images(annotations, folder)
 
 
-def test_a_file_that_is_no_picture_is_refused_before_training(images):
+def test_a_file_that_is_no_image_is_refused_before_training(images):
     annotations, folder = images
     (folder / "b.jpg").write_bytes(b"<html>404</html>")
     with pytest.raises(InputError, match=r"b\.jpg: the image cannot be read"):
         check_images(annotations, folder)
 
 
-def test_a_truncated_picture_is_refused_when_it_is_read(tmp_path):
+def test_a_truncated_image_is_refused_when_it_is_read(tmp_path):
     file = tmp_path / "noise.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file)
@@ -416,7 +416,7 @@ def test_a_truncated_picture_is_refused_when_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
+def test_images_of_every_mode_become_rgb(tmp_path, mode):
     red = Image.new("RGB", (5, 4), (255, 0, 0)).convert(mode)
     red.save(tmp_path / "red.png")
     pixels = read_image(tmp_path / "red.png")
@@ -458,7 +458,7 @@ def test_the_stored_pixels_count_not_the_exif_orientation(tmp_path):
     assert read_image(tmp_path / "turned.jpg").shape == (10, 20, 3)
 
 
-def test_a_picture_of_sixteen_bits_is_refused(tmp_path):
+def test_an_image_of_sixteen_bits_is_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(InputError, match=r"deep\.png: .*more than 8 bits"):
         read_image(tmp_path / "deep.png")

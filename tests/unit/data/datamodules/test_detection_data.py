@@ -70,7 +70,7 @@ def epoch(loader, number):
     return ids, pixels, [targets.boxes for batch in batches for targets in batch.targets]
 
 
-def test_a_validation_batch_holds_padded_pictures_and_their_sizes(root):
+def test_a_validation_batch_holds_padded_images_and_their_sizes(root):
     batch = next(iter(data(root, val_batch_size=3).val_dataloader()))
     assert batch.images.sizes.tolist() == [[48, 64], [67, 48], [32, 96]]
     assert batch.images.pixels.shape == (3, 3, 96, 96)
@@ -94,7 +94,7 @@ def test_validation_uses_every_name_in_the_order_of_the_file(root):
     assert found == [(image, category) for image, category, _ in BOXES]
 
 
-def test_validation_boxes_are_in_pixels_of_the_resized_picture(root):
+def test_validation_boxes_are_in_pixels_of_the_resized_image(root):
     batch = next(iter(data(root, val_batch_size=5).val_dataloader()))
     x, y, w, h = BOXES[2][2]
     across, down = 48 / 50, 67 / 70
@@ -372,7 +372,7 @@ def test_a_missing_data_set_is_refused_with_what_to_do(tmp_path):
         data(tmp_path / "mini").setup("validate")
 
 
-def test_setup_finds_missing_pictures_of_both_files(root):
+def test_setup_finds_missing_images_of_both_files(root):
     (root / "images" / "3.png").unlink()
     for stage in ("fit", "validate"):
         with pytest.raises(InputError, match=r"1 of 5 images do not exist: .*3\.png"):
@@ -389,7 +389,7 @@ def test_training_needs_a_box(root):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_truncated_picture_is_named_when_training_meets_it(root, num_workers):
+def test_a_truncated_image_is_named_when_training_meets_it(root, num_workers):
     file = root / "images" / "2.png"
     file.write_bytes(file.read_bytes()[:-3000])
     module = data(root, num_workers=num_workers)
@@ -398,7 +398,7 @@ def test_a_truncated_picture_is_named_when_training_meets_it(root, num_workers):
         list(module.train_dataloader())
 
 
-def test_a_picture_exchanged_after_the_check_is_refused(root):
+def test_an_image_exchanged_after_the_check_is_refused(root):
     module = data(root)
     module.setup("fit")
     Image.new("RGB", (10, 10)).save(root / "images" / "2.png")

@@ -600,7 +600,7 @@ def test_what_cannot_be_trained_on_is_refused_before_training(root, tmp_path):
             HybridData(**kinds, num_workers=0).setup("fit")
 
 
-def test_a_picture_that_is_not_as_listed_is_told_by_its_file(root, tmp_path):
+def test_an_image_that_is_not_as_listed_is_told_by_its_file(root, tmp_path):
     copy = Path(tmp_path / "images" / "pairs")
     copy.mkdir(parents=True)
     broken = copy / "000001.jpg"

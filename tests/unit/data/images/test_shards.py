@@ -148,7 +148,7 @@ def test_a_packing_that_was_killed_goes_on_and_ends_the_same(photographs, tmp_pa
     assert bytes_of(output) == bytes_of(tmp_path / "whole")
 
 
-def test_a_picture_that_cannot_be_decoded_stops_the_packing_with_its_name(photographs, tmp_path):
+def test_an_image_that_cannot_be_decoded_stops_the_packing_with_its_name(photographs, tmp_path):
     (photographs / "3.jpg").write_bytes(jpeg(3)[:-20])
     with pytest.raises(InputError, match=r"3.jpg: the image cannot be read"):
         pack_command(photographs, tmp_path / "packed")

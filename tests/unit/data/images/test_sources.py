@@ -21,7 +21,7 @@ def listed(images):
     return [images.image(row) for row in range(len(images))]
 
 
-def test_the_subfolder_of_a_picture_is_its_class(tmp_path):
+def test_the_subfolder_of_an_image_is_its_class(tmp_path):
     image(tmp_path / "tabby cat" / "b.png", 3, 5)
     image(tmp_path / "dog" / "more" / "a.JPG", 8, 2)
     image(tmp_path / "loose.png")
@@ -37,7 +37,7 @@ def test_the_subfolder_of_a_picture_is_its_class(tmp_path):
     assert images.read(2) == (tmp_path / "tabby cat" / "b.png").read_bytes()
 
 
-def test_captions_of_a_picture_are_gathered_from_its_lines(tmp_path):
+def test_captions_of_an_image_are_gathered_from_its_lines(tmp_path):
     """The form of Flickr8k: image,caption, several lines an image, commas quoted or not."""
     for name in "ab":
         image(tmp_path / "images" / f"{name}.jpg")
@@ -150,7 +150,7 @@ def test_the_fingerprint_changes_with_paths_lengths_and_order(tmp_path):
     assert fingerprint("a", "b") != before
 
 
-def test_pictures_decode_as_rgb_and_bad_ones_name_their_place(tmp_path):
+def test_images_decode_as_rgb_and_bad_ones_name_their_place(tmp_path):
     image(tmp_path / "grey.png", 2, 3, "L")
     data = (tmp_path / "grey.png").read_bytes()
     np.testing.assert_array_equal(decode_image(data, tmp_path), np.full((2, 3, 3), 7, np.uint8))
@@ -161,7 +161,7 @@ def test_pictures_decode_as_rgb_and_bad_ones_name_their_place(tmp_path):
         decode_image((tmp_path / "deep.png").read_bytes(), tmp_path)
 
 
-def test_a_picture_that_vanishes_is_named(tmp_path):
+def test_an_image_that_vanishes_is_named(tmp_path):
     image(tmp_path / "cat" / "a.png")
     images = open_images(tmp_path)
     (tmp_path / "cat" / "a.png").unlink()

@@ -153,7 +153,7 @@ def test_text_vectors_from_a_file_must_fit_the_teacher(made, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "v.npy"]
 
 
-def test_an_unreadable_picture_is_named(made, tmp_path):
+def test_an_unreadable_image_is_named(made, tmp_path):
     shutil.copytree(made / "pictures", tmp_path / "pictures")
     (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"pictures/2.png: the image cannot be read"):
@@ -177,7 +177,7 @@ def source(made, **settings) -> ImageLevelSource:
     return made_source
 
 
-def test_a_sample_has_picture_scores_and_the_embedding_of_this_very_view(made):
+def test_a_sample_has_image_scores_and_the_embedding_of_this_very_view(made):
     images = source(made, augmentation=Augmentation(flip=0.5))
     labels = PseudoLabels(made / "labels")
     assert images.vocabulary == Vocabulary(NAMES)
@@ -214,7 +214,7 @@ def _is_mirrored(image, file):
     return bool(np.abs(seen - small).sum() > np.abs(seen - small[:, ::-1]).sum())
 
 
-def test_a_view_of_another_picture_carries_no_embedding(made):
+def test_a_view_of_another_image_carries_no_embedding(made):
     for changes in ({"crop": 1.0}, {"colour": 0.5}):
         sample = source(made, augmentation=Augmentation(**changes))[0]
         assert sample.teacher is None

@@ -48,13 +48,13 @@ def test_sizes_keep_the_ratio_within_both_sides(height, width, expected):
     assert Resize().size(height, width) == expected
 
 
-def test_a_picture_of_the_right_size_is_not_resampled():
+def test_an_image_of_the_right_size_is_not_resampled():
     image = noise(200, 300)
     assert torch.equal(prepare(image, LARGE), torch.from_numpy(image).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("size", [(150, 225), (300, 450)])
-def test_a_picture_is_resampled_as_torch_does(size):
+def test_an_image_is_resampled_as_torch_does(size):
     image = noise(200, 300)
     seen = prepare(image, Resize(shortest=(size[0],), longest=500))
     channels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
@@ -69,7 +69,7 @@ def test_shrinking_to_under_half_averages_the_pixels_it_covers():
     assert abs(shrunk - naive).max() <= 0.5
 
 
-def test_a_read_only_picture_is_prepared():
+def test_a_read_only_image_is_prepared():
     image = noise(200, 300)
     image.flags.writeable = False
     assert prepare(image, LARGE).shape == (3, 200, 300)
@@ -81,7 +81,7 @@ def test_evaluation_sees_what_prepare_gives():
     assert torch.equal(torch.from_numpy(seen.image).permute(2, 0, 1), prepare(example.image, LARGE))
 
 
-def test_boxes_follow_the_picture_to_its_rounded_size():
+def test_boxes_follow_the_image_to_its_rounded_size():
     boxes = [(7, 11, 100, 53), (0, 0, 333, 111)]
     seen = resize(painted(111, 333, boxes), (50, 151))
     naive = [
@@ -90,7 +90,7 @@ def test_boxes_follow_the_picture_to_its_rounded_size():
     np.testing.assert_allclose(seen.boxes, naive, rtol=1e-6)
 
 
-def test_a_flip_mirrors_boxes_about_the_picture():
+def test_a_flip_mirrors_boxes_about_the_image():
     boxes = [(0, 20, 33, 60), (100, 1, 150, 100)]
     flip = TrainingTransform(Resize(shortest=(100,), longest=150), Augmentation(flip=1.0))
     seen = flip(painted(100, 150, boxes), np.random.default_rng(0))
@@ -194,7 +194,7 @@ def test_a_view_knows_whether_it_is_mirrored():
     assert {view.mirrored for view in views} == {True, False}
 
 
-def test_only_settings_that_change_the_picture_beyond_size_and_mirror_forbid_stored_embeddings():
+def test_only_settings_that_change_the_image_beyond_size_and_mirror_forbid_stored_embeddings():
     assert Augmentation().uncacheable() == []
     assert Augmentation(flip=1.0, scale=(0.5, 2.0), erosion=0.5).uncacheable() == []
     assert Augmentation(canvas=100, scale=(0.1, 1.0)).uncacheable() == []
@@ -203,7 +203,7 @@ def test_only_settings_that_change_the_picture_beyond_size_and_mirror_forbid_sto
 
 
 @pytest.mark.parametrize("canvas", [0, 200])
-def test_a_view_that_stored_embeddings_hold_for_shows_the_whole_picture(canvas):
+def test_a_view_that_stored_embeddings_hold_for_shows_the_whole_image(canvas):
     """A gradient over the image: its ends are there in every view, mirrored or not."""
     across = np.linspace(0, 255, 120)[None, :, None]
     image = np.broadcast_to(across, (80, 120, 3)).astype(np.uint8).copy()
@@ -275,7 +275,7 @@ def test_scale_jitter_never_passes_the_longest_side():
     assert seen.image.shape[1] == 400
 
 
-def test_without_chance_a_training_picture_is_an_evaluation_picture():
+def test_without_chance_a_training_image_is_an_evaluation_image():
     example = Example(noise(200, 300), np.array([[1.25, 2, 30, 40]], np.float32), np.array([3]))
     seen = TrainingTransform(LARGE, Augmentation(flip=0.0))(example, np.random.default_rng(0))
     assert np.array_equal(seen.image, example.image)
@@ -294,7 +294,7 @@ def test_colour_changes_pixels_by_its_strength_and_no_box():
     np.testing.assert_allclose(seen.boxes, example.boxes, atol=1e-4)
 
 
-def test_a_picture_without_boxes_keeps_empty_ones():
+def test_an_image_without_boxes_keeps_empty_ones():
     example = painted(200, 300, [])._replace(boxes=np.zeros((0, 4), np.float32))
     transform = TrainingTransform(LARGE, Augmentation(crop=1.0, erosion=0.3))
     seen = transform(example, np.random.default_rng(0))

@@ -51,7 +51,7 @@ def quarters(image):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_each_quarter_of_a_mosaic_is_a_window_of_its_picture_with_the_boxes_in_it(seed):
+def test_each_quarter_of_a_mosaic_is_a_window_of_its_image_with_the_boxes_in_it(seed):
     seen = Mosaic().join([example(number) for number in range(4)], np.random.default_rng(seed))
     height, width = SIZES[0]
     assert seen.image.shape == (height, width, 3)
@@ -76,7 +76,7 @@ def test_each_quarter_of_a_mosaic_is_a_window_of_its_picture_with_the_boxes_in_i
     assert (np.diff(seen.image[:y, :x, 0].astype(int), axis=1) == 1).all()
 
 
-def test_a_picture_smaller_than_its_quarter_is_enlarged_with_its_boxes():
+def test_an_image_smaller_than_its_quarter_is_enlarged_with_its_boxes():
     views = [example(number) for number in range(3)]
     whole = np.array([[0, 0, 9, 12]], dtype=np.float32)
     views.append(example(3)._replace(boxes=whole, labels=np.array([7])))
@@ -111,7 +111,7 @@ def dataset(root, **chances):
     ).train_set
 
 
-def test_how_often_pictures_are_joined_is_the_probability(root):
+def test_how_often_images_are_joined_is_the_probability(root):
     for chance, low, high in ((0.0, 0, 0), (0.5, 80, 160), (1.0, 240, 240)):
         draws = [SampleIndex(row, epoch) for row in range(12) for epoch in range(20)]
         joined = dataset(root, mosaic=chance)
@@ -147,7 +147,7 @@ def test_names_of_all_parts_are_no_negatives_of_hybrid_training(root):
         assert negatives == set(range(len(data.vocabulary))) - shown
 
 
-def test_what_is_known_of_a_whole_picture_forbids_a_mosaic(root, tmp_path):
+def test_what_is_known_of_a_whole_image_forbids_a_mosaic(root, tmp_path):
     joined = Augmentation(flip=0.0, mosaic=0.5)
     for field in ("embeddings", "regions"):
         with pytest.raises(InputError, match=rf"{field}: .*augmentation\.mosaic would change"):

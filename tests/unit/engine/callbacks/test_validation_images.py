@@ -32,7 +32,7 @@ from gridclip.structures import (
 PICTURE = Image.new("RGB", (40, 20), "red")
 
 
-def test_boxes_are_written_as_numbers_beside_their_picture(tmp_path):
+def test_boxes_are_written_as_numbers_beside_their_image(tmp_path):
     truth = [Box((1.0, 2.0, 3.04, 4.0), "cup")]
     found = [Box((0.0, 0.0, 9.0, 9.0), "</script>", 0.87654), Box((0.0, 0.0, 1.0, 1.0), "no", 0.01)]
     write_examples([ValidationExample(PICTURE, truth, found)], tmp_path)
@@ -54,7 +54,7 @@ def test_a_box_that_is_nowhere_is_left_out(tmp_path):
     assert example["found"] == []
 
 
-def test_truth_and_detections_lie_in_the_frame_of_the_small_picture(tmp_path):
+def test_truth_and_detections_lie_in_the_frame_of_the_small_image(tmp_path):
     """640 x 1280 on disk, 64 x 128 for the network, kept at half of that."""
     pixels = torch.zeros(1, 3, 64, 160, dtype=torch.uint8)  # with padding on the right
     pixels[:, 0, 16:32, 32:96] = 255  # a red box at x 32-96, y 16-32 of the resized image

@@ -88,7 +88,7 @@ def test_the_loss_is_open_clips_own():
     torch.testing.assert_close(contrastive_loss(network, batch), expected)
 
 
-def test_small_pictures_are_pooled_as_the_detector_pools_them():
+def test_small_images_are_pooled_as_the_detector_pools_them():
     torch.manual_seed(0)
     tower = ClipModel(weights=RANDOM).create().visual
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)

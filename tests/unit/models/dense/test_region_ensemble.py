@@ -106,7 +106,7 @@ def test_names_that_the_detector_did_not_put_forward_may_win(text, images):
 
 
 @torch.no_grad()
-def test_pictures_in_which_nothing_is_found_stay_empty(text, images):
+def test_images_in_which_nothing_is_found_stay_empty(text, images):
     decoding = DecodeSettings(threshold=1.0)
     detector = _detector(text, decoding=decoding, ensemble=_ensemble())
     assert [len(each.scores) for each in detector.detect(images, NAMES, RECORDS)] == [0, 0]

@@ -55,12 +55,12 @@ def _by_loops(phrases, regions, valid, softness=None):
 
 
 @pytest.mark.parametrize("softness", [None, 0.3])
-def test_a_phrase_and_a_picture_are_as_similar_as_the_loops_say(given, softness):
+def test_a_phrase_and_an_image_are_as_similar_as_the_loops_say(given, softness):
     ours = phrases_by_images(*given, softness=softness)
     assert torch.allclose(ours, _by_loops(*given, softness=softness), atol=1e-12)
 
 
-def test_a_text_and_a_picture_are_as_similar_as_its_phrases_on_average(given):
+def test_a_text_and_an_image_are_as_similar_as_its_phrases_on_average(given):
     best = _by_loops(*given)
     ours = text_to_image(phrases_by_images(*given), PRESENT)
     for text, said in enumerate(PRESENT):
@@ -69,7 +69,7 @@ def test_a_text_and_a_picture_are_as_similar_as_its_phrases_on_average(given):
         assert torch.allclose(ours[text], truth, atol=1e-12)
 
 
-def test_a_picture_and_a_text_are_as_similar_as_its_regions_on_average(given):
+def test_an_image_and_a_text_are_as_similar_as_its_regions_on_average(given):
     phrases, regions, valid = given
     ours = image_to_text(phrases, PRESENT, regions, valid)
     for text, said in enumerate(PRESENT):
@@ -108,7 +108,7 @@ def test_with_a_temperature_towards_zero_many_regions_are_the_best_one(given):
     assert (phrases_by_images(*given, softness=0.3) <= soft + 1e-12).all()
 
 
-def test_pictures_piece_by_piece_give_the_same_values_and_gradients(given, monkeypatch):
+def test_images_piece_by_piece_give_the_same_values_and_gradients(given, monkeypatch):
     def run():
         phrases, regions = (part.clone().requires_grad_() for part in given[:2])
         there = text_to_image(phrases_by_images(phrases, regions, given[2]), PRESENT)

@@ -118,7 +118,7 @@ def test_images_without_words_teach_nothing(resting):
         _detector(resting).losses(unboxed)
 
 
-def test_what_is_said_without_a_box_is_no_negative_of_its_picture(resting, monkeypatch):
+def test_what_is_said_without_a_box_is_no_negative_of_its_image(resting, monkeypatch):
     seen = []
     align = module.grid_alignment
     monkeypatch.setattr(

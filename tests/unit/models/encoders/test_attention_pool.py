@@ -11,7 +11,7 @@ def _valid(features: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(features), *features.shape[-2:], dtype=torch.bool)
 
 
-def test_the_pictures_vector_is_open_clips_own_at_its_native_size():
+def test_the_images_vector_is_open_clips_own_at_its_native_size():
     torch.manual_seed(0)
     theirs = OpenClipPool(spacial_dim=4, embed_dim=32, num_heads=4, output_dim=16)
     features = torch.randn(2, 32, 4, 4)
@@ -19,7 +19,7 @@ def test_the_pictures_vector_is_open_clips_own_at_its_native_size():
     assert torch.allclose(ours.image, theirs(features), atol=1e-5)
 
 
-def test_the_pictures_vector_is_timms_own_at_its_native_size():
+def test_the_images_vector_is_timms_own_at_its_native_size():
     torch.manual_seed(0)
     theirs = TimmPool(32, feat_size=4, out_features=16, num_heads=4, qkv_separate=True)
     torch.nn.init.normal_(theirs.pos_embed)
@@ -37,7 +37,7 @@ def test_a_cells_vector_is_its_own_value_projected():
     assert torch.allclose(grid[0, :, 1, 0], pool.project(pool.value(token)), atol=1e-6)
 
 
-def test_padding_does_not_reach_the_pictures_vector():
+def test_padding_does_not_reach_the_images_vector():
     torch.manual_seed(0)
     pool = AttentionPool(width=8, heads=2, embed_dim=6, side=3)
     features, valid = torch.randn(2, 8, 3, 3), torch.ones(2, 3, 3, dtype=torch.bool)

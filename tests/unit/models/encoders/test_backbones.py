@@ -57,7 +57,7 @@ def test_more_stages_than_there_are_cannot_be_frozen():
         TimmBackbone(NAME, freeze_at=99)
 
 
-def test_swin_sees_pictures_of_any_size_and_its_innermost_blocks_are_recomputed():
+def test_swin_sees_images_of_any_size_and_its_innermost_blocks_are_recomputed():
     backbone = TimmBackbone("swin_tiny_patch4_window7_224", drop_path=0.0)
     assert backbone.channels == (192, 384, 768)
     sizes = [(64, 96), (96, 32)]

@@ -51,7 +51,7 @@ def _regions(name, text, **settings):
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
 @torch.no_grad()
-def test_a_whole_picture_has_the_mean_of_its_classes_vectors_as_timm_sees_them(name, text, images):
+def test_a_whole_image_has_the_mean_of_its_classes_vectors_as_timm_sees_them(name, text, images):
     regions = _regions(name, text, side=3)  # as many cells as the map has at 96 pixels
     regions.tower.get_classifier().bias[[340, 589, 281, 1]] += 7  # else all thousand are alike
     seen = timm.create_model(name).eval()
@@ -126,7 +126,7 @@ def test_what_does_not_learn_is_named(text):
 
 
 @torch.no_grad()
-def test_the_teacher_gives_the_unit_vector_of_the_whole_picture(text, images, tmp_path):
+def test_the_teacher_gives_the_unit_vector_of_the_whole_image(text, images, tmp_path):
     regions = _regions("test_resnet", text)
     file = tmp_path / "weights.pt"
     torch.save(regions.tower.state_dict(), file)

@@ -52,7 +52,7 @@ def make_images(*sizes, padded_to=None):
 
 @pytest.mark.parametrize("name", ["gridclip-mini", pytest.param("RN50", marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_the_whole_of_a_picture_of_native_size_gets_clips_own_embedding(name):
+def test_the_whole_of_an_image_of_native_size_gets_clips_own_embedding(name):
     clip = Shaken(name=name, weights="random")
     encoder, theirs = ClipRegions(clip).eval().double(), clip.create().double()
     side = theirs.visual.image_size
@@ -93,7 +93,7 @@ def test_regions_are_torchvisions_roi_align_between_layer3_and_layer4():
     ids=["clip", "vit", "efficientnet"],
 )
 @torch.no_grad()
-def test_padding_and_neighbours_do_not_reach_a_picture(encoder):
+def test_padding_and_neighbours_do_not_reach_an_image(encoder):
     torch.manual_seed(0)
     encoder: RegionEncoder = shaken(encoder())
     among = make_images((96, 80), (64, 160), (64, 64), (96, 80), padded_to=(128, 192))
@@ -110,7 +110,7 @@ def test_padding_and_neighbours_do_not_reach_a_picture(encoder):
 
 
 @torch.no_grad()
-def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected():
+def test_a_vision_transformers_whole_image_is_the_mean_of_its_tokens_projected():
     torch.manual_seed(0)
     encoder = PooledRegions("vit_tiny_patch16_224", width=8, side=14).eval()
     images = make_images((224, 224))
@@ -123,7 +123,7 @@ def test_a_vision_transformers_whole_picture_is_the_mean_of_its_tokens_projected
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "resnet10t"])
 @torch.no_grad()
-def test_other_networks_embed_pictures_of_any_size(name):
+def test_other_networks_embed_images_of_any_size(name):
     encoder = PooledRegions(name, width=8).eval()
     images = make_images((96, 80), (64, 128))
     assert encoder(images, whole(images.sizes)).shape == (2, 8)

@@ -124,7 +124,7 @@ def test_without_alignment_an_image_level_batch_needs_no_teacher(text):
     assert set(detector.losses(_unboxed())) == {"pseudo"}
 
 
-def test_only_cells_inside_each_picture_are_pooled(text):
+def test_only_cells_inside_each_image_are_pooled(text):
     detector, batch, seen = _detector(text, image=0.0, weights={"pseudo": 1.0}), _unboxed(), []
     detector.pseudo_labels = SimpleNamespace(
         loss=lambda cosines, inside, scores: seen.append(inside) or cosines.bias
@@ -257,7 +257,7 @@ def test_batch_norm_statistics_of_the_backbone_stay_as_loaded(text):
     assert torch.equal(detector.backbone.tower.bn1.running_mean, before)
 
 
-def test_a_few_steps_learn_one_picture(text):
+def test_a_few_steps_learn_one_image(text):
     detector, batch = _detector(text, image=0.0), _batch()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     history = []

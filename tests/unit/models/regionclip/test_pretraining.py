@@ -69,7 +69,7 @@ def batch(sizes=((128, 96), (96, 128)), regions=None, kind="pairs"):
 REGIONS = [torch.tensor([[0.0, 0, 50, 60], [20, 30, 90, 120]]), torch.tensor([[5.0, 5, 70, 80]])]
 
 
-def test_random_regions_have_corners_on_the_grid_inside_each_picture():
+def test_random_regions_have_corners_on_the_grid_inside_each_image():
     torch.manual_seed(0)
     source = RandomRegions(count=500, cell=8)
     images = Images(
@@ -183,7 +183,7 @@ def test_weights_scale_losses_and_zero_leaves_them_out(text):
     assert alone.losses(given)["image"].item() == pytest.approx(plain["image"].item(), rel=1e-4)
 
 
-def test_padding_and_neighbours_do_not_change_what_a_picture_learns(text):
+def test_padding_and_neighbours_do_not_change_what_an_image_learns(text):
     made = detector(text, source=BatchRegions(), weights=PretrainingWeights(image=0.0))
     alone = batch(sizes=((96, 80),), regions=[REGIONS[0][:1]])
     among = Images(F.pad(alone.images.pixels, (0, 64, 0, 32), value=77), alone.images.sizes)
@@ -230,7 +230,7 @@ def test_a_few_steps_lower_every_loss_and_leave_the_teacher_as_it_was(text):
     assert not teacher.training
 
 
-def test_a_teacher_may_see_pictures_enlarged_without_their_padding():
+def test_a_teacher_may_see_images_enlarged_without_their_padding():
     given = make_images((40, 24), (32, 48))
     given.pixels[0, :, 40:], given.pixels[0, :, :, 24:] = 255, 255  # no part of the image
     larger, boxes = enlarged(given, REGIONS, 2)

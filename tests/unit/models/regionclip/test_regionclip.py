@@ -251,14 +251,14 @@ def test_another_space_for_names_than_for_regions_is_refused(text, tmp_path):
         _detector(narrow)
 
 
-def test_pictures_without_boxes_are_refused_by_name(text):
+def test_images_without_boxes_are_refused_by_name(text):
     batch = _batch()
     other = ImageBatch(batch.images, torch.zeros(2, 3), batch.vocabulary, batch.records)
     with pytest.raises(InputError, match="RegionCLIP learns nothing from images without boxes"):
         _detector(text).losses(other)
 
 
-def test_a_few_steps_learn_one_picture(text):
+def test_a_few_steps_learn_one_image(text):
     detector, batch = _detector(text, temperature=0.05).train(), _batch()
     trained = [p for p in detector.parameters() if p.requires_grad]
     optimizer, sums = torch.optim.AdamW(trained, lr=2e-3), []
@@ -395,7 +395,7 @@ def test_classify_gives_every_box_the_probability_of_every_name_best_first(train
         assert list(shown.values()) == sorted(shown.values(), reverse=True)
 
 
-def test_features_are_of_the_boxes_in_pixels_of_the_picture(trained):
+def test_features_are_of_the_boxes_in_pixels_of_the_image(trained):
     """An image of 192 x 96 is seen at 96 x 48: its boxes too are halved."""
     features = trained.region_features(_image(), [[10, 20, 60, 120]])
     batch = trained._batch([_image()])
@@ -407,7 +407,7 @@ def test_features_are_of_the_boxes_in_pixels_of_the_picture(trained):
     "boxes",
     [[[5, 5, 5, 9]], [[9, 9, 4, 20]], [[200, 0, 300, 10]], [[1, 2, 3]], [[0, 0, math.nan, 5]]],
 )
-def test_what_is_no_box_of_the_picture_is_refused(trained, boxes):
+def test_what_is_no_box_of_the_image_is_refused(trained, boxes):
     with pytest.raises(InputError, match="boxes"):
         trained.classify(_image(), boxes, NAMES)
 

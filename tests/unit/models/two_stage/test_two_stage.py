@@ -243,7 +243,7 @@ def test_a_head_without_a_layer_is_refused():
         HeadSettings(num_fcs=0)
 
 
-def test_windows_hold_every_pixel_a_region_touches_and_stay_in_the_picture():
+def test_windows_hold_every_pixel_a_region_touches_and_stay_in_the_image():
     boxes = torch.tensor([[2.2, 3.0, 6.0, 9.9], [-5, -5, 3, 3], [10, 10, 10, 10], [30, 30, 50, 60]])
     assert crop_windows(boxes, 1.0, (40, 40)).tolist() == [
         [2, 3, 6, 10],

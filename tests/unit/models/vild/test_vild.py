@@ -296,7 +296,7 @@ def test_settings_that_mean_nothing_are_refused_by_name(text, wrong):
 
 
 @pytest.mark.parametrize("variant", ["vild-text", "vild-ensemble"])
-def test_thirty_steps_learn_two_pictures(text, variant):
+def test_thirty_steps_learn_two_images(text, variant):
     detector, batch = _detector(text, variant, learn_temperature=True, temperature=0.1), _batch()
     optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=3e-3)
     history = []
