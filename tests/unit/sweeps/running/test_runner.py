@@ -265,6 +265,8 @@ def test_two_sweeps_of_one_second_have_folders_of_their_own(sweep):
 
 
 SWEEP = (
+    # A hang-up counts here, though the tests themselves may have been started by nohup.
+    "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "import sys; from pathlib import Path; from gridclip.sweeps.running.command import run_sweep; "
 )
 
