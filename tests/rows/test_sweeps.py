@@ -77,7 +77,9 @@ def test_every_point_parses_and_sets_what_it_says(file, choose, tmp_path, parse_
         assert {name: cli.config[name] for name in point} == point
 
 
-@pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize(
+    "which", [pytest.param(0, marks=pytest.mark.slow), -1], ids=["first", "last"]
+)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_first_and_the_last_point_build(file, which, tmp_path):
     spec = read_sweep(file)
