@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.running.claims import next_attempt, this_runner
@@ -268,7 +269,8 @@ def test_a_frozen_runner_loses_its_trial_before_another_starts_it(sweep, tmp_pat
     until(lambda: validated(3))
     assert began() == {"1": 1, "2": 1, "3": 1}
     (mine,) = [p for p in left_over(tmp_path) if is_training(p) and "--x=1" in p.cmdline()]
-    frozen.send_signal(signal.SIGSTOP)
+    with FileLock(next(Path("runs").rglob(".journal.jsonl.lock"))):
+        frozen.send_signal(signal.SIGSTOP)  # not while it has the lock, which it would keep
     mine.wait(20)  # its guard hears nothing
     assert began()["1"] == 1
     until(lambda: began()["1"] == 2)
