@@ -55,7 +55,7 @@ golden: .venv/ready  ## write the golden losses anew, when learning is meant to 
 	touch $@
 
 parity: .venv/ready .venv/wandb-engine/ready  ## compare sweeps with W&B's own engine and agent, evaluation with lvis
-	PYTHONPATH=.venv/wandb-engine OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/parity
+	PYTHONPATH=.venv/wandb-engine OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/parity -m "slow or not slow"
 
 lint: .venv/ready  ## check style and types
 	$(BIN)/ruff check .

@@ -33,12 +33,12 @@ GOLDEN = Path(__file__).parent / "losses"
 NOT_TRAINED = {"crop_and_classify", "regionclip_zero_shot", "regionclip_zero_shot_proposed"}
 TRAINED = sorted({file.stem for file in MINI.glob("*.yaml")} - NOT_TRAINED)
 TWO_STAGE = [row for row in TRAINED if row.startswith(("vild", "regionclip"))]
-# One a detector at each `make test`, the rest by `make learning`: a row takes some three seconds.
-QUICK = {"gridclip", "detclip_pairs", "vild_ensemble", "regionclip", "regionclip_pretrain"}
+# At each `make test`; the rest by `make learning`, as a row takes some three seconds.
+QUICK = {"gridclip"}
 
 
 def each(rows: list[str]) -> list[Any]:
-    """Parameters of a test of these rows, slow but for the quick ones."""
+    """Parameters of a test of these rows, slow but for the quick one."""
     return [pytest.param(row, marks=() if row in QUICK else pytest.mark.slow) for row in rows]
 
 

@@ -142,6 +142,7 @@ def assert_same(metrics, expected):
         assert ours[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
 
 
+@pytest.mark.slow  # eight seconds; make parity runs it
 @settings(max_examples=250, **RELAXED)
 @given(scene=scenes(), protocol=st.sampled_from(["standard", "fixed"]), subset=st.booleans())
 def test_every_figure_equals_that_of_lvis(tmp_path, scene, protocol, subset):
