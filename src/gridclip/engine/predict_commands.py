@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from gridclip.data.drawing import Label, draw
 from gridclip.data.images.decode import read_image
 from gridclip.engine.predictor import Found, Speed, load
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
+from gridclip.io.tables import WholeTable, make_console, say
 
 _SPEED = Speed()
 
@@ -41,7 +40,7 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         speed: How to run it.
     """
     require_writable(output / "detections.json")
-    console = Console()
+    console = make_console()
     detector = load(run, device, speed)
     vocabulary = _names(names)
     results: dict[str, list[dict[str, Any]]] = {}
@@ -50,9 +49,9 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         results[str(file)] = [each._asdict() for each in found]
         drawn = output / f"{file.stem}-detected.png"
         _draw(Image.fromarray(read_image(file)), found).save(drawn)
-        console.print(f"{file}: {len(found)} found, drawn in {drawn}")
+        say(console, f"{file}: {len(found)} found, drawn in {drawn}")
     write_text(output / "detections.json", json.dumps(results, indent=2))
-    console.print(f"boxes (xyxy, pixels): {output / 'detections.json'}")
+    say(console, f"boxes (xyxy, pixels): {output / 'detections.json'}")
 
 
 def classify_command(  # noqa: PLR0913 - a command has as many options as it has
@@ -81,11 +80,11 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
     given = _read_boxes(boxes)
     detector = load(run, device)
     named = detector.classify(image, given, _names(names))
-    table = Table("box", "names", title=str(image), title_justify="left")
+    table = WholeTable(("box", "names"), left=("box", "names"), title=str(image))
     for box, shown in zip(given, named, strict=True):
         likeliest = list(shown.items())[:best]
         table.add_row(str(box), ", ".join(f"{name} {share:.2f}" for name, share in likeliest))
-    Console().print(table)
+    make_console().print(table)
     if output is not None:
         rows = [{"box": box, "names": n} for box, n in zip(given, named, strict=True)]
         write_text(output, json.dumps(rows, indent=2))

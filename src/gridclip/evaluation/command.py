@@ -3,13 +3,11 @@
 import math
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from gridclip.evaluation.detections import RULES, Protocol
 from gridclip.evaluation.lvis import AT_50, evaluate, write_metrics
 from gridclip.io.files import require_writable
 from gridclip.io.run_metrics import LVIS_METRICS
+from gridclip.io.tables import WholeTable, make_console
 
 
 def evaluate_command(
@@ -36,12 +34,10 @@ def evaluate_command(
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
     )
-    table = Table(title=title, title_justify="left")
     names = (*LVIS_METRICS, *AT_50)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = WholeTable(names, title=title)
     figures = (getattr(metrics, name) for name in names)
     table.add_row(*("–" if math.isnan(value) else f"{100 * value:.1f}" for value in figures))
-    Console().print(table)
+    make_console().print(table)
     if output is not None:
         write_metrics(metrics, output)

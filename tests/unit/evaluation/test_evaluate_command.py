@@ -53,6 +53,21 @@ def changed(content, *place, to=None):
     return content
 
 
+@pytest.mark.field
+@pytest.mark.parametrize("columns", [40, 80, None])
+def test_no_figure_is_cut_in_a_narrow_terminal_or_a_pipe(files, capsys, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    found = [DETECTIONS[0], DETECTIONS[1] | {"bbox": [0, 0, 50, 50]}]
+    annotations, detections = files(detections=found)
+    main(["evaluate", "--annotations", str(annotations), "--detections", str(detections)])
+    text = capsys.readouterr().out
+    assert text.count("100.0") == 6  # AP, AP50, AP75, APm, APr and AP50r
+    assert "…" not in text
+    assert all(len(line) <= (columns or 200) for line in text.splitlines())
+
+
 def test_the_command_prints_the_figures_and_writes_them(files, tmp_path, capsys):
     annotations, detections = files()
     output = tmp_path / "new folder" / "metrics.json"

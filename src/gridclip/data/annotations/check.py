@@ -6,9 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
 from gridclip.data.annotations.coco_json import CocoLists, parse_lists
 from gridclip.data.annotations.repair import Edits, Finding, Survey, edited, survey, write_edited
@@ -17,6 +15,7 @@ from gridclip.data.images.decode import read_image
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable
 from gridclip.io.json_table import Fault, JsonTable, read_content
+from gridclip.io.tables import WholeTable, make_console, say
 
 
 def check_annotations(file: Path, *, images: Path | None = None, fix: Path | None = None) -> None:
@@ -36,7 +35,7 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
     content = read_content(file)
     lists = parse_lists(file, content)
     found = find_problems(file, lists, images)
-    console = Console()
+    console = make_console()
     _print(console, file, found, lists)
     left = bool(found.findings)
     if fix is not None:
@@ -47,7 +46,7 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
             raise InputError(problem, fix=advice, file=fix)
         remaining = find_problems(fix, mended)
         write_edited(content, found.edits, fix)
-        console.print(f"\nwrote {escape(str(fix))}", soft_wrap=True)
+        say(console, f"\nwrote {fix}")
         _print(console, fix, remaining, mended)
         left = bool(remaining.findings)
     if left:
@@ -155,14 +154,14 @@ def _find_unverified(file: Path, found: Survey) -> Finding | None:
 def _print(console: Console, file: Path, found: Survey, lists: CocoLists) -> None:
     if not found.findings:
         sizes = ", ".join(f"{len(rows)} {name}" for name, rows in lists._asdict().items())
-        console.print(f"{escape(str(file))}: no problem in {sizes}", soft_wrap=True)
+        say(console, f"{file}: no problem in {sizes}")
         return
-    table = Table("problem", "count", "first examples", "fix", "--fix", show_lines=True)
+    headings = ("problem", "count", "first examples", "fix", "--fix")
+    title = f"{file}: {len(found.findings)} kinds of problems"
+    table = WholeTable(headings, left=headings, title=title, lines=True)
     for fault, outcome in ((finding.fault, finding.outcome) for finding in found.findings):
         count = f"{len(fault.rows)} of {fault.total}"
-        problem = f"{fault.name} {fault.rule}"
-        table.add_row(*map(escape, (problem, count, fault.examples, fault.fix, outcome)))
-    table.title = f"{escape(str(file))}: {len(found.findings)} kinds of problems"
+        table.add_row(f"{fault.name} {fault.rule}", count, fault.examples, fault.fix, outcome)
     console.print(table)
     if found.follow:
-        console.print(f"With the images at fault go {found.follow} annotations of theirs.")
+        say(console, f"With the images at fault go {found.follow} annotations of theirs.")

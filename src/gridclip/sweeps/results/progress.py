@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from gridclip.io.run_metrics import MAIN_METRICS
+from gridclip.io.tables import WholeTable, say
 from gridclip.sweeps.results.table import cell, figure
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import SweepSpec
@@ -117,9 +117,9 @@ class Progress:
 
     def _line(self, line: str, always: bool = False) -> None:
         if self.live is None or always:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(self.console, line)
 
-    def _table(self, trials: Sequence[Trial], now: datetime) -> Table:
+    def _table(self, trials: Sequence[Trial], now: datetime) -> WholeTable:
         ended = [trial for trial in trials if trial.state != "running"]
         done = sum(trial.state in FINAL for trial in ended)
         caption = f"{done} of {self.planned} trials done"
@@ -128,15 +128,14 @@ class Progress:
             caption += f", {count} {state}" if count else ""
         left = self._seconds_left(trials, now)
         caption += f", about {duration(left)} left" if left else ""
-        table = Table(caption=caption)
         hosts = {trial.host for trial in trials if trial.host}
         shown = ("trial", *self.short.values(), "state", "steps", *MAIN_METRICS, "time", "left")
-        for heading in (*shown, "host") if len(hosts) > 1 else shown:
-            table.add_column(heading, justify="right", overflow="fold")
+        headings = (*shown, "host") if len(hosts) > 1 else shown
+        table = WholeTable(headings, caption=caption)
         for trial in trials:
             if trial.state == "running" or trial in ended[-ENDED_SHOWN:]:
                 cells = self._row(trial, trials, now)
-                table.add_row(*map(Text, cells[: len(table.columns)]))
+                table.add_row(*cells[: len(headings)])
         return table
 
     def _row(self, trial: Trial, trials: Sequence[Trial], now: datetime) -> list[str]:

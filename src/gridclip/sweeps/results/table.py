@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from gridclip.io.files import write_text
 from gridclip.io.run_metrics import MAIN_METRICS, bare, is_precision
+from gridclip.io.tables import WholeTable
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
 from gridclip.sweeps.spec.yaml_section import Number
@@ -34,17 +32,14 @@ def figure(name: str, value: Number | None) -> str:
     return f"{100 * value:.1f}" if is_precision(name) else f"{value:.4g}"
 
 
-def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
+def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> WholeTable:
     """Returns the trials, a line each: what was set, what came out, and the minutes it took."""
     names = swept(spec.parameters)
     short = short_names(names)
     measured = measured_names(spec)
-    table = Table(title=f"{spec.name}: AP, APr, APc and APf in percent")
-    for heading in ("trial", *(short[name] for name in names)):
-        table.add_column(heading, justify="right", overflow="fold")
-    for heading in (*measured, "minutes"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    headings = ("trial", *(short[name] for name in names), *measured, "minutes", "state")
+    title = f"{spec.name}: AP, APr, APc and APf in percent"
+    table = WholeTable(headings, left=["state"], title=title)
     best = best_trial(trials, spec.metric) if spec.metric else None
     now = datetime.now(UTC)
     for trial in trials:
@@ -56,7 +51,7 @@ def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> Table:
             trial.state,
         ]
         style = "bold" if best and trial.number == best[0].number else ""
-        table.add_row(*map(Text, cells), style=style)
+        table.add_row(*cells, style=style)
     return table
 
 

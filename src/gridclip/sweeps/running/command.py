@@ -1,6 +1,5 @@
 """`gridclip sweep run | list | status | stop | table | report`: W&B sweeps without an account."""
 
-import os
 import sys
 import time
 from collections import Counter
@@ -9,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.run_metrics import is_precision
+from gridclip.io.tables import WholeTable, make_console, say
 from gridclip.sweeps.results.over_seeds import full_name, markdown, put_into
 from gridclip.sweeps.results.progress import Progress, duration
 from gridclip.sweeps.results.report import write_report
@@ -123,12 +121,6 @@ def _plan(
     )
 
 
-def make_console() -> Console:
-    """Returns a console as wide as the terminal; a log gets room for a table."""
-    wide = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if wide else 120)
-
-
 def report(console: Console, spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> None:
     """Prints the table of trials, the best of them and how to use it, and what went wrong."""
     console.print(trial_table(trials, spec))
@@ -155,11 +147,6 @@ def report(console: Console, spec: SweepSpec, folder: Path, trials: Sequence[Tri
     for trial in [trial for trial in failed if trial.state == "failed"][:LOGS_SHOWN]:
         say(console, f"--- the last lines of trial {trial.number} ---\n{trial.log_tail()}")
     say(console, f"results: {folder / 'results.csv'}")
-
-
-def say(console: Console, line: str) -> None:
-    """Prints a line as it is: no markup, no colours, no wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _announce(console: Console, plan: Plan) -> None:
@@ -200,12 +187,10 @@ def list_sweeps(dir: Path = ROOT, storage: str | None = None) -> None:
         dir: Where their folders are.
         storage: A database, if the sweeps are kept there.
     """
-    table = Table()
-    for heading in ("sweep", "trials", "runners"):
-        table.add_column(heading, overflow="fold")
+    table = WholeTable(("sweep", "trials", "runners"), left=("sweep", "trials"))
     for name in known_sweeps(dir, storage):
         _, state = _look(name, dir, storage)
-        table.add_row(*map(Text, (name, _counts(state), str(len(_alive(state.runners))))))
+        table.add_row(name, _counts(state), str(len(_alive(state.runners))))
     make_console().print(table)
 
 

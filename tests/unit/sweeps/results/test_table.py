@@ -107,6 +107,21 @@ def test_the_table_shows_what_differs_and_takes_no_value_for_markup(tmp_path, sp
     assert second[1] == "2"
 
 
+@pytest.mark.field
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_figure_is_cut_in_a_narrow_terminal_at_the_end_or_on_the_way(tmp_path, spec, width):
+    metrics = {"AP": 1.0, "APr": 0.123, "APc": 0.456, "APf": 1.0}
+    done = make_trial(tmp_path, 10, took=90, **metrics)
+    running = replace(make_trial(tmp_path, 11, state="running", **metrics), host="a-host")
+    progress = Progress(Console(file=io.StringIO()), spec, planned=3, jobs=1)
+    for table in (trial_table([done], spec), progress._table([done, running], NOW)):
+        output = io.StringIO()
+        Console(file=output, width=width).print(table)
+        words = output.getvalue().replace("│", " ").split()
+        assert {"10", "3.333", "100.0", "12.3", "45.6"} <= set(words)
+        assert words.count("100.0") == 2 * words.count("12.3")
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
