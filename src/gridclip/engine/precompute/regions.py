@@ -27,7 +27,7 @@ from gridclip.io.column_store import digest, encode_text, text_columns, write_co
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
-from gridclip.models.encoders.teachers import SCALES, embed_crops
+from gridclip.models.encoders.region_views import embed_regions
 from gridclip.models.two_stage.detector import TwoStageDetector
 from gridclip.ops.images import pad
 from gridclip.structures import Images
@@ -130,7 +130,9 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     listed, chosen = open_images(source, images), teacher or ClipTeacher(clip)
     found = StoredProposals(proposals)
     chosen.load()
-    recipe = digest(chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, SCALES)
+    recipe = digest(
+        chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, (1.0, 1.5)
+    )
     if not is_made(output, recipe, lambda: StoredRegions(output).recipe, _OTHER):
         with journal_beside(output) as journal:
             kept = RowJournal(
@@ -144,7 +146,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     Console().print(f"{len(StoredRegions(output))} proposals of {len(listed)} images: {output}")
 
 
-def embed_regions(
+def embed_both_ways(
     teacher: Teacher,
     pixels: UInt8[Tensor, "3 h w"],
     boxes: Float32[np.ndarray, "R 4"],
@@ -156,13 +158,14 @@ def embed_regions(
         teacher: Loaded.
         pixels: RGB.
         boxes: xyxy, pixels of the image.
-        batch_size: Crops that the teacher sees at a time.
+        batch_size: Regions that the teacher sees at a time.
     """
     plain = torch.tensor(boxes, device=pixels.device)
     mirrored = plain.clone()
     mirrored[:, [2, 0]] = pixels.shape[2] - plain[:, [0, 2]]
-    views = ((pixels, plain), (pixels.flip(2), mirrored))
-    both = [embed_crops(teacher, *view, batch_size=batch_size) for view in views]
+    sizes = torch.tensor([pixels.shape[1:]] * 2, device=pixels.device)
+    images = Images(torch.stack([pixels, pixels.flip(2)]), sizes)
+    both = embed_regions(teacher, images, [plain, mirrored], batch_size=batch_size)
     return torch.stack(both, dim=1).half().cpu().numpy()
 
 
@@ -183,7 +186,7 @@ def _embed_all(
     for batch in track(batches, "embedding", disable=not len(decoded)):
         rows = np.zeros((len(batch), limit, 2, teacher.width), dtype=np.float16)
         for row, (image, pixels) in enumerate(zip(range(kept.done, len(boxes)), batch)):  # noqa: B905
-            seen = embed_regions(teacher, pixels.to(device), boxes[image], batch_size)
+            seen = embed_both_ways(teacher, pixels.to(device), boxes[image], batch_size)
             rows[row, : len(seen)] = seen
         kept.append(rows.reshape(len(batch), -1))
 

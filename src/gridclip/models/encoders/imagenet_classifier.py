@@ -104,12 +104,24 @@ class ClassifierTeacher(Teacher):
         """Builds the classifier with its weights."""
         regions = ClassifierRegions(self.name, self.text, self.pretrained, self.weights)
         self.width, self.regions = regions.width, Frozen(regions)
+        self.side = regions.tower.pretrained_cfg["input_size"][-1]
 
     def fingerprint(self) -> str:
         """The network, its weights and the vectors of its classes."""
         file = None if self.weights is None else weights_file(self.weights)
         content = "timm" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
         return json.dumps([self.name, content, self.text.fingerprint()])
+
+    @torch.no_grad()
+    def see(self, squares: Float[Tensor, "B 3 side side"]) -> Float[Tensor, "B E"]:
+        """Unit vectors of squares of the size that the network was trained on, RGB 0-255."""
+        encoder = self.region_encoder()
+        return unit(encoder.head(encoder.see(encoder.norm(squares))))
+
+    def region_encoder(self) -> RegionEncoder:
+        """The classifier of regions."""
+        network: RegionEncoder = self.regions.network  # type: ignore[assignment]
+        return network
 
     @torch.no_grad()
     def forward(self, images: Images) -> Float[Tensor, "B E"]:

@@ -1,31 +1,33 @@
-"""The frozen teachers of whole-image embeddings, in training only."""
+"""The frozen teachers of images and regions, in training only."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gridclip.data.precomputed.stored import StoredEmbeddings
 from gridclip.io.errors import InputError
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen, pixels_of
-from gridclip.ops.images import pad, squeeze
+from gridclip.models.encoders.region_encoders import ClipRegions, RegionEncoder
+from gridclip.ops.images import squeeze
 from gridclip.structures import Images
 
 
 class Teacher(nn.Module, ABC):
-    """Embeds whole images; frozen, and no part of a checkpoint.
+    """Embeds whole images, and regions (`region_views.py`); frozen, and no part of a checkpoint.
 
     Making one is cheap: the network comes with `load`, which a detector calls only if a loss needs
     the teacher.
 
     Attributes:
         width: Width E of the embeddings; known after `load`.
+        side: Side in pixels of the square that the network was trained on; known after `load`.
     """
 
     width: int
+    side: int
 
     @abstractmethod
     def load(self) -> None:
@@ -34,6 +36,26 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Names the weights and what is done to an image before: the key of stored embeddings."""
+
+    def see(self, squares: Float[Tensor, "B 3 side side"]) -> Float[Tensor, "B E"]:
+        """Unit vectors of squares of the network's own size, RGB 0-255.
+
+        Raises:
+            InputError: if it takes none.
+        """
+        raise self._unable("sees no regions")
+
+    def region_encoder(self) -> RegionEncoder:
+        """The network cut in two, so that a box is read out of the map of its image.
+
+        Raises:
+            InputError: if the network makes no map.
+        """
+        raise self._unable("makes no map of an image")
+
+    def _unable(self, problem: str) -> InputError:
+        fix = "give the ClipTeacher of a CLIP ResNet, or a ClassifierTeacher"
+        return InputError(f"{type(self).__name__} {problem}", fix=fix, field="teacher")
 
     @abstractmethod
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
@@ -88,6 +110,7 @@ class ClipTeacher(Teacher):
     def __init__(self, clip: ClipModel) -> None:
         super().__init__()
         self.clip = clip
+        self.regions: Frozen | None = None
 
     def load(self) -> None:
         """Builds the image tower with its weights."""
@@ -113,60 +136,23 @@ class ClipTeacher(Teacher):
         return f"{self.clip.fingerprint()}-squeezed"
 
     @torch.no_grad()
-    def forward(self, images: Images) -> Float[Tensor, "B E"]:
-        """Unit vector of each image."""
-        squares = squeeze(images, self.side)
+    def see(self, squares: Float[Tensor, "B 3 side side"]) -> Float[Tensor, "B E"]:
+        """Unit vectors of squares of the tower's own size, RGB 0-255."""
         return F.normalize(self.tower(self.norm(squares)), dim=-1)
 
+    def region_encoder(self) -> RegionEncoder:
+        """The tower of a CLIP ResNet, cut in two at the first call.
 
-SCALES = (1.0, 1.5)
-"""ViLD (2104.13921) cuts each proposal out as it is, and with some of its surroundings."""
+        Raises:
+            InputError: if the tower is no CLIP ResNet.
+        """
+        if not hasattr(self.tower.network, "attnpool"):
+            raise self._unable(f"of {self.clip.name} makes no map of an image")
+        if self.regions is None:
+            self.regions = Frozen(ClipRegions(self.clip).to(self.norm.mean.device))
+        network: RegionEncoder = self.regions.network  # type: ignore[assignment]
+        return network
 
-
-def embed_crops(
-    teacher: Teacher,
-    image: UInt8[Tensor, "3 h w"],
-    boxes: Float[Tensor, "R 4"],
-    *,
-    scales: tuple[float, ...] = SCALES,
-    batch_size: int = 32,
-) -> Float[Tensor, "R E"]:
-    """Unit vector of each region: those of its crops at all scales, summed and normalised.
-
-    Args:
-        teacher: Loaded.
-        image: RGB.
-        boxes: xyxy, pixels of the image.
-        scales: Factors on the sides of a region; what leaves the image is cut off.
-        batch_size: Crops that the teacher sees at a time.
-    """
-    total = torch.zeros(len(boxes), teacher.width, device=image.device)
-    for scale in scales:
-        windows = crop_windows(boxes, scale, (image.shape[1], image.shape[2]))
-        for start in range(0, len(windows), batch_size):
-            part = windows[start : start + batch_size]
-            total[start : start + len(part)] += teacher(_cut(image, part.tolist())).float()
-    return F.normalize(total, dim=-1)
-
-
-def crop_windows(
-    boxes: Float[Tensor, "R 4"], scale: float, size: tuple[int, int]
-) -> Int[Tensor, "R 4"]:
-    """Whole pixels that a region, grown about its centre, touches; at least one.
-
-    Args:
-        boxes: xyxy, pixels of the image.
-        scale: Factor on both sides.
-        size: Height and width of the image.
-    """
-    centres, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * scale / 2
-    limit = torch.tensor([size[1], size[0]], device=boxes.device)
-    low = torch.minimum((centres - half).floor().long().clamp(min=0), limit - 1)
-    high = torch.minimum((centres + half).ceil().long(), limit)
-    return torch.cat([low, torch.maximum(high, low + 1)], dim=1)
-
-
-def _cut(image: UInt8[Tensor, "3 h w"], windows: Iterable[list[int]]) -> Images:
-    crops = [image[:, top:bottom, left:right] for left, top, right, bottom in windows]
-    images = pad([crop.cpu() for crop in crops], 1)
-    return Images(images.pixels.to(image.device), images.sizes.to(image.device))
+    def forward(self, images: Images) -> Float[Tensor, "B E"]:
+        """Unit vector of each image."""
+        return self.see(squeeze(images, self.side))

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gridclip.io.errors import InputError, require_at_least, require_positive
-from gridclip.models.encoders.teachers import SCALES, Teacher, embed_crops
+from gridclip.models.encoders.region_views import RegionView, embed_regions
+from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.two_stage.detector import (
     Proposals,
@@ -36,7 +37,7 @@ class CropAndClassify(TwoStageDetector):
         teacher: The image tower that sees the crops.
         checkpoint: A checkpoint of a run with the proposer's recipe; None leaves it untrained.
         limit: At most so many proposals an image, the best.
-        scales: Factors on the sides of a proposal; the crops' embeddings are summed.
+        view: How the teacher is shown a proposal; `vild` is as published.
         temperature: What cosines are divided by.
         batch_size: Crops that the teacher sees at a time.
         decoding: How many detections leave.
@@ -51,16 +52,16 @@ class CropAndClassify(TwoStageDetector):
         teacher: Teacher,
         checkpoint: str | None = None,
         limit: int = 1000,
-        scales: tuple[float, ...] = SCALES,
+        view: RegionView = "vild",
         temperature: float = 0.01,
         batch_size: int = 64,
         decoding: DecodeSettings = _DECODING,
     ) -> None:
         super().__init__()
-        require_at_least(1, limit=limit, batch_size=batch_size, scales=len(scales))
+        require_at_least(1, limit=limit, batch_size=batch_size)
         require_positive(temperature=temperature)
         self.proposer, self.text, self.teacher = proposer, text, teacher
-        self.limit, self.scales, self.batch_size = limit, tuple(scales), batch_size
+        self.limit, self.view, self.batch_size = limit, view, batch_size
         self.temperature, self.decoding = temperature, decoding
         teacher.load()
         what = "the teacher's embeddings"
@@ -81,20 +82,9 @@ class CropAndClassify(TwoStageDetector):
     def forward(self, images: Images, vocabulary: Vocabulary) -> RegionPredictions:
         """Proposes, and embeds the crops; names play no part in it."""
         proposals = self.propose(images)
-        embeddings = [
-            embed_crops(
-                self.teacher,
-                pixels[:, :height, :width],
-                found.boxes,
-                scales=self.scales,
-                batch_size=self.batch_size,
-            )
-            for pixels, (height, width), found in zip(
-                images.pixels, images.sizes.tolist(), proposals, strict=True
-            )
-        ]
-        boxes = torch.cat([found.boxes for found in proposals])
-        return RegionPredictions(proposals, boxes, None, torch.cat(embeddings))
+        proposed = [found.boxes for found in proposals]
+        seen = embed_regions(self.teacher, images, proposed, self.view, batch_size=self.batch_size)
+        return RegionPredictions(proposals, torch.cat(proposed), None, torch.cat(seen))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Refuses: nothing here is trained.

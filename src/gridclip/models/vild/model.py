@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gridclip.io.errors import InputError, require_at_least, require_fraction, require_positive
 from gridclip.models.base import freeze_unused, unlearnable
 from gridclip.models.encoders.backbones import Backbone
-from gridclip.models.encoders.teachers import Teacher, embed_crops
+from gridclip.models.encoders.region_views import RegionView, embed_regions
+from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.two_stage.detector import Proposals, RegionPredictions, TwoStageDetector
 from gridclip.models.two_stage.losses import (
@@ -43,7 +44,11 @@ from gridclip.structures import Batch, DetectionBatch, Images, RegionTargets, Vo
 
 
 def find_regions(
-    batch: DetectionBatch, proposals: list[Proposals], teacher: Teacher | None, limit: int
+    batch: DetectionBatch,
+    proposals: list[Proposals],
+    teacher: Teacher | None,
+    limit: int,
+    view: RegionView,
 ) -> list[RegionTargets]:
     """Regions of each image with their CLIP embeddings, at most `limit`, the best.
 
@@ -62,15 +67,9 @@ def find_regions(
             fix="store them (gridclip propose, then gridclip clip embed-proposals) and name the "
             "file there, or give a teacher, or set weights.image to 0",
         )
-    found = []
-    with torch.no_grad():
-        for pixels, (height, width), proposed in zip(
-            batch.images.pixels, batch.images.sizes.tolist(), proposals, strict=True
-        ):
-            boxes = proposed.boxes[:limit]
-            seen = embed_crops(teacher, pixels[:, :height, :width], boxes)
-            found.append(RegionTargets(boxes, seen))
-    return found
+    boxes = [proposed.boxes[:limit] for proposed in proposals]
+    seen = embed_regions(teacher, batch.images, boxes, view)
+    return [RegionTargets(*each) for each in zip(boxes, seen, strict=True)]
 
 
 Variant = Literal["vild-text", "vild-image", "vild", "vild-ensemble"]
@@ -90,6 +89,7 @@ class ViLD(TwoStageDetector):
             head, `vild-ensemble` from each with a head of its own.
         teacher: The frozen image tower that embeds crops where the data carries no stored
             embeddings; slow, as it sees each region of each step anew.
+        view: How the teacher is shown a region; `vild` is as published.
         width: Channels of the pyramid.
         head: How heavy each head is.
         proposals: How many, and from which anchors.
@@ -108,6 +108,7 @@ class ViLD(TwoStageDetector):
         text: TextBank,
         variant: Variant = "vild",
         teacher: Teacher | None = None,
+        view: RegionView = "vild",
         width: int = 256,
         head: HeadSettings = _HEAD,
         proposals: ProposalSettings = _PROPOSALS,
@@ -125,7 +126,7 @@ class ViLD(TwoStageDetector):
             raise InputError(f"{width} is no multiple of 8", field="width", fix="give one")
         require_positive(temperature=temperature)
         require_fraction(ensemble=ensemble)
-        self.variant, self.backbone, self.text = variant, backbone, text
+        self.variant, self.backbone, self.text, self.view = variant, backbone, text, view
         self.sampling, self.weights, self.decoding = sampling, weights, decoding
         self.ensemble = ensemble
         backbone.pool = None  # a region's vector comes from the head
@@ -240,7 +241,7 @@ class ViLD(TwoStageDetector):
 
     def _regions(self, batch: DetectionBatch, proposals: list[Proposals]) -> list[RegionTargets]:
         """What CLIP saw in regions of each image."""
-        regions = find_regions(batch, proposals, self.teacher, self.sampling.distilled)
+        regions = find_regions(batch, proposals, self.teacher, self.sampling.distilled, self.view)
         seen = regions[0].embeddings.shape[1]
         require_same_width(seen, self.text.width, field="data.init_args.regions")
         return regions

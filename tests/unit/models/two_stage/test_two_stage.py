@@ -9,7 +9,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
 from gridclip.io.errors import InputError
-from gridclip.models.encoders.teachers import crop_windows
 from gridclip.models.two_stage.detector import Proposals
 from gridclip.models.two_stage.losses import (
     SamplingSettings,
@@ -241,20 +240,6 @@ def test_a_head_gives_unit_vectors_and_offsets(norm, num_convs):
 def test_a_head_without_a_layer_is_refused():
     with pytest.raises(InputError, match=r"head\.num_fcs"):
         HeadSettings(num_fcs=0)
-
-
-def test_windows_hold_every_pixel_a_region_touches_and_stay_in_the_image():
-    boxes = torch.tensor([[2.2, 3.0, 6.0, 9.9], [-5, -5, 3, 3], [10, 10, 10, 10], [30, 30, 50, 60]])
-    assert crop_windows(boxes, 1.0, (40, 40)).tolist() == [
-        [2, 3, 6, 10],
-        [0, 0, 3, 3],
-        [10, 10, 11, 11],
-        [30, 30, 40, 40],
-    ]
-    # Twice as large: 3.8 x 6.9 about (4.1, 6.45).
-    assert crop_windows(boxes[:1], 2.0, (40, 40)).tolist() == [[0, 0, 8, 14]]
-    beyond = torch.tensor([[50.0, 50, 60, 60]])
-    assert crop_windows(beyond, 1.0, (40, 40)).tolist() == [[39, 39, 40, 40]]
 
 
 def test_roi_align_of_nothing_is_nothing():

@@ -8,7 +8,8 @@ from gridclip.io.errors import InputError
 from gridclip.models.dense.grid_head import FPN
 from gridclip.models.encoders.backbones import ClipResNet
 from gridclip.models.encoders.open_clip import ClipModel
-from gridclip.models.encoders.teachers import ClipTeacher, embed_crops
+from gridclip.models.encoders.region_views import embed_regions
+from gridclip.models.encoders.teachers import ClipTeacher
 from gridclip.models.encoders.text import ClipText
 from gridclip.models.two_stage.losses import RegionWeights, SamplingSettings
 from gridclip.models.two_stage.roi_head import BranchWeights, HeadSettings, geometric_mean
@@ -167,7 +168,7 @@ def test_stored_embeddings_spare_the_teacher_and_without_both_training_is_refuse
     detector, batch = _detector(text, teacher=MINI), _batch()
     looked = detector.losses(batch._replace(regions=None))["image"]
     assert looked.isfinite()
-    monkeypatch.setattr(detector.teacher, "forward", lambda _: pytest.fail("teacher ran"))
+    monkeypatch.setattr(detector.teacher, "see", lambda _: pytest.fail("teacher ran"))
     detector.losses(batch)
     with pytest.raises(InputError, match=r"regions: this batch carries no embeddings"):
         _detector(text).losses(batch._replace(regions=None))
@@ -176,15 +177,9 @@ def test_stored_embeddings_spare_the_teacher_and_without_both_training_is_refuse
 def test_a_looking_teacher_teaches_what_stored_embeddings_of_the_same_proposals_do(text):
     detector = _detector(text, "vild-ensemble", teacher=MINI).eval()
     batch = _batch()
-    stored = [
-        RegionTargets(found.boxes[:4], embed_crops(detector.teacher, p[:, :h, :w], found.boxes[:4]))
-        for found, p, (h, w) in zip(
-            detector.propose(batch.images),
-            batch.images.pixels,
-            batch.images.sizes.tolist(),
-            strict=True,
-        )
-    ]
+    boxes = [found.boxes[:4] for found in detector.propose(batch.images)]
+    seen = embed_regions(detector.teacher, batch.images, boxes)
+    stored = [RegionTargets(*each) for each in zip(boxes, seen, strict=True)]
     one, two = (
         detector.losses(batch._replace(regions=regions))["image"] for regions in (None, stored)
     )
@@ -322,8 +317,8 @@ def test_crop_and_classify_names_proposals_by_what_the_teacher_says_of_each(text
     assert len(proposals.boxes) == 5
     expected = []
     for box, objectness in zip(proposals.boxes, proposals.scores.tolist(), strict=True):
-        image = batch.images.pixels[1][:, :, :32]
-        seen = embed_crops(detector.teacher, image, box[None])[0]
+        image = Images(batch.images.pixels[1:, :, :, :32], batch.images.sizes[1:])
+        seen = embed_regions(detector.teacher, image, [box[None]])[0][0]
         names = (text(batch.vocabulary) @ seen / 0.01).softmax(0).tolist()
         expected += [(p * objectness) ** 0.5 for p in names]
     torch.testing.assert_close(found.scores, torch.tensor(sorted(expected, reverse=True)))
