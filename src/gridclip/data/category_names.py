@@ -1,6 +1,5 @@
 """Category names, their counts and definitions, from the files that people have."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -11,9 +10,11 @@ import numpy as np
 
 from gridclip.io.errors import InputError
 from gridclip.io.json_table import JsonTable, is_text, read_json
+from gridclip.io.text import ending, read_lines, read_table
 from gridclip.structures import Vocabulary
 
 _CSV = "give it a head with the columns name and, if you have them, definition and count"
+_LISTS = ("", ".txt", ".text", ".names", ".list", ".lst", ".tsv")  # with a name on each line
 
 
 class Concept(NamedTuple):
@@ -37,19 +38,22 @@ def read_concepts(file: Path) -> list[Concept]:
     """Reads names, with counts and definitions where the file has them.
 
     Args:
-        file: Text with a name on each line, and perhaps a tab and its count behind it; a .csv whose
-            head says name, and perhaps definition and count; or, as .json, an annotation file
-            (LVIS has definitions, `def`), or a list of names or of objects with a `name`. Objects
-            with an `id` are taken in the order of their ids.
+        file: Text (.txt, .names or no suffix) with a name on each line, and perhaps a tab and its
+            count behind it; a .csv whose head says name, and perhaps definition and count; or, as
+            .json, an annotation file (LVIS has definitions, `def`), or a list of names or of
+            objects with a `name`. Objects with an `id` are taken in the order of their ids.
 
     Raises:
         InputError: if the file is absent or holds something else.
     """
-    if file.suffix == ".csv":
-        return _read_csv(file)
-    if file.suffix != ".json":
-        lines = (line.strip() for line in _read_text(file).splitlines())
+    if ending(file) in _LISTS:
+        lines = (line.strip() for line in read_lines(file))
         return [_from_line(line) for line in lines if line]
+    if ending(file) == ".csv":
+        return [*_from_csv(file)]
+    if ending(file) != ".json":
+        fix = "give a .txt with a name on each line, a .csv with the column name, or a .json"
+        raise InputError(f"{file.suffix} is no kind of list of names", fix=fix, file=file)
     rows = read_json(file)
     rows = rows.get("categories") if isinstance(rows, dict) else rows
     if isinstance(rows, list) and all(map(is_text, rows)):
@@ -58,7 +62,7 @@ def read_concepts(file: Path) -> list[Concept]:
     names = categories.column("name", is_text, "a name")
     order = [*range(len(names))]
     if any("id" in row for row in categories.rows):
-        order = np.argsort(categories.integers("id"), kind="stable").tolist()
+        order = np.argsort(categories.whole_numbers("id"), kind="stable").tolist()
     return [_from_category(names[row], categories.rows[row]) for row in order]
 
 
@@ -76,32 +80,20 @@ def _from_category(name: str, row: dict[str, Any]) -> Concept:
     )
 
 
-def _read_csv(file: Path) -> list[Concept]:
-    rows = csv.DictReader(_read_text(file).splitlines())
-    try:
-        if "name" not in (rows.fieldnames or []):
-            problem = f"has no column 'name', only {', '.join(rows.fieldnames or []) or 'nothing'}"
-            raise InputError(problem, fix=_CSV, file=file, field="line 1")
-        return [_from_row(file, rows.line_num, row) for row in rows]
-    except csv.Error as error:
-        where = f"line {rows.line_num}"
-        raise InputError(f"is no csv ({error})", fix=_CSV, file=file, field=where) from error
-
-
-def _from_row(file: Path, line: int, row: dict[str, Any]) -> Concept:
-    name, count = str(row["name"] or "").strip(), str(row.get("count") or "").strip()
-    if not name or (count and not count.isdecimal()):
-        problem = f"the count {count!r} is no whole number" if name else "lacks a name"
-        raise InputError(problem, fix=_CSV, file=file, field=f"line {line}")
-    return Concept(name, int(count) if count else None, str(row.get("definition") or "").strip())
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fix = "give a text file with a name on each line, or a .json of LVIS or COCO form"
-        raise InputError(f"cannot be read ({error})", fix=fix, file=file) from error
+def _from_csv(file: Path) -> Iterator[Concept]:
+    rows = read_table(file, _CSV)
+    head = [word.strip() for word in next(rows, (1, []))[1]]
+    if "name" not in head:
+        problem = f"has no column 'name', only {', '.join(head) or 'nothing'}"
+        raise InputError(problem, fix=_CSV, file=file, field="line 1")
+    for line, cells in rows:
+        row = dict(zip(head, map(str.strip, cells), strict=False))
+        name, count = row.get("name", ""), row.get("count", "")
+        if not name or (count and not count.isdecimal()):
+            problem = f"the count {count!r} is no whole number" if name else "lacks a name"
+            raise InputError(problem, fix=_CSV, file=file, field=f"line {line}")
+        definition = " ".join(row.get("definition", "").split())
+        yield Concept(name, int(count) if count else None, definition)
 
 
 class Definitions:
@@ -147,15 +139,15 @@ class Definitions:
             ".tsv": _from_table,
             ".noun": _from_wordnet,
         }
-        if self.file.suffix not in readers:
+        if ending(self.file) not in readers:
             raise InputError(
                 f"{self.file.suffix or 'a file without a suffix'} is no kind of definitions",
                 file=self.file,
                 fix=f"give one of {', '.join(readers)}",
             )
         try:
-            yield from readers[self.file.suffix](self.file)
-        except (OSError, ValueError, IndexError, csv.Error) as error:
+            yield from readers[ending(self.file)](self.file)
+        except (ValueError, IndexError) as error:
             raise InputError(
                 f"cannot be read: {error}", file=self.file, fix="give a whole file in UTF-8"
             ) from error
@@ -174,10 +166,9 @@ def _from_json(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _from_table(file: Path) -> Iterator[tuple[str, str]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        for row in csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ","):
-            if len(row) >= 2 and row[0].strip() and row[1].strip():
-                yield row[0], row[1]
+    for _, row in read_table(file, "give a name and its definition a row"):
+        if len(row) >= 2 and row[0].strip() and row[1].strip():
+            yield row[0], row[1]
 
 
 def _from_wordnet(file: Path) -> Iterator[tuple[str, str]]:
@@ -188,14 +179,13 @@ def _from_wordnet(file: Path) -> Iterator[tuple[str, str]]:
     """
     words: list[tuple[str, str]] = []
     glosses: dict[str, str] = {}
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            fields, _, gloss = line.partition("|")
-            parts = fields.split()
-            if line.startswith(" ") or len(parts) < 6 or not gloss.strip():
-                continue  # its licence stands in front, indented
-            glosses[parts[0]] = gloss.split('; "')[0].strip()
-            words += [(parts[4 + 2 * n], parts[0]) for n in range(int(parts[3], 16))]
+    for line in read_lines(file):
+        fields, _, gloss = line.partition("|")
+        parts = fields.split()
+        if line.startswith(" ") or len(parts) < 6 or not gloss.strip():
+            continue  # its licence stands in front, indented
+        glosses[parts[0]] = gloss.split('; "')[0].strip()
+        words += [(parts[4 + 2 * n], parts[0]) for n in range(int(parts[3], 16))]
     index = file.with_name("index.noun")
     if index.exists():
         yield from ((word, glosses[offset]) for word, offset in _senses(index) if offset in glosses)
@@ -204,11 +194,10 @@ def _from_wordnet(file: Path) -> Iterator[tuple[str, str]]:
 
 def _senses(index: Path) -> Iterator[tuple[str, str]]:
     """Returns each word with the offset of its commonest sense."""
-    with index.open(encoding="utf-8") as lines:
-        for line in lines:
-            parts = line.split()
-            if not line.startswith(" ") and len(parts) > 3:
-                yield parts[0], parts[-int(parts[2])]
+    for line in read_lines(index):
+        parts = line.split()
+        if not line.startswith(" ") and len(parts) > 3:
+            yield parts[0], parts[-int(parts[2])]
 
 
 def prompt_name(name: str) -> str:

@@ -25,19 +25,16 @@ def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.nda
     """Returns precision by hotcoco (Rust)."""
     import hotcoco
 
-    # hotcoco takes detections as floats, which hold no id above 2**53, and refuses negative ids;
-    # so images are numbered by rising id, which keeps the order in which equal scores rank.
-    ids = np.sort(truth.image_ids)
+    truth, found = _numbered(truth, found)
     annotated = hotcoco.COCO.from_arrays(
-        _images(truth, np.searchsorted(ids, truth.image_ids).tolist()),
+        _images(truth),
         _categories(truth),
-        np.searchsorted(ids, truth.box_images),
+        truth.box_images,
         truth.box_categories,
         truth.boxes,
         area=truth.areas,
     )
-    images = np.searchsorted(ids, found.image_ids)
-    rows = np.column_stack([images, found.boxes, found.scores, found.category_ids])
+    rows = np.column_stack([found.image_ids, found.boxes, found.scores, found.category_ids])
     # hotcoco caps twice: an image, when it loads results, and a category of an image, when it
     # evaluates. lvis has no second cap, which matters under the fixed protocol; lift both.
     results = hotcoco.LVISResults(annotated, rows, max_dets=-1)
@@ -74,7 +71,7 @@ def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarra
     class Results(InMemory, LVISResults):  # type: ignore[misc]
         __init__ = LVIS.__init__  # that of LVISResults fails when nothing was found
 
-    content = {"images": _images(truth, truth.image_ids.tolist()), "categories": _categories(truth)}
+    content = {"images": _images(truth), "categories": _categories(truth)}
     boxes = _annotations(
         image_id=truth.box_images,
         category_id=truth.box_categories,
@@ -103,8 +100,33 @@ PRECISION: dict[Backend, Callable[[GroundTruth, DetectionTable], Float[np.ndarra
 }
 
 
-def _images(truth: GroundTruth, ids: list[int]) -> list[dict[str, Any]]:
-    all_categories = truth.category_ids.tolist()
+def _numbered(truth: GroundTruth, found: DetectionTable) -> tuple[GroundTruth, DetectionTable]:
+    """Returns both with images and categories numbered from 0 by rising id.
+
+    hotcoco takes detections as floats, which hold no id above 2**53, and refuses negative ids. That
+    the order of the ids stays keeps the order in which equal scores rank.
+    """
+    images, categories = np.sort(truth.image_ids), truth.category_ids
+
+    def numbers(listed: Ragged) -> Ragged:
+        return listed._replace(values=np.searchsorted(categories, listed.values))
+
+    numbered = truth._replace(
+        image_ids=np.searchsorted(images, truth.image_ids),
+        negative=numbers(truth.negative),
+        not_exhaustive=numbers(truth.not_exhaustive),
+        category_ids=np.arange(len(categories)),
+        box_images=np.searchsorted(images, truth.box_images),
+        box_categories=np.searchsorted(categories, truth.box_categories),
+    )
+    return numbered, found._replace(
+        image_ids=np.searchsorted(images, found.image_ids),
+        category_ids=np.searchsorted(categories, found.category_ids),
+    )
+
+
+def _images(truth: GroundTruth) -> list[dict[str, Any]]:
+    ids, all_categories = truth.image_ids.tolist(), truth.category_ids.tolist()
     absent = [all_categories] * len(ids) if truth.exhaustive else _lists(truth.negative)
     partial = _lists(truth.not_exhaustive)
     return [

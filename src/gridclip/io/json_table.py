@@ -5,6 +5,7 @@ entries are looked at one by one only to name those that are wrong.
 """
 
 import json
+import re
 import reprlib
 from collections.abc import Callable
 from itertools import chain
@@ -19,6 +20,7 @@ from gridclip.io.errors import InputError
 
 _MISSING = object()
 _EXAMPLES = 3
+_HALF = re.compile("[\ud800-\udfff]")  # half a character
 
 
 class Fault(NamedTuple):
@@ -80,7 +82,7 @@ class JsonTable:
             key: The key to read.
             accept: Whether a value is one of this column's.
             what: How such a value is described to a person.
-            default: The value of an absent key; without it, the key is required.
+            default: The value of a key that is absent or null; without it, the key is required.
 
         Raises:
             InputError: if a value is absent or not accepted.
@@ -90,17 +92,22 @@ class JsonTable:
         self.refuse(bad, key, f"whose {key} is not {what}", fix=f"write {what} there")
         return values
 
-    def integers(self, key: str) -> Int64[np.ndarray, "R"]:
-        """Returns a column of whole numbers; json's true and 1.0 are none."""
-        return self._array(key, _integers, "a whole number")
-
     def whole_numbers(self, key: str) -> Int64[np.ndarray, "R"]:
-        """Returns a column of whole numbers; 1.0 will do, as some writers of results leave it."""
+        """Returns a column of whole numbers.
+
+        1.0 is one, as pandas and others write it; true is none, nor is a float from 2**53 on, which
+        may stand for several.
+        """
         return self._array(key, _whole_numbers, "a whole number")
 
-    def numbers(self, key: str) -> Float64[np.ndarray, "R"]:
-        """Returns a column of finite numbers."""
-        return self._array(key, _numbers, "a finite number").astype(np.float64)
+    def numbers(self, key: str, default: object = _MISSING) -> Float64[np.ndarray, "R"]:
+        """Returns a column of finite numbers; of absent keys and null, the default if given."""
+        return self._array(key, _numbers, "a finite number", default).astype(np.float64)
+
+    def flags(self, key: str, what: str) -> Bool[np.ndarray, "R"]:
+        """Returns a column of 0 and 1, or false and true; 0 where the key is absent or null."""
+        values = self.column(key, lambda value: value in (0, 1), f"0 or 1 ({what})", default=0)
+        return np.array(values, dtype=bool)
 
     def boxes(self) -> Float64[np.ndarray, "R 4"]:
         """Returns the column `bbox`: x, y, width, height of any finite value."""
@@ -154,17 +161,24 @@ class JsonTable:
         return Fault(self.name, problem, key, rows, len(self.rows), examples + more, fix)
 
     def _values(self, key: str, what: str, default: object = _MISSING) -> list[Any]:
-        values = [row.get(key, default) for row in self.rows]
-        absent = [value is _MISSING for value in values]
+        if default is not _MISSING:
+            values = [row.get(key) for row in self.rows]
+            return [default if value is None else value for value in values]
+        absent = [key not in row for row in self.rows]
         self.refuse(absent, key, f"without this key: {key}", fix=f"give each {key}: {what}")
-        return values
+        return [row[key] for row in self.rows]
 
     def _array(
-        self, key: str, read: Callable[[list[Any]], Shaped[np.ndarray, "R ..."] | None], what: str
+        self,
+        key: str,
+        read: Callable[[list[Any]], Shaped[np.ndarray, "R ..."] | None],
+        what: str,
+        default: object = _MISSING,
     ) -> Shaped[np.ndarray, "R ..."]:
-        array = read(self._values(key, what))
+        array = read(self._values(key, what, default))
         if array is None:  # which of them is it?
-            return np.array(self.column(key, lambda value: read([value]) is not None, what))
+            one = self.column(key, lambda value: read([value]) is not None, what, default)
+            return np.array(one)
         return array
 
     def _example(self, row: int, key: str) -> str:
@@ -228,14 +242,23 @@ def parse_strictly(content: bytes, form: object) -> Any:  # noqa: ANN401 - what 
     return msgspec.json.decode(content, type=form)
 
 
-def is_text(value: object) -> bool:
+def is_path(value: object) -> bool:
     """Returns whether a value is a string that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
+def is_text(value: object) -> bool:
+    """Returns whether a value is a string of whole characters, not blank.
+
+    Half a character (U+D83D, say) is what is left of an emoji that was cut in two; no file can hold
+    it. Only paths may have some, which stand for bytes that are not UTF-8.
+    """
+    return isinstance(value, str) and bool(value.strip()) and not _HALF.search(value)
+
+
 def is_whole_list(value: object) -> bool:
     """Returns whether a value is a list of whole numbers."""
-    return isinstance(value, list) and _integers(value) is not None
+    return isinstance(value, list) and _whole_numbers(value) is not None
 
 
 def is_frequency(value: object) -> bool:
@@ -257,16 +280,25 @@ def _numbers(values: list[Any], *shape: int) -> Shaped[np.ndarray, "R *shape"] |
     return None if bool in map(type, flat) else array  # numpy takes json's true for 1
 
 
-def _integers(values: list[Any]) -> Int64[np.ndarray, "R"] | None:
-    array = _numbers(values)
-    return None if array is None or array.dtype != np.int64 else array
-
-
 def _whole_numbers(values: list[Any]) -> Int64[np.ndarray, "R"] | None:
     array = _numbers(values)
-    if array is None or (array != np.floor(array)).any() or (abs(array) >= 2**63).any():
-        return None
-    return array.astype(np.int64)  # straight from integers: floats hold none above 2**53
+    if array is not None and array.dtype.kind != "i":
+        # One 1.0 has made floats of all, which would change the numbers above 2**53.
+        wholes = [whole_number(value) for value in values]
+        array = None if None in wholes else np.array(wholes, dtype=np.int64)
+    return None if array is None else array.astype(np.int64)
+
+
+def whole_number(value: Any) -> int | None:  # noqa: ANN401 - any finite number of json or numpy
+    """Returns a number as an int; None if it is not whole, beyond 64 bits, or an inexact float.
+
+    Between the floats from 2**53 on (2**24 in single precision) lie whole numbers for which they
+    stand as well.
+    """
+    if isinstance(value, int | np.integer):
+        return int(value) if -(2**63) <= value < 2**63 else None
+    exact = 2.0 ** (np.finfo(type(value)).nmant + 1)
+    return int(value) if value == np.floor(value) and abs(value) < exact else None
 
 
 def _kind(value: object) -> str:

@@ -190,7 +190,7 @@ BAD_ANNOTATIONS = {
     ),
     "a list of absent categories in one image only": (
         changed(ANNOTATIONS, "images", 1, "neg_category_ids"),
-        ["images[1].neg_category_ids", "without this key"],
+        ["images[1].neg_category_ids", "without a list that others have"],
     ),
     "names for ids": (
         changed(ANNOTATIONS, "images", 1, "neg_category_ids", to=["cup"]),
@@ -211,9 +211,13 @@ BAD_ANNOTATIONS = {
             "of an image that the file does not list: [0] (id 1) image_id 4",
         ],
     ),
-    "an area for one box only": (
-        changed(ANNOTATIONS, "annotations", 1, "area"),
-        ["annotations[1].area", "without this key"],
+    "an area in words": (
+        changed(ANNOTATIONS, "annotations", 1, "area", to="2500"),
+        ["annotations[1].area", "not a finite number"],
+    ),
+    "a name with half an emoji": (
+        changed(ANNOTATIONS, "categories", 1, "name", to="fork \ud83c"),
+        ["categories[1].name", "not a name"],
     ),
 }
 

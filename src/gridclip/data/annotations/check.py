@@ -1,6 +1,7 @@
 """The command that lists every problem of an annotation file, and writes a repaired copy."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from gridclip.data.annotations.coco_json import CocoLists, parse_lists
-from gridclip.data.annotations.repair import Edits, Finding, Survey, edited, survey, write_edited
-from gridclip.data.annotations.schema import image_path
+from gridclip.data.annotations.mending import Edits, Row, box_area
+from gridclip.data.annotations.repair import Finding, Survey, edited, merged, survey, write_edited
+from gridclip.data.annotations.schema import NEGATIVE, NOT_EXHAUSTIVE, image_path, is_federated
 from gridclip.data.images.decode import read_image
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable
@@ -27,8 +29,9 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
         file: Json file in LVIS or COCO form. It is never changed.
         images: Folder of the images. With it, every image is decoded: absent, broken and
             truncated ones are problems, and those of another size than the file says.
-        fix: Where to write a repaired copy: a new file. Images and boxes at fault are left out;
-            doubled ids of boxes, category ids from 0 and unknown ids in lists are mended.
+        fix: Where to write a repaired copy: a new file. Values without doubt are mended: ids of
+            boxes, category ids from 0, areas, numbers in quotes, unknown ids in lists. Other images
+            and boxes at fault are left out.
     """
     if fix is not None:
         require_writable(fix, field="fix", new=True)
@@ -67,10 +70,10 @@ def find_problems(file: Path, lists: CocoLists, images: Path | None = None) -> S
     if images is not None and not images.is_dir():
         raise InputError("is no folder", fix="give that of the images", file=images)
     found = survey(file, lists, None if images is None else partial(_find_images, file, images))
-    unverified = _find_unverified(file, found)
-    if unverified is None:
-        return found
-    return found._replace(findings=[*found.findings, unverified])
+    more = [_find_unverified(file, found), *_find_uncounted(file, found)]
+    findings = [finding for finding in more if finding is not None]
+    edits = merged([found.edits, *(finding.edits for finding in findings)])
+    return found._replace(findings=[*found.findings, *findings], edits=edits)
 
 
 _ABSENT, _BROKEN, _RESIZED = (
@@ -140,7 +143,7 @@ def _find_unverified(file: Path, found: Survey) -> Finding | None:
         if row not in bad and not annotation.get("iscrowd")
     }
     for image in found.sound.images:
-        seen.update(image.get("neg_category_ids", ()))
+        seen.update(image.get(NEGATIVE) or ())
     categories = found.sound.categories
     fault = JsonTable(file, "categories", categories).find(
         [category["id"] not in seen for category in categories],
@@ -149,6 +152,46 @@ def _find_unverified(file: Path, found: Survey) -> Finding | None:
         fix="add images that show them or are known not to, or take them out of the list",
     )
     return None if fault is None else Finding(fault, {})
+
+
+def _find_uncounted(file: Path, found: Survey) -> Iterator[Finding | None]:
+    """Finds boxes that training takes and AP leaves out, or the other way round: of LVIS form."""
+    images, boxes = found.sound.images, found.sound.annotations
+    if not any(map(is_federated, images)):
+        return
+    gone = [found.edits["annotations"].get(row, {}) is None for row in range(len(boxes))]
+    crowds = [bool(box.get("iscrowd")) for box in boxes]
+    records = JsonTable(file, "annotations", boxes)
+    fault = records.find(
+        [box.get("area") == 0 and not (crowds[row] or gone[row]) for row, box in enumerate(boxes)],
+        "area",
+        "of area 0, which AP leaves out, as lvis does",
+        fix="take the area away, or write that of the box",
+    )
+    if fault is not None:
+        areas = {row: {"area": box_area(boxes[row])} for row in fault.rows}
+        yield Finding(fault, {"annotations": dict(areas)})
+    fault = records.find(
+        [crowd and not gone[row] for row, crowd in enumerate(crowds)],
+        "iscrowd",
+        "that are crowds, which only COCO form has",
+        fix=f"list the category in {NOT_EXHAUSTIVE} of the image instead",
+    )
+    if fault is not None:
+        lists = _as_not_exhaustive([boxes[row] for row in fault.rows], images, found.edits)
+        yield Finding(fault, {"annotations": dict.fromkeys(fault.rows), "images": lists})
+
+
+def _as_not_exhaustive(crowds: list[Row], images: list[Row], edits: Edits) -> dict[int, Row | None]:
+    """Adds the categories of crowds to the lists of their images, so that all have the list."""
+    listed = {image["id"]: {*(image.get(NOT_EXHAUSTIVE) or ())} for image in images}
+    for crowd in crowds:
+        listed[crowd["image_id"]].add(crowd["category_id"])
+    return {
+        row: {NOT_EXHAUSTIVE: sorted(listed[image["id"]])}
+        for row, image in enumerate(images)
+        if edits["images"].get(row, {}) is not None
+    }
 
 
 def _print(console: Console, file: Path, found: Survey, lists: CocoLists) -> None:

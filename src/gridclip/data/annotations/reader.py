@@ -43,6 +43,8 @@ def read_annotations(
     for line in columns.facts["dropped"]:
         logger.warning("%s: %s", file, line)
     annotations = _annotations(file, columns)
+    if annotations.scored and annotations.scored.without_area:
+        logger.warning(*_about_areas(annotations.scored, file))
     return annotations if folder is None else annotations.in_folder(folder)
 
 
@@ -59,9 +61,24 @@ def _make(file: Path, content: bytes, faults: Faults, rules: Rules) -> Columns:
         ragged |= {f"scored.{name}": getattr(found.scored, name) for name in SCORED_LISTS}
     for name, column in ragged.items():
         arrays |= {name: column.values, f"{name}.offsets": column.offsets}
-    exhaustive = None if found.scored is None else found.scored.exhaustive
-    facts = {"categories": found.categories, "dropped": dropped, "exhaustive": exhaustive}
+    facts = {
+        "categories": found.categories,
+        "dropped": dropped,
+        "exhaustive": None if found.scored is None else found.scored.exhaustive,
+        "without_area": 0 if found.scored is None else found.scored.without_area,
+    }
     return Columns(arrays, facts)
+
+
+def _about_areas(scored: ScoredBoxes, file: Path) -> tuple[str, Path, int]:
+    """Returns what to say of boxes whose area the file gives as 0."""
+    outcome = (
+        "the areas of the boxes themselves count instead"
+        if scored.exhaustive
+        else "AP leaves them out, as lvis does; to have them found, take `area` away there, or let "
+        "`gridclip data check --fix` write the areas of the boxes"
+    )
+    return f"%s: %d annotations have the area 0: {outcome}", file, scored.without_area
 
 
 def _annotations(file: Path, columns: Columns) -> Annotations:
@@ -74,7 +91,11 @@ def _annotations(file: Path, columns: Columns) -> Annotations:
     exhaustive = facts["exhaustive"]
     scored = None
     if exhaustive is not None:
-        scored = ScoredBoxes(**ragged("scored.", SCORED_LISTS), exhaustive=exhaustive)
+        scored = ScoredBoxes(
+            **ragged("scored.", SCORED_LISTS),
+            exhaustive=exhaustive,
+            without_area=facts["without_area"],
+        )
     # Json has turned the tuple of synonyms into a list.
     rows = (dict(zip(Category._fields, values, strict=True)) for values in facts["categories"])
     return Annotations(

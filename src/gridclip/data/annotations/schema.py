@@ -1,7 +1,10 @@
 """What an annotation file must be: the rules of reading, checking and repairing it, in one place.
 
 What is trained on is checked whole. Evaluation asks only for what it looks at, so a file need not
-say sizes and paths of images, and boxes may leave them.
+say sizes and paths of images, and boxes may leave them. A file that keeps the rules of `validation`
+keeps those of both, and has as many boxes in both: `gridclip data check` asks for these.
+
+A value that is null is absent, wherever it may be; 1.0 is the whole number 1.
 """
 
 from itertools import chain
@@ -14,7 +17,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from gridclip.data.annotations.coco_json import CocoLists
 from gridclip.data.annotations.table import IGNORED_AREA, Annotations, Category, Ragged, ScoredBoxes
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import JsonTable, is_frequency, is_text, is_whole_list
+from gridclip.io.json_table import JsonTable, is_frequency, is_path, is_text, is_whole_list
 
 # LVIS v1 boxes come from polygons and overshoot their image by fractions of a pixel. Up to this
 # many pixels are clipped silently; more is taken for an error.
@@ -30,6 +33,7 @@ NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
 # Rules that are broken in ways that `repair` can mend.
 LOW_ID = "with an id below 1 (ids of LVIS and COCO start at 1)"
 UNKNOWN_IN_LIST = "that name a category the file does not list"
+WITHOUT_LIST = "without a list that others have"
 
 
 def to_columns(
@@ -57,12 +61,13 @@ def to_columns(
     negative = _read_rows(images, NEGATIVE, category_ids, lax)
     not_exhaustive = _read_rows(images, NOT_EXHAUSTIVE, category_ids, lax)
     owners, labels = _read_owners(annotations, image_ids, category_ids, lax)
+    crowds = annotations.flags("iscrowd", "a region of many objects")
     by_image = _Grouping.of(owners, len(images))
     if lax:
         single = np.zeros(len(labels), dtype=bool)
         corners = np.zeros((len(labels), 4), dtype=np.float32)
     else:
-        single = ~_read_crowds(annotations)
+        single = ~crowds
         corners = _read_corners(annotations, sizes[owners], single)
     return Annotations(
         file=file,
@@ -74,7 +79,9 @@ def to_columns(
         labels=by_image.lists(labels, single),
         negative=negative,
         not_exhaustive=not_exhaustive,
-        scored=None if rules == "training" else _read_scored(images, annotations, labels, by_image),
+        scored=None
+        if rules == "training"
+        else _read_scored(images, annotations, crowds, labels, by_image),
     )
 
 
@@ -117,17 +124,13 @@ def _read_ids(records: JsonTable, lax: bool) -> Int64[np.ndarray, "R"]:
     if not len(records) and not lax:
         fix = f"list the {records.name}"
         raise InputError("the list is empty", fix=fix, file=records.file, field=records.name)
-    ids = _whole(records, "id", lax)
+    ids = records.whole_numbers("id")
     records.refuse_repeats("id", ids)
     return ids
 
 
-def _whole(records: JsonTable, key: str, lax: bool) -> Int64[np.ndarray, "R"]:
-    return records.whole_numbers(key) if lax else records.integers(key)
-
-
 def _read_sizes(images: JsonTable) -> Int64[np.ndarray, "I 2"]:
-    sides = {key: images.integers(key) for key in ("height", "width")}
+    sides = {key: images.whole_numbers(key) for key in ("height", "width")}
     for key, side in sides.items():
         images.refuse(side < 1, key, f"with no {key}", fix="write the size of the image in pixels")
     return np.stack([*sides.values()], axis=1)
@@ -135,11 +138,9 @@ def _read_sizes(images: JsonTable) -> Int64[np.ndarray, "I 2"]:
 
 def _read_paths(images: JsonTable) -> list[str]:
     sort = "a path relative to the folder of the images"
-    names = images.column("file_name", lambda value: value is None or is_text(value), sort, None)
-    # An empty coco_url is common in own data, and harmless beside a file_name.
-    urls = images.column(
-        "coco_url", lambda value: value in (None, "") or is_text(value), "a URL", None
-    )
+    # Either is often empty, and harmless beside the other.
+    names = images.column("file_name", lambda value: value == "" or is_path(value), sort, "")
+    urls = images.column("coco_url", lambda value: value == "" or is_path(value), "a URL", "")
     paths = [image_path(*pair) for pair in zip(names, urls, strict=True)]
     images.refuse(
         [not path for path in paths],
@@ -184,15 +185,15 @@ def _read_owners(
     "no match", never finds the box with the id 0; here it counts like any other.
     """
     if not lax:
-        records.refuse_repeats("id", records.integers("id"))
-    images = _rows_of(_whole(records, "image_id", lax), image_ids)
+        records.refuse_repeats("id", records.whole_numbers("id"))
+    images = _rows_of(records.whole_numbers("image_id"), image_ids)
     records.refuse(
         images < 0,
         "image_id",
         "of an image that the file does not list",
         fix="list the image, or remove the annotations",
     )
-    labels = _rows_of(_whole(records, "category_id", lax), category_ids)
+    labels = _rows_of(records.whole_numbers("category_id"), category_ids)
     records.refuse(
         labels < 0,
         "category_id",
@@ -200,11 +201,6 @@ def _read_owners(
         fix="list the category, or mend the id (ids from 0 need 1 added)",
     )
     return images, labels
-
-
-def _read_crowds(records: JsonTable) -> Bool[np.ndarray, "T"]:
-    what = "0 or 1 (a region of many objects)"
-    return np.array(records.column("iscrowd", lambda value: value in (0, 1), what, 0), dtype=bool)
 
 
 def _read_corners(
@@ -233,18 +229,25 @@ def _read_corners(
 
 
 def _read_scored(
-    images: JsonTable, annotations: JsonTable, labels: Int64[np.ndarray, "T"], by_image: _Grouping
+    images: JsonTable,
+    annotations: JsonTable,
+    crowds: Bool[np.ndarray, "T"],
+    labels: Int64[np.ndarray, "T"],
+    by_image: _Grouping,
 ) -> ScoredBoxes:
     """Reads what evaluation needs beside the training columns.
 
     A file with neither of LVIS's two lists is of COCO form, and taken as exhaustively annotated. A
-    crowd box is no object there; its category is not exhaustive in its image. lvis does not see a
-    box whose area is 0.
+    crowd box is no object there; its category is not exhaustive in its image. In LVIS form, which
+    has no crowds, it is an object as any other, as in lvis.
     """
-    exhaustive = not any(NEGATIVE in row or NOT_EXHAUSTIVE in row for row in images.rows)
+    exhaustive = not any(is_federated(image) for image in images.rows)
     if not exhaustive:
         for key in (NEGATIVE, NOT_EXHAUSTIVE):
-            images.column(key, is_whole_list, "a list of category ids")
+            absent = [image.get(key) is None for image in images.rows]
+            if not all(absent):
+                fix = "give each a list of category ids, if need be an empty one"
+                images.refuse(absent, key, f"{WITHOUT_LIST}: {key}", fix=fix)
     boxes = annotations.boxes()
     annotations.refuse(
         boxes[:, 2:].min(1, initial=0) < 0,
@@ -252,29 +255,43 @@ def _read_scored(
         "with a negative width or height",
         fix="write [x, y, width, height], not [x1, y1, x2, y2]",
     )
-    areas = _read_areas(annotations, boxes)
-    crowd = _flags(annotations, "iscrowd") & exhaustive
-    kept = (areas > 0) & ~crowd
+    areas, no_area = _read_areas(annotations, boxes, exhaustive)
+    crowds = crowds & exhaustive
+    kept = (areas > 0) & ~crowds
     return ScoredBoxes(
         boxes=by_image.lists(boxes, kept),
         labels=by_image.lists(labels, kept),
         areas=by_image.lists(areas, kept),
-        crowds=by_image.lists(labels, crowd),
+        crowds=by_image.lists(labels, crowds),
         exhaustive=exhaustive,
+        without_area=int((no_area & ~crowds).sum()),
     )
 
 
-def _read_areas(records: JsonTable, boxes: Float64[np.ndarray, "T 4"]) -> Float64[np.ndarray, "T"]:
-    """Returns the areas that decide on the size bins; those of the boxes if the file has none."""
-    if any("area" in record for record in records.rows):
-        areas = records.numbers("area")
-    else:
-        areas = boxes[:, 2] * boxes[:, 3]
-    return np.where(_flags(records, "ignore") & (areas > 0), IGNORED_AREA, areas)
+def is_federated(image: dict[str, Any]) -> bool:
+    """Returns whether an image has one of the lists of LVIS form."""
+    return any(image.get(key) is not None for key in (NEGATIVE, NOT_EXHAUSTIVE))
 
 
-def _flags(records: JsonTable, key: str) -> Bool[np.ndarray, "T"]:
-    return np.array([bool(record.get(key)) for record in records.rows], dtype=bool)
+def _read_areas(
+    records: JsonTable, boxes: Float64[np.ndarray, "T 4"], exhaustive: bool
+) -> tuple[Float64[np.ndarray, "T"], Bool[np.ndarray, "T"]]:
+    """Returns the areas that decide on the size bins, and which are 0 in the file.
+
+    Where the file says nothing, it is that of the box. An area of 0, which many exporters write,
+    says nothing in COCO form; in LVIS form it stays, as lvis does not see such a box. A box of no
+    size, which nothing can find but COCO counts, has the least area above 0 there.
+    """
+    areas = records.numbers("area", default=0)
+    records.refuse(
+        areas < 0, "area", "with a negative area", fix="take the key away: the box has an area"
+    )
+    absent = np.array([record.get("area") is None for record in records.rows], dtype=bool)
+    own = np.maximum(boxes[:, 2] * boxes[:, 3], np.finfo(np.float64).tiny if exhaustive else 0)
+    chosen = np.where(absent | (exhaustive & (areas == 0)), own, areas)
+    no_area = (chosen == 0) | (~absent & (areas == 0))
+    ignored = records.flags("ignore", "to be left out of AP") & (chosen > 0)
+    return np.where(ignored, IGNORED_AREA, chosen), no_area
 
 
 def _read_rows(

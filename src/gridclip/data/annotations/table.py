@@ -54,7 +54,7 @@ class Ragged(NamedTuple):
 class ScoredBoxes(NamedTuple):
     """What detections are scored against: T boxes as the file says them, in its order.
 
-    They are all boxes with an area, but in an exhaustive file no crowds.
+    They are all boxes but, in an exhaustive file, crowds, and in another those of area 0.
     """
 
     boxes: Ragged  # float64, T x 4: x, y, width, height in pixels of the original image, unclipped
@@ -62,6 +62,7 @@ class ScoredBoxes(NamedTuple):
     areas: Ragged  # float64, square pixels, of the mask in LVIS; IGNORED_AREA: to be ignored
     crowds: Ragged  # rows of categories that have a crowd in the image; none unless exhaustive
     exhaustive: bool  # COCO form: a category without a box in an image is absent there
+    without_area: int = 0  # boxes whose area is 0 in the file
 
     def keep_images(self, kept: Bool[np.ndarray, "I"]) -> "ScoredBoxes":
         """Leaves images out, with their boxes."""

@@ -30,6 +30,7 @@ from gridclip.io.column_store import Texts, text_columns
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import JsonTable, is_text, read_content
+from gridclip.io.text import read_lines, read_text
 
 _SPANS = "a list of spans of the caption: [[first character, end], ...]"
 _VARIANT = "grounding"
@@ -80,7 +81,7 @@ def _columns(file: Path, content: bytes) -> Columns:
     lists = parse_lists(file, content)
     _, images, annotations = lists.records(file)
     captions = images.column("caption", is_text, "text: what is said of the image")
-    ids = images.integers("id")
+    ids = images.whole_numbers("id")
     images.refuse_repeats("id", ids)
     named, phrases = _name(annotations, dict(zip(ids.tolist(), captions, strict=True)))
     if not phrases:
@@ -105,7 +106,7 @@ def _name(annotations: JsonTable, captions: dict[int, str]) -> tuple[list[Any], 
     Those without a phrase become crowds, which are left out.
     """
     spans = annotations.column("tokens_positive", _is_spans, _SPANS)
-    texts = [captions.get(image) for image in annotations.integers("image_id").tolist()]
+    texts = [captions.get(image) for image in annotations.whole_numbers("image_id").tolist()]
     annotations.refuse(
         [text is None for text in texts],
         "image_id",
@@ -184,7 +185,7 @@ def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> 
     """
     require_writable(output)
     if ids is not None:
-        names = read_content(ids).decode("utf-8").split()
+        names = read_text(ids).split()
     else:
         names = sorted(file.stem for file in (folder / "Sentences").glob("*.txt"))
     if not names:
@@ -194,7 +195,7 @@ def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> 
     for name in track(names, "reading"):
         found = read_entity_boxes(folder / "Annotations" / f"{name}.xml")
         file = folder / "Sentences" / f"{name}.txt"
-        for line in read_content(file).decode("utf-8", "replace").splitlines():
+        for line in read_lines(file):
             caption, mentions = read_caption(line.strip())
             if not caption:
                 continue

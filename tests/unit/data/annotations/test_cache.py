@@ -82,7 +82,7 @@ def arrays(annotations):
     yield from (annotations.image_ids, annotations.paths, annotations.sizes)
     for name in ("boxes", "labels", "negative", "not_exhaustive"):
         yield from getattr(annotations, name)
-    for column in (annotations.scored or ())[:-1]:  # the last is no column
+    for column in (annotations.scored or ())[:4]:  # the others are no columns
         yield from column
 
 

@@ -107,7 +107,7 @@ FAULTS = [
     ("annotations", 1, "bbox", [10**400, 5, 8, 8], "four finite numbers"),
     ("annotations", 1, "category_id", 0, r"does not list[^!]*ids from 0 need 1 added"),
     ("annotations", 1, "category_id", 2, r"does not list \(its ids: 3 from 1 to 7\)"),
-    ("annotations", 1, "category_id", 3.0, "not a whole number"),
+    ("annotations", 1, "category_id", 3.5, "not a whole number"),
     ("annotations", 1, "category_id", True, "not a whole number"),
     ("annotations", 1, "image_id", 21, "of an image that the file does not list"),
     ("annotations", 1, "id", 1, r"already taken: \[1\] \(id 1\)"),
@@ -180,10 +180,14 @@ def test_a_fault_is_told_with_its_count_and_three_examples(tmp_path, document):
         ("images", 1, "file_name", "", "a path relative to", ["validation"]),
         ("annotations", 1, "bbox", [30, 0, 99, 8], "leaves its image", ["validation"]),
         ("annotations", 1, "id", 1, "already taken", ["validation"]),
-        ("annotations", 1, "category_id", 3.0, "not a whole number", ["validation"]),
         ("categories", 1, "frequency", None, "without a frequency", ["validation"]),
         ("images", 0, "neg_category_ids", [99], "does not list", ["validation"]),
-        ("annotations", 1, "area", 7, "without this key: area", ["evaluation", "validation"]),
+        ("annotations", 1, "area", -7, "a negative area", ["evaluation", "validation"]),
+        ("annotations", 1, "area", "7", "not a finite number", ["evaluation", "validation"]),
+        ("annotations", 1, "area", float("nan"), "not a finite", ["evaluation", "validation"]),
+        ("annotations", 1, "iscrowd", "0", "not 0 or 1", ["evaluation", "validation"]),
+        ("annotations", 1, "ignore", "0", "not 0 or 1", ["evaluation", "validation"]),
+        ("images", 1, "neg_category_ids", None, "that others", ["evaluation", "validation"]),
         ("annotations", 2, "bbox", [9, 9, -1, 5], "negative width", ["evaluation", "validation"]),
     ],
 )
@@ -202,8 +206,35 @@ def test_validation_keeps_the_rules_of_training_and_of_evaluation(
         assert len(read_annotations(file, rules=rules).scored.boxes.values) == 4
 
 
+@pytest.mark.field
+def test_null_is_absent_and_a_whole_float_is_a_whole_number(tmp_path, document):
+    expected = read(tmp_path, document)
+    for image in document["images"]:
+        image |= {
+            "coco_url": None,
+            "not_exhaustive_category_ids": None,
+            "width": 1.0 * image["width"],
+        }
+        image["id"] = float(image["id"])
+    document["images"][0]["neg_category_ids"] = [7.0, 1]
+    for annotation in document["annotations"]:
+        annotation |= {"area": None, "ignore": None, "category_id": 1.0 * annotation["category_id"]}
+    document["annotations"][0]["iscrowd"] = None
+    document["categories"][0]["id"] = 7.0
+    found = read(tmp_path, document)
+    for ours, theirs in zip(found[1:8], expected[1:8], strict=True):
+        np.testing.assert_equal(ours, theirs)
+
+
+@pytest.mark.field
+def test_an_empty_path_beside_a_good_one_is_no_fault(tmp_path, document):
+    document["images"][0] |= {"file_name": "", "coco_url": "http://x/val/9.jpg"}
+    document["images"][1]["coco_url"] = ""
+    assert read(tmp_path, document).paths.tolist() == ["val/9.jpg", "a.jpg", "c.jpg"]
+
+
 def test_boxes_are_scored_as_the_file_says_them(tmp_path, document):
-    """Of COCO form, so the crowd is no box; and lvis does not see what has no area."""
+    """Of COCO form, so the crowd is no box, and an area of 0 stands for that of the box."""
     del document["images"][0]["neg_category_ids"]
     for annotation, area in zip(document["annotations"], [5, 0, 9, 7], strict=True):
         annotation["area"] = area
@@ -213,11 +244,11 @@ def test_boxes_are_scored_as_the_file_says_them(tmp_path, document):
     for rules in ("evaluation", "validation"):
         scored = read_annotations(file, rules=rules).scored
         assert [scored.boxes.of(row).tolist() for row in range(3)] == [
-            [],
+            [[10.5, 0, 20, 8]],
             [],
             [[-0.25, 2, 21.1, 4], [5, 5, 15, 45]],
         ]
-        assert scored.areas.values.tolist() == [1e12, 7]
+        assert scored.areas.values.tolist() == [160, 1e12, 7]
         assert scored.labels.of(2).tolist() == [2, 0]
         assert [scored.crowds.of(row).tolist() for row in range(3)] == [[0], [], []]
         assert scored.exhaustive
