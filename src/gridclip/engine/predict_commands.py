@@ -11,6 +11,7 @@ from gridclip.data.images.decode import read_image
 from gridclip.engine.predictor import Found, Speed, load
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
+from gridclip.io.json_table import read_json
 from gridclip.io.tables import WholeTable, make_console, say
 
 _SPEED = Speed()
@@ -96,10 +97,7 @@ def _names(listed: str) -> list[str]:
 
 def _read_boxes(file: Path) -> list[Any]:
     """Returns the list that the file holds; `classify` checks that it is of boxes."""
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {error}", file=file, fix="give a json file") from error
+    given = read_json(file)
     if not isinstance(given, list):
         raise InputError("holds no list", file=file, fix="give [[x1, y1, x2, y2], ...]")
     return given

@@ -114,7 +114,7 @@ def is_finished(record: Path, recipe: object, *, field: str, other: str) -> bool
 def read_recipe(record: Path) -> object:
     """Returns what a json file says; None if it is absent or not json."""
     try:
-        return json.loads(record.read_text())
+        return json.loads(record.read_bytes())
     except (OSError, ValueError):
         return None
 

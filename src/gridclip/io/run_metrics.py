@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from gridclip.io.text import split_lines
+
 # Average precision as fractions: overall, and of rare, common and frequent categories.
 MAIN_METRICS = ("AP", "APr", "APc", "APf")
 # All that LVIS reports, in its order: at one IoU, by the size of boxes, by frequency.
@@ -37,7 +39,7 @@ def read_history(folder: Path) -> tuple[Mapping[str, int | float], ...]:
         lines = (folder / "history.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ()
-    return tuple(row for line in lines.splitlines() if (row := finite_numbers(_parsed(line))))
+    return tuple(row for line in split_lines(lines) if (row := finite_numbers(_parsed(line))))
 
 
 def finite_numbers(content: object) -> dict[str, int | float]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gridclip.data.category_names import Definitions
+from gridclip.data.category_names import Definitions, read_concepts, read_names
 from gridclip.io.errors import InputError
 
 LVIS = [
@@ -27,6 +27,47 @@ bat n 2 1 @ 2 1 00002 00001
 def _written(folder, name, text):
     (folder / name).write_text(text)
     return folder / name
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "\ufeffred star\nblue\u2028heart\n"),
+        ("coco.NAMES", "red star\r\n\r\nblue\u2028heart"),
+        ("names", "red star\rblue\u2028heart\r"),
+        ("names.CSV", "\ufeffname,count\nred star,3\nblue\u2028heart,\n"),
+        ("names.JSON", '\ufeff["red star", "blue\\u2028heart"]'),
+    ],
+)
+def test_names_are_the_same_in_every_form_of_their_file(tmp_path, name, text):
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8", newline="")
+    assert read_names(file).names == ("red star", "blue\u2028heart")
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("name", ["data.yaml", "names.jsonl", "names.json.gz", "names.xlsx"])
+def test_a_file_of_another_form_is_no_list_of_names(tmp_path, name):
+    (tmp_path / name).write_text("names:\n  0: red star\n")
+    with pytest.raises(InputError, match=r"\.\w+ is no kind of list of names\n.*a \.txt with"):
+        read_names(tmp_path / name)
+
+
+@pytest.mark.field
+def test_a_definition_over_several_lines_is_one_text(tmp_path):
+    file = tmp_path / "names.csv"
+    file.write_text('name,definition\nstar,"line one\nline two"\nheart,one\vtwo\n', newline="")
+    assert [each.definition for each in read_concepts(file)] == ["line one line two", "one two"]
+    known = Definitions(_written(tmp_path, "a.TSV", '\ufeffdog\t"it barks,\nmostly"\n'))
+    assert known.of("dog") == "it barks, mostly"
+
+
+@pytest.mark.field
+def test_half_an_emoji_is_no_name(tmp_path):
+    (tmp_path / "names.json").write_text('[{"name": "dog"}, {"name": "cat \\ud83d"}]')
+    with pytest.raises(InputError, match=r"names\.json: categories\[1\]\.name"):
+        read_names(tmp_path / "names.json")
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

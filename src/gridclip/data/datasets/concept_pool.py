@@ -18,8 +18,10 @@ from gridclip.data.vocabulary import image_counts
 from gridclip.io.errors import InputError
 from gridclip.io.files import write_text
 from gridclip.io.json_table import read_content
+from gridclip.io.text import ending, read_lines
 
 _ENDINGS = (".txt", ".csv")
+_CAPTIONS_HEAD = ["image", "caption"]
 
 
 def concepts_command(
@@ -50,7 +52,7 @@ def concepts_command(
     Raises:
         InputError: if a source is absent or wrong, or nothing is left.
     """
-    if output.suffix not in _ENDINGS:
+    if ending(output) not in _ENDINGS:
         raise InputError("is neither .txt nor .csv", file=output, field="output", fix="name it so")
     pool = ConceptCounts()
     phrases = Phrases(parser)
@@ -113,9 +115,9 @@ def concepts_of(source: Path, phrases: Phrases) -> tuple[bool, Iterator[Concept]
     Raises:
         InputError: if it is absent or wrong.
     """
-    if source.suffix == ".json":
+    if ending(source) == ".json":
         return _of_json(source)
-    if source.suffix in _ENDINGS and not _has_captions(source):
+    if ending(source) in _ENDINGS and not _has_captions(source):
         return True, iter(read_concepts(source))
     return False, _of_captions(source, phrases)
 
@@ -123,7 +125,7 @@ def concepts_of(source: Path, phrases: Phrases) -> tuple[bool, Iterator[Concept]
 def write_concepts(file: Path, concepts: Iterable[Concept]) -> None:
     """Writes concepts in the form of the ending of the file, whole or not at all."""
     text = io.StringIO()
-    if file.suffix == ".csv":
+    if ending(file) == ".csv":
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(["name", "definition", "count"])
         lines.writerows([each.name, each.definition, each.times] for each in concepts)
@@ -154,10 +156,9 @@ def _of_json(source: Path) -> tuple[bool, Iterator[Concept]]:
 
 def _has_captions(file: Path) -> bool:
     """Returns whether a file has captions, not names, by its first line."""
-    if file.name in CAPTIONS:
+    if file.name.lower() in CAPTIONS:
         return True
-    first = read_content(file)[:100].decode("utf-8-sig", "replace").partition("\n")[0]
-    return [word.strip() for word in first.split(",")] == ["image", "caption"]
+    return [word.strip() for word in "".join(read_lines(file)[:1]).split(",")] == _CAPTIONS_HEAD
 
 
 def _of_captions(source: Path, phrases: Phrases) -> Iterator[Concept]:

@@ -23,6 +23,8 @@ from gridclip.data.images.image_list import ImageList, ListedImage, fingerprint_
 from gridclip.io.column_store import ColumnarFile, digest, text_columns, write_columnar
 from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder
+from gridclip.io.json_table import is_text
+from gridclip.io.text import decode_text, ending
 
 _BLOCK = 512
 # A sample's key ends at the first dot of the base name, as in WebDataset.
@@ -109,24 +111,24 @@ def _member(file: Path, shard: tarfile.TarFile, sample: _Sample) -> Member:
         raise InputError("is stored sparsely", fix=_AGAIN, file=file, field=info.name)
     header = read_header(_opened(shard, info), file / info.name)
     words = {
-        ending: _opened(shard, sample.files[ending]).read()
-        for ending in _WORDS
-        if ending in sample.files
+        kind: decode_text(_opened(shard, each).read(), file, each.name).strip()
+        for kind in _WORDS
+        if (each := sample.files.get(kind))
     }
-    facts = _facts(file, sample.key, words.get("json", b"{}"))
+    facts = _facts(file, sample.key, words.get("json", "{}"))
     return Member(
         path=str(facts.get("path") or f"{file.name}/{info.name}"),
         offset=info.offset_data,
         byte_count=info.size,
         size=(header.height, header.width),
-        names=_texts(facts.get("names")) or _texts(_text(words.get("cls", b""))),
+        names=_texts(facts.get("names")) or _texts(words.get("cls")),
         captions=_texts(facts.get("captions"))
         or _texts(facts.get("caption"))
-        or _texts(_text(words.get("txt", b""))),
+        or _texts(words.get("txt")),
     )
 
 
-def _facts(file: Path, key: str, content: bytes) -> dict[str, Any]:
+def _facts(file: Path, key: str, content: str) -> dict[str, Any]:
     try:
         facts: object = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -140,11 +142,7 @@ def _facts(file: Path, key: str, content: bytes) -> dict[str, Any]:
 def _texts(value: object) -> tuple[str, ...]:
     """Returns the texts of a value, be it one or a list."""
     values = value if isinstance(value, list) else [value]
-    return tuple(text for text in values if isinstance(text, str) and text.strip())
-
-
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace").strip()
+    return tuple(filter(is_text, values))
 
 
 def _opened(shard: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedReader:
@@ -291,6 +289,11 @@ def open_shards(place: Path) -> Shards:
     return Shards(place, folder, ColumnarFile(kept, FORM, "open the shards again"))
 
 
+def is_shard(file: Path) -> bool:
+    """Returns whether a file is called as shards are."""
+    return ending(file) == ".tar" and not file.name.startswith(".")
+
+
 def shard_files(place: Path) -> list[Path]:
     """Lists the tar files of a folder or a range, or the one that is named.
 
@@ -299,7 +302,7 @@ def shard_files(place: Path) -> list[Path]:
     """
     found = _RANGE.match(place.name)
     if place.is_dir():
-        files = sorted(file for file in place.glob("*.tar") if not file.name.startswith("."))
+        files = sorted(filter(is_shard, place.iterdir()))
     elif found:
         before, first, last, after = found.groups()
         numbers = range(int(first), int(last) + 1)

@@ -1,9 +1,8 @@
 """Opens images without boxes: by class, with captions, of an annotation file, or in tar shards."""
 
-import csv
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,18 @@ from jaxtyping import Int64
 from gridclip.data.annotations.schema import image_path
 from gridclip.data.images.decode import is_image, read_header
 from gridclip.data.images.image_list import ImageList, ListedImage
-from gridclip.data.images.shards import INDEX, open_shards
+from gridclip.data.images.shards import INDEX, is_shard, open_shards
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import JsonTable, is_text, read_json
+from gridclip.io.json_table import JsonTable, is_path, is_text, read_json
+from gridclip.io.text import ending, read_json_lines, read_lines
 
 CAPTIONS = ("captions.txt", "captions.csv", "captions.jsonl")
-"""Names under which a captions file is looked for in a folder."""
+"""Names under which a captions file is looked for in a folder, in small or capital letters."""
 
-_CSV_FORM = "give a line image,caption at its head, and one such line a caption, in UTF-8"
+_CSV_FORM = "give a line image,caption at its head, and one such line a caption"
+_ROW = re.compile(r'\s*("(?:[^"]|"")*"\s*|[^,]*),(.*)')  # commas in a path need quotes
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"$')
+_OPEN = re.compile(r'"(?:[^"]|"")*$')
 _JSONL_FORM = 'give an object a line: {"image": "a.jpg", "caption": "..."} or "captions": [...]'
 _IMAGE_KEYS = ("image", "file_name")
 _KINDS = (
@@ -43,25 +46,27 @@ def open_images(source: Path, images: Path | None = None) -> ImageList:
     Raises:
         InputError: if it is none of these, or something in it is missing or wrong.
     """
-    if source.suffix == ".tar" or (source / INDEX).is_file():
+    if ending(source) == ".tar" or (source / INDEX).is_file():
         return open_shards(source)
     if source.is_dir():
         return _open_folder(source, images)
     if not source.is_file():
         raise InputError("does not exist", fix=_KINDS, file=source)
-    if source.suffix not in (".txt", ".csv", ".jsonl", ".json"):
+    if ending(source) not in (".txt", ".csv", ".jsonl", ".json"):
         raise InputError("is no source of images", fix=_KINDS, file=source)
-    return (annotated if source.suffix == ".json" else captioned)(source, _beside(source, images))
+    read = annotated if ending(source) == ".json" else captioned
+    return read(source, _beside(source, images))
 
 
 def _open_folder(folder: Path, images: Path | None) -> ImageList:
-    captions = [folder / name for name in CAPTIONS if (folder / name).is_file()]
+    captions = [file for file in folder.iterdir() if file.name.lower() in CAPTIONS]
+    captions.sort(key=lambda file: CAPTIONS.index(file.name.lower()))
     if len(captions) > 1:
         names = " and ".join(file.name for file in captions)
         raise InputError(f"holds {names}", fix="name the one you mean", file=folder)
     if captions:
         return captioned(captions[0], _beside(captions[0], images))
-    if any(not file.name.startswith(".") for file in folder.glob("*.tar")):
+    if any(map(is_shard, folder.iterdir())):
         return open_shards(folder)
     return class_folder(folder)
 
@@ -159,7 +164,8 @@ def captioned(file: Path, folder: Path) -> ImageFiles:
         InputError: if it has another form, or names an image that is missing.
     """
     captions: dict[str, list[str]] = {}
-    for path, caption in (_jsonl if file.suffix == ".jsonl" else _csv)(file):
+    read = _lines_of_json if ending(file) == ".jsonl" else _lines_of_csv
+    for path, caption in read(file):
         captions.setdefault(path, []).extend(caption)
     return ImageFiles(
         file, folder, [ListedImage(path, (), tuple(texts)) for path, texts in captions.items()]
@@ -183,7 +189,7 @@ def annotated(file: Path, folder: Path) -> ImageFiles:
         image_path(row.get("file_name"), str(row.get("coco_url") or "")) for row in images.rows
     ]
     images.refuse(
-        [not is_text(path) for path in paths],
+        [not is_path(path) for path in paths],
         "file_name",
         "with neither file_name nor coco_url",
         fix="give each a file_name: a path relative to the folder of the images",
@@ -192,32 +198,36 @@ def annotated(file: Path, folder: Path) -> ImageFiles:
     return ImageFiles(file, folder, [ListedImage(path, (), ()) for path in paths])
 
 
-def _csv(file: Path) -> Iterator[tuple[str, list[str]]]:
-    lines = csv.reader(_lines(file))
-    try:
-        head = next(lines, [])
-        if [word.strip() for word in head] != ["image", "caption"]:
-            problem = f"its head is {','.join(head)!r}, not 'image,caption'"
-            raise InputError(problem, fix=_CSV_FORM, file=file, field="line 1")
-        for words in filter(None, lines):
-            path, caption = words[0].strip(), ",".join(words[1:]).strip()
-            if not path or not caption:
-                where = f"line {lines.line_num}"
-                raise InputError("lacks image or caption", fix=_CSV_FORM, file=file, field=where)
-            yield path, [caption]
-    except csv.Error as error:
-        where = f"line {lines.line_num}"
-        raise InputError(f"is no csv ({error})", fix=_CSV_FORM, file=file, field=where) from error
+def _lines_of_csv(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields path and caption of each line: no caption, whatever is in it, goes on in the next.
 
-
-def _jsonl(file: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(_lines(file), 1):
+    As commas need no quotes here, quotes are mostly speech, and stay; but a path or caption that is
+    quoted as a whole, as tables are written, is what stands in the quotes.
+    """
+    head, *lines = read_lines(file) or [""]
+    if [_unquoted(word.strip()) for word in head.split(",")] != ["image", "caption"]:
+        problem = f"its head is {head!r}, not 'image,caption'"
+        raise InputError(problem, fix=_CSV_FORM, file=file, field="line 1")
+    for number, line in enumerate(lines, 2):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
+        found = _ROW.match(line)
+        path, caption = (_unquoted(word.strip()) for word in found.groups()) if found else ("", "")
+        problem = "lacks image or caption" if not path or not caption else ""
+        if _OPEN.match(caption):
+            problem = "has a quote that is not closed on it"
+        if problem:
+            raise InputError(problem, fix=_CSV_FORM, file=file, field=f"line {number}")
+        yield path, [caption]
+
+
+def _unquoted(word: str) -> str:
+    quoted = _QUOTED.match(word)
+    return quoted[1].replace('""', '"').strip() if quoted else word
+
+
+def _lines_of_json(file: Path) -> Iterator[tuple[str, list[str]]]:
+    for number, row in read_json_lines(file):
         parsed = _parse(row) if isinstance(row, dict) else None
         if parsed is None:
             problem = "names no image, or no caption as text"
@@ -230,16 +240,9 @@ def _parse(row: dict[str, Any]) -> tuple[str, list[str]] | None:
     """Returns path and captions of one object, None if it has another form."""
     path = next((row[key] for key in _IMAGE_KEYS if key in row), None)
     captions = row.get("captions", [row.get("caption")])
-    if not is_text(path) or not isinstance(captions, list) or not all(map(is_text, captions)):
+    if not is_path(path) or not isinstance(captions, list) or not all(map(is_text, captions)):
         return None
     return str(path), captions
-
-
-def _lines(file: Path) -> Iterable[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", fix=_CSV_FORM, file=file) from error
 
 
 def _byte_count(file: Path) -> int:

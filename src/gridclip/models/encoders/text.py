@@ -16,6 +16,7 @@ from gridclip.data.category_names import prompt_name, read_names
 from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder, written_whole
 from gridclip.io.json_table import read_json
+from gridclip.io.text import ending
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen
 from gridclip.structures import Vocabulary
 
@@ -281,7 +282,7 @@ class NounVectors(TextVectors):
         """The vector of the longest name whose last word stands before `end`."""
         for begin in range(max(0, end - self._longest), end):
             noun = " ".join(words[begin:end])
-            singulars = (noun.removesuffix(ending) for ending in _ENDINGS if noun.endswith(ending))
+            singulars = (noun.removesuffix(each) for each in _ENDINGS if noun.endswith(each))
             for form in (noun, *singulars):
                 if form in self._nouns:
                     return self._nouns[form]
@@ -291,7 +292,7 @@ class NounVectors(TextVectors):
 def _spoken_names(rows: dict[str, Tensor], names: Path) -> Iterator[tuple[str, Tensor]]:
     """Names as they are written in sentences, then their synonyms, with their vectors."""
     yield from ((prompt_name(name).lower(), vector) for name, vector in rows.items())
-    if names.suffix != ".json":
+    if ending(names) != ".json":
         return
     content: Any = read_json(names)
     categories = content.get("categories", []) if isinstance(content, dict) else content

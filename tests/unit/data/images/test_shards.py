@@ -256,6 +256,16 @@ def test_a_shard_of_another_layout_is_refused_with_file_and_member(tmp_path, mem
         open_shards(tmp_path / "a.tar")
 
 
+@pytest.mark.field
+def test_texts_in_a_shard_are_read_as_other_texts_are(tmp_path):
+    members = [("0.jpg", jpeg(0)), ("0.txt", "\ufeffa\u2028star\r\n".encode())]
+    write_tar(tmp_path / "a.tar", members)
+    assert open_images(tmp_path / "a.tar").image(0).captions == ("a\u2028star",)
+    write_tar(tmp_path / "b.tar", [("0.jpg", jpeg(0)), ("0.txt", "café".encode("latin-1"))])
+    with pytest.raises(InputError, match=r"b\.tar: 0\.txt: is no text in utf-8"):
+        open_images(tmp_path / "b.tar")
+
+
 def test_a_compressed_shard_is_refused_with_advice(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w:gz") as shard:
         shard.add(__file__)

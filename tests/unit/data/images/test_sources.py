@@ -8,6 +8,7 @@ from PIL import Image
 
 from gridclip.data.images.decode import decode_image
 from gridclip.data.images.image_list import ListedImage
+from gridclip.data.images.pack import pack_command
 from gridclip.data.images.sources import open_images
 from gridclip.io.errors import InputError
 
@@ -64,6 +65,75 @@ def test_a_jsonl_file_says_caption_or_captions(tmp_path):
     ]
 
 
+def captions_of(file):
+    return {each.path: each.captions for each in listed(open_images(file))}
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+@pytest.mark.parametrize("name", ["captions.txt", "words.csv", "captions.jsonl", "WORDS.JSONL"])
+def test_a_caption_goes_on_after_signs_that_end_no_line(tmp_path, name, sign):
+    image(tmp_path / "a.jpg")
+    said = f"a red{sign}star"
+    lines = f"image,caption\r\na.jpg,{said}\r\na.jpg,a moon\r\n"
+    if name.lower().endswith("jsonl"):
+        rows = [{"image": "a.jpg", "caption": caption} for caption in (said, "a moon")]
+        lines = "\n".join(json.dumps(row, ensure_ascii=sign < " ") for row in rows)
+    (tmp_path / name).write_text("\ufeff" + lines, encoding="utf-8", newline="")
+    assert captions_of(tmp_path / name) == {"a.jpg": (said, "a moon")}
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("line", "caption"),
+    [
+        ('a.jpg,"Stop" reads the sign', '"Stop" reads the sign'),
+        ('a.jpg,"Stop", she says, "or go"', '"Stop", she says, "or go"'),
+        ('a.jpg,a 5" nail', 'a 5" nail'),
+        ('a.jpg,He says "go', 'He says "go'),
+        ('"a.jpg","red, ""light"" green"', 'red, "light" green'),
+        ('a.jpg , "all of it" ', "all of it"),
+    ],
+)
+def test_quotes_in_a_caption_are_speech_and_around_it_are_none(tmp_path, line, caption):
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+    (tmp_path / "captions.txt").write_text(f"image,caption\n{line}\nb.jpg,a moon\n")
+    assert captions_of(tmp_path) == {"a.jpg": (caption,), "b.jpg": ("a moon",)}
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("open_line", ['a.jpg,"Stop reads the sign', 'a.jpg,"a ""red"" star'])
+def test_a_caption_with_an_open_quote_is_refused_and_swallows_nothing(tmp_path, open_line):
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+    text = f'image,caption\nb.jpg,x\n{open_line}\nb.jpg,a "\na.jpg,a moon\n'
+    (tmp_path / "captions.csv").write_text(text)
+    with pytest.raises(InputError, match=r"captions.csv: line 3: has a quote that is not closed"):
+        open_images(tmp_path)
+
+
+@pytest.mark.field
+def test_a_path_with_a_comma_stands_in_quotes(tmp_path):
+    image(tmp_path / "a, b.jpg")
+    (tmp_path / "captions.txt").write_text('image,caption\n"a, b.jpg",a moon, a star\n')
+    assert captions_of(tmp_path) == {"a, b.jpg": ("a moon, a star",)}
+
+
+@pytest.mark.field
+def test_endings_in_capitals_are_the_same_endings(tmp_path):
+    image(tmp_path / "captions" / "a.jpg")
+    (tmp_path / "captions" / "Captions.TXT").write_text("image,caption\na.jpg,x\n")
+    assert captions_of(tmp_path / "captions") == {"a.jpg": ("x",)}
+    (tmp_path / "captions" / "A.JSON").write_text('{"images": [{"file_name": "a.jpg"}]}')
+    assert captions_of(tmp_path / "captions" / "A.JSON") == {"a.jpg": ()}
+    pack_command(tmp_path / "captions", tmp_path / "packed")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "packed" / "00000.tar").rename(tmp_path / "shards" / "0.TAR")
+    for place in (tmp_path / "shards", tmp_path / "shards" / "0.TAR"):
+        assert captions_of(place) == {"a.jpg": ("x",)}
+
+
 def test_the_images_of_an_annotation_file_are_listed_whatever_its_boxes(tmp_path):
     image(tmp_path / "images" / "val2017" / "1.jpg")
     image(tmp_path / "images" / "2.jpg")
@@ -90,7 +160,7 @@ def test_the_images_of_an_annotation_file_are_listed_whatever_its_boxes(tmp_path
         ("captions.jsonl", '\n{"caption": "x"}\n', r"line 2: names no image"),
         ("captions.jsonl", "{]\n", "line 1: names no image"),
         ("captions.jsonl", '{"image": "a.jpg", "captions": [1]}\n', "line 1"),
-        ("captions.txt", b"image,caption\na.jpg,\xff\n", r"captions.txt: cannot be read"),
+        ("captions.txt", b"image,caption\na.jpg,\xff\n", r"captions.txt: is no text in utf-8"),
     ],
 )
 def test_a_captions_file_that_is_wrong_is_refused_with_file_and_line(tmp_path, name, text, message):
