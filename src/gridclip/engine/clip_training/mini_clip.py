@@ -71,7 +71,7 @@ class _Settings:
 def train_mini_clip(
     output: Path = MINI_FOLDER,
     seed: int = 0,
-    steps: int = 800,
+    steps: int = 4000,
     learning_rate: float = 2e-3,
     weight_decay: float = 0.05,
 ) -> None:
