@@ -59,7 +59,7 @@ def decode_text(content: bytes, file: Path, field: str | None = None) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        problem, place = f"is no text in {encoding} ({error.reason})", error.start
+        problem, place = f"cannot be read as text in {encoding} ({error.reason})", error.start
     else:
         place = text.find("\0")  # of UTF-16 without a mark, every other character is one
         if place < 0:

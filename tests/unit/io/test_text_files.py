@@ -27,13 +27,13 @@ def test_text_is_the_same_in_every_encoding_that_names_itself(tmp_path, encoding
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("one\ncafé\n".encode("latin-1"), "is no text in utf-8 .* on line 2"),
+        ("one\ncafé\n".encode("latin-1"), "cannot be read as text in utf-8 .* on line 2"),
         ("one\r\n\rcafé".encode("cp1252"), ".* on line 3"),
         (
             "red star\n".encode("utf-16-le"),
             ".* null characters, as UTF-16 without a mark .* line 1",
         ),
-        (codecs.BOM_UTF16_LE + b"\x00\xd8", "is no text in utf-16"),
+        (codecs.BOM_UTF16_LE + b"\x00\xd8", "cannot be read as text in utf-16"),
     ],
 )
 def test_other_encodings_are_refused_and_not_guessed(tmp_path, content, told):

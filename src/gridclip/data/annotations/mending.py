@@ -5,8 +5,8 @@ nothing else, an area that the box has. Rows with any other fault are left out; 
 are, as only a person knows what they should be.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -92,7 +92,7 @@ def number(value: object) -> float | int | None:
         value = float(quoted[0]) if quoted[1] or quoted[2] else int(quoted[0])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if isinstance(value, int) or math.isfinite(value) else None
+    return value if abs(value) <= sys.float_info.max else None
 
 
 def whole(value: object) -> int | None:

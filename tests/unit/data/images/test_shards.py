@@ -262,7 +262,7 @@ def test_texts_in_a_shard_are_read_as_other_texts_are(tmp_path):
     write_tar(tmp_path / "a.tar", members)
     assert open_images(tmp_path / "a.tar").image(0).captions == ("a\u2028star",)
     write_tar(tmp_path / "b.tar", [("0.jpg", jpeg(0)), ("0.txt", "café".encode("latin-1"))])
-    with pytest.raises(InputError, match=r"b\.tar: 0\.txt: is no text in utf-8"):
+    with pytest.raises(InputError, match=r"b\.tar: 0\.txt: cannot be read as text in utf-8"):
         open_images(tmp_path / "b.tar")
 
 

@@ -160,7 +160,7 @@ def test_the_images_of_an_annotation_file_are_listed_whatever_its_boxes(tmp_path
         ("captions.jsonl", '\n{"caption": "x"}\n', r"line 2: names no image"),
         ("captions.jsonl", "{]\n", "line 1: names no image"),
         ("captions.jsonl", '{"image": "a.jpg", "captions": [1]}\n', "line 1"),
-        ("captions.txt", b"image,caption\na.jpg,\xff\n", r"captions.txt: is no text in utf-8"),
+        ("captions.txt", b"image,caption\na.jpg,\xff\n", r"captions.txt: cannot be read as text"),
     ],
 )
 def test_a_captions_file_that_is_wrong_is_refused_with_file_and_line(tmp_path, name, text, message):
