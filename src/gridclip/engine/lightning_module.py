@@ -178,6 +178,7 @@ class DetectionSystem(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another model, with what differs."""
+        _complete(self, checkpoint)
         check_weights(self, checkpoint, "--ckpt_path")
         self.detector.trained_on = _trained_on(checkpoint)
 
@@ -226,9 +227,18 @@ def load_weights(system: DetectionSystem, file: Path) -> None:
         InputError: if the file is missing, unreadable, or a checkpoint of another model.
     """
     checkpoint = _read_checkpoint(file)
+    _complete(system, checkpoint)
     check_weights(system, checkpoint, file)
     system.load_state_dict(checkpoint["state_dict"])
     system.detector.trained_on = _trained_on(checkpoint)
+
+
+def _complete(system: DetectionSystem, checkpoint: dict[str, Any]) -> None:
+    """Adds to a checkpoint of an earlier version what the detector has had since."""
+    state, prefix = checkpoint.get("state_dict", {}), "detector."
+    names = {name.removeprefix(prefix) for name in state if name.startswith(prefix)}
+    for name, start in system.detector.younger(names).items():
+        state[prefix + name] = start
 
 
 def start_from(system: DetectionSystem, file: Path) -> None:

@@ -1,7 +1,7 @@
 """What every detector is: a module with three verbs, and what shared code asks of it besides."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +82,14 @@ class Detector(nn.Module, ABC):
         known = set((self.trained_on or vocabulary).names)
         marks = [name in known for name in vocabulary.names]
         return torch.tensor(marks, device=next(self.parameters()).device)
+
+    def younger(self, names: Set[str]) -> dict[str, Tensor]:
+        """Returns what a checkpoint of an earlier version lacks, as it starts.
+
+        Args:
+            names: Of the checkpoint's tensors. If it is one of another model, nothing is returned.
+        """
+        return {}
 
     def fingerprint(self) -> str:
         """Names the frozen networks that a checkpoint leaves out but its weights depend on."""

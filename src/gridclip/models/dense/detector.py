@@ -1,26 +1,30 @@
 """What one-stage detectors share: backbone, pyramid and grid head, and names by cosine."""
 
+import logging
 import math
+from collections.abc import Set
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
 from gridclip.models.dense.grid_head import FPN, STRIDES, DeformableGridHead, GridHead, Projection
 from gridclip.models.dense.region_ensemble import RegionEnsemble
+from gridclip.models.dense.score_scale import ScoreScale
 from gridclip.models.dense.text_folding import FoldedNames, Folding
 from gridclip.models.encoders.backbones import Backbone, recompute_backbone, recompute_blocks
 from gridclip.models.encoders.text import TextBank
 from gridclip.ops.assigners import Assigner, Assignment
 from gridclip.ops.boxes import boxes_from_distances, centreness, distances_from_boxes, grid_cells
-from gridclip.ops.focal_loss import Cosines
-from gridclip.ops.losses import box_regression, centreness_agreement
+from gridclip.ops.focal_loss import Cosines, NegativeMask
+from gridclip.ops.losses import box_regression, centreness_agreement, grid_alignment
 from gridclip.ops.postprocess import (
     Candidates,
+    Competition,
     DecodeSettings,
     all_scores,
     best_pairs,
@@ -30,6 +34,8 @@ from gridclip.ops.postprocess import (
 )
 from gridclip.ops.vectors import unit
 from gridclip.structures import Cells, Detections, Images, Predictions, Record, Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 def box_losses(
@@ -102,6 +108,7 @@ class DenseDetector(Detector):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(grid.temperature)))
         self.bias = nn.Parameter(torch.tensor(math.log(grid.prior / (1 - grid.prior))))
         self.folding = Folding(self.head.embed, text, enabled=grid.foldable)
+        self.score_scale = ScoreScale()
 
     def recompute(self) -> None:
         """Makes activations again for the gradients: less memory, about a third more time."""
@@ -112,6 +119,17 @@ class DenseDetector(Detector):
     def image_encoder(self) -> nn.Module:
         """The backbone."""
         return self.backbone
+
+    def younger(self, names: Set[str]) -> dict[str, Tensor]:
+        """Returns the scale of competing scores, which runs before it existed never fitted."""
+        fresh = ScoreScale().state_dict(prefix="score_scale.")
+        if fresh.keys() <= names or names | fresh.keys() != self.state_dict().keys():
+            return {}
+        if self.decoding.score == "competing":
+            logger.warning(
+                "the checkpoint is older than the scale of competing scores, which is 1: not fitted"
+            )
+        return fresh
 
     def fingerprint(self) -> str:
         """Cells were aligned with these text vectors; others would be another language."""
@@ -131,14 +149,14 @@ class DenseDetector(Detector):
     ) -> list[Detections]:
         """Detections of each image, best first, in pixels of the original images.
 
-        A score is the geometric mean of the name's probability and the cell's centreness; with an
-        ensemble, of that and of what the ensemble says of the box.
+        A score is the geometric mean of the name's probability and the cell's centreness, or what
+        `Competition` says; with an ensemble, the mean of that and of what it says of the box.
         """
-        names = self.folding.names(vocabulary)
+        names, rivals = self.folding.names(vocabulary), self._competition(vocabulary)
         predictions = self._predict(images, self.folding.projection())
         central = predictions.centreness.sigmoid()
         best = [
-            self._best(self.against(embeddings, names.text), central[index], names)
+            self._best(self.against(embeddings, names.text), central[index], names, rivals)
             for index, embeddings in enumerate(predictions.embeddings)
         ]
         if self.ensemble is not None:
@@ -150,18 +168,45 @@ class DenseDetector(Detector):
         """As `cosines`, of vectors."""
         return Cosines(embeddings, text, self.log_scale.exp(), self.bias)
 
+    def alignment(
+        self,
+        cosines: Cosines,
+        labels: Int[Tensor, "B N"],
+        negative_mask: NegativeMask | None = None,
+    ) -> Float[Tensor, ""]:
+        """`grid_alignment` with its arguments; beside it the scale of scores follows training."""
+        if self.training:
+            self.score_scale.follow(cosines, labels)
+        return grid_alignment(cosines, labels, negative_mask=negative_mask)
+
+    def _competition(self, asked: Vocabulary) -> Competition | None:
+        """What names compete with; with none but one another, before any training."""
+        if self.decoding.score == "independent":
+            return None
+        reference = self.trained_on if self.decoding.reference else None
+        if reference is None:
+            others = self.folding.names(asked).text[:0]
+        else:
+            others = self.folding.others(asked, reference)
+        return Competition(others, self.score_scale.value)
+
     def _best(
-        self, cosines: Cosines, central: Float[Tensor, "N"], names: FoldedNames
+        self,
+        cosines: Cosines,
+        central: Float[Tensor, "N"],
+        names: FoldedNames,
+        rivals: Competition | None,
     ) -> Candidates:
         """The best pairs of one image; of its promising cells only, where pairs are too many."""
-        settings, count = self.decoding, len(names.text)
+        settings = self.decoding
+        count = len(names.text) + (0 if rivals is None else len(rivals.others))
         with torch.autocast(central.device.type, enabled=False):
             if len(central) * count <= settings.pairs:
-                return best_pairs(cosines, central, settings)
+                return best_pairs(cosines, central, settings, rivals)
             share = max(settings.candidates, settings.pairs // count)
             cells = promising(cosines._replace(text=names.prototypes), central, share)
             fewer = cosines._replace(embeddings=cosines.embeddings[cells])
-            found = best_pairs(fewer, central[cells], settings)
+            found = best_pairs(fewer, central[cells], settings, rivals)
             return found._replace(cells=cells[found.cells])
 
     def _reconsidered(
@@ -174,11 +219,14 @@ class DenseDetector(Detector):
         """Pairs by the detector and the ensemble: any name, in the cells that were best before."""
         assert self.ensemble is not None  # asked for where there is one
         names, central = self.folding.names(vocabulary), predictions.centreness.sigmoid()
+        rivals = self._competition(vocabulary)
         cells = [each.cells.unique() for each in best]
         with torch.autocast(central.device.type, enabled=False):
             own = [
                 all_scores(
-                    self.against(predictions.embeddings[row][at], names.text), central[row, at]
+                    self.against(predictions.embeddings[row][at], names.text),
+                    central[row, at],
+                    rivals,
                 )
                 for row, at in enumerate(cells)
             ]

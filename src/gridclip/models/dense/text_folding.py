@@ -17,6 +17,9 @@ from gridclip.models.encoders.text import TextBank
 from gridclip.ops.postprocess import group
 from gridclip.structures import Vocabulary
 
+TWINS = 0.999
+"""Cosine above which two names are taken for one: spelt otherwise, as `red_star` and `red star`."""
+
 
 class FoldedNames:
     """A vocabulary as the cells of one detector see it.
@@ -49,6 +52,7 @@ class Folding:
         self._projection: Projection | None = None
         self._basis: Float[Tensor, "D d"] | None = None
         self._names: dict[Vocabulary, FoldedNames] = {}
+        self._others: dict[tuple[Vocabulary, Vocabulary], Tensor] = {}
 
     @torch.no_grad()
     def projection(self) -> Projection | None:
@@ -61,11 +65,36 @@ class Folding:
         """The names, for embeddings made with `projection`; made once."""
         self._renew()
         if vocabulary not in self._names:
-            text = self.text(vocabulary)
-            with torch.autocast(text.device.type, enabled=False):
-                text = text if self._basis is None else text @ self._basis
-            self._names[vocabulary] = FoldedNames(text)
+            self._names[vocabulary] = FoldedNames(self._folded(self.text(vocabulary)))
         return self._names[vocabulary]
+
+    @torch.no_grad()
+    def others(self, asked: Vocabulary, reference: Vocabulary) -> Float[Tensor, "R D"]:
+        """The reference names that are not asked for, as `names` has them; made once.
+
+        A name that is asked for and is not of the reference takes the place of those that have its
+        vector (`TWINS`). Names of the reference never do so: any of them can be asked for alone and
+        has the same competitors.
+        """
+        self._renew()
+        key = (asked, reference)
+        if key not in self._others:
+            known, wanted, text = {*reference.names}, {*asked.names}, self.text(reference)
+            left = torch.tensor([name not in wanted for name in reference.names])
+            new = torch.tensor([name not in known for name in asked.names])
+            left, strangers = left.to(text.device), self.text(asked)[new.to(text.device)]
+            with torch.autocast(text.device.type, enabled=False):
+                for some in strangers.split(1024):
+                    left &= ~(text @ some.mT >= TWINS).any(1)
+            self._others[key] = self._folded(text[left])
+        return self._others[key]
+
+    def _folded(self, text: Float[Tensor, "K D"]) -> Float[Tensor, "K d"]:
+        """Vectors in the basis of the folded head, in the precision that they have."""
+        if self._basis is None:
+            return text
+        with torch.autocast(text.device.type, enabled=False):
+            return text @ self._basis
 
     def _renew(self) -> None:
         """Forgets everything if the weights have changed since (training, loading, moving)."""
@@ -77,7 +106,8 @@ class Folding:
         weights = (weight.device, weight.dtype, self.text.version, *sums.tolist())
         if weights == self._weights:
             return
-        self._weights, self._projection, self._basis, self._names = weights, None, None, {}
+        self._weights, self._projection, self._basis = weights, None, None
+        self._names, self._others = {}, {}
         width, channels = weight.shape[:2]
         if self.enabled and channels + 1 < width:
             matrix = torch.cat([weight.flatten(1), bias[:, None]], dim=1)

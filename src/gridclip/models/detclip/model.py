@@ -22,7 +22,6 @@ from gridclip.models.encoders.text import TextBank
 from gridclip.ops.assigners import Assigner, ATSSAssigner
 from gridclip.ops.distributed import gather, gather_strings
 from gridclip.ops.focal_loss import NegativeMask
-from gridclip.ops.losses import grid_alignment
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.structures import Batch, ConceptBatch, DetectionBatch, ImageBatch
 
@@ -169,10 +168,10 @@ class DetCLIPv2(DenseDetector):
             losses = box_losses(predictions, assigned, weights.box, weights.centreness)
         if weights.align:
             labels = columns.own[assigned.labels.clamp(min=0)]
-            losses["align"] = weights.align * grid_alignment(
+            losses["align"] = weights.align * self.alignment(
                 self.against(predictions.embeddings, columns.text),
                 labels.masked_fill(~assigned.positive, -1),
-                negative_mask=_negative_mask(batch.verified, columns),
+                _negative_mask(batch.verified, columns),
             )
         return losses
 

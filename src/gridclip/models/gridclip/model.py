@@ -22,7 +22,7 @@ from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
 from gridclip.ops.assigners import Assigner
-from gridclip.ops.losses import ImageDistance, grid_alignment, image_alignment
+from gridclip.ops.losses import ImageDistance, image_alignment
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.structures import Batch, ConceptBatch, DetectionBatch, ImageBatch, Images, Predictions
 
@@ -197,10 +197,10 @@ class GridCLIP(DenseDetector):
         assigned = self.assigner(predictions.cells, batch.targets)
         losses = box_losses(predictions, assigned, self.weights.box, self.weights.centreness)
         if self.weights.grid:
-            losses["grid"] = self.weights.grid * grid_alignment(
+            losses["grid"] = self.weights.grid * self.alignment(
                 self.cosines(predictions.embeddings, batch.vocabulary),
                 assigned.labels,
-                negative_mask=self.negatives.mask(batch),
+                self.negatives.mask(batch),
             )
         if self.weights.image:
             losses["image"] = self.weights.image * self._gap_to_teacher(predictions.image, batch)

@@ -5,9 +5,9 @@ import torch
 
 from gridclip.engine.optimizers import OptimizerSettings, make_optimizer
 from gridclip.io.errors import InputError
+from gridclip.models.dense import detector as detector_module
 from gridclip.models.dense.text_folding import FoldedNames
 from gridclip.models.dense.word_region import WordRegionLoss
-from gridclip.models.detclip import model as module
 from gridclip.models.detclip.model import ConceptWeights, DetCLIPv2
 from gridclip.models.encoders.backbones import ClipResNet
 from gridclip.models.encoders.open_clip import ClipModel
@@ -120,9 +120,9 @@ def test_images_without_words_teach_nothing(resting):
 
 def test_what_is_said_without_a_box_is_no_negative_of_its_image(resting, monkeypatch):
     seen = []
-    align = module.grid_alignment
+    align = detector_module.grid_alignment
     monkeypatch.setattr(
-        module,
+        detector_module,
         "grid_alignment",
         lambda *given, negative_mask: seen.append(negative_mask) or align(*given),
     )
@@ -144,9 +144,9 @@ def test_concepts_of_other_processes_are_columns_and_their_targets_stay_right(re
         "gridclip.models.detclip.model.gather",
         lambda text: (torch.cat([resting(Vocabulary(foreign)), text]), 2),
     )
-    align = module.grid_alignment
+    align = detector_module.grid_alignment
     monkeypatch.setattr(
-        module,
+        detector_module,
         "grid_alignment",
         lambda cosines, owner, negative_mask: (
             owners.append(owner)
