@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import JsonTable, is_text, read_json
+from gridclip.io.json_table import JsonTable, is_text, read_json, texts_of
 from gridclip.io.text import ending, read_lines, read_table
 from gridclip.structures import Vocabulary
 
@@ -76,7 +76,7 @@ def _from_category(name: str, row: dict[str, Any]) -> Concept:
     return Concept(
         name,
         count if type(count) is int else None,
-        definition.strip() if isinstance(definition, str) else "",
+        str(definition).strip() if is_text(definition) else "",
     )
 
 
@@ -156,13 +156,17 @@ class Definitions:
 def _from_json(file: Path) -> Iterator[tuple[str, str]]:
     content: Any = read_json(file)
     if isinstance(content, dict) and "categories" not in content:
-        yield from ((name, text) for name, text in content.items() if isinstance(text, str))
+        yield from ((name, text) for name, text in content.items() if is_text(text))
         return
     rows = content["categories"] if isinstance(content, dict) else content
     rows = rows if isinstance(rows, list) else []
-    known = [row for row in rows if isinstance(row, dict) and row.get("def") and row.get("name")]
+    known = [
+        row
+        for row in rows
+        if isinstance(row, dict) and is_text(row.get("def")) and is_text(row.get("name"))
+    ]
     yield from ((row["name"], row["def"]) for row in known)
-    yield from ((word, row["def"]) for row in known for word in row.get("synonyms") or [])
+    yield from ((word, row["def"]) for row in known for word in texts_of(row.get("synonyms")))
 
 
 def _from_table(file: Path) -> Iterator[tuple[str, str]]:

@@ -256,6 +256,11 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not _HALF.search(value)
 
 
+def texts_of(value: object) -> tuple[str, ...]:
+    """Returns the texts of a list that may hold anything; of one text, this; of others, none."""
+    return tuple(filter(is_text, value if isinstance(value, list) else [value]))
+
+
 def is_whole_list(value: object) -> bool:
     """Returns whether a value is a list of whole numbers."""
     return isinstance(value, list) and _whole_numbers(value) is not None

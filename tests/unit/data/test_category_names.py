@@ -134,3 +134,13 @@ def test_the_definitions_of_lvis_are_all_read(test_data):
     known = Definitions(test_data / "lvis" / "lvis_v1_categories.json")
     assert known.of("aerosol_can") == "a dispenser that holds a substance under pressure"
     assert len(known) >= 1203
+
+
+@pytest.mark.field
+def test_what_is_no_text_defines_nothing(tmp_path):
+    rows = [{"name": "dog", "def": 5}, {"name": ["cat"], "def": "it purrs"}, 3]
+    rows += [{"name": "owl", "def": "a bird", "synonyms": [5, "night bird", "x \ud83d"]}]
+    known = Definitions(_written(tmp_path, "a.json", json.dumps(rows)))
+    assert (len(known), known.of("night bird"), known.of("dog")) == (2, "a bird", None)
+    rows[3]["synonyms"] = 5
+    assert len(Definitions(_written(tmp_path, "a.json", json.dumps(rows)))) == 1

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from gridclip.data.annotations.coco_json import parse_lists
+from gridclip.data.annotations.schema import image_path, to_columns
 from gridclip.data.category_names import read_names
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
@@ -58,12 +59,13 @@ def hold_out(
         )
     marks |= dict.fromkeys(held, "r")
     content = read_content(file)
-    parse_lists(file, content)  # tells what is wrong with a file that is none
+    to_columns(file, parse_lists(file, content), "evaluation")  # tells what is wrong with it
     whole: dict[str, Any] = json.loads(content)
     marked = _marked(whole, marks, file)
     if images:
         for each in marked["images"]:
-            each["file_name"] = f"{images}/{each['file_name']}"
+            path = image_path(each.get("file_name"), each.get("coco_url"))
+            each["file_name"] = f"{images}/{path}"
     write_text(output, json.dumps(marked))
     count = {part: len(marked[part]) for part in ("categories", "images", "annotations")}
     held_out = sum(each["frequency"] == "r" for each in marked["categories"])

@@ -17,7 +17,14 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from gridclip.data.annotations.coco_json import CocoLists
 from gridclip.data.annotations.table import IGNORED_AREA, Annotations, Category, Ragged, ScoredBoxes
 from gridclip.io.errors import InputError
-from gridclip.io.json_table import JsonTable, is_frequency, is_path, is_text, is_whole_list
+from gridclip.io.json_table import (
+    JsonTable,
+    is_frequency,
+    is_path,
+    is_text,
+    is_whole_list,
+    texts_of,
+)
 
 # LVIS v1 boxes come from polygons and overshoot their image by fractions of a pixel. Up to this
 # many pixels are clipped silently; more is taken for an error.
@@ -101,18 +108,12 @@ def _read_categories(listed: JsonTable, lax: bool) -> tuple[Category, ...]:
             fix="give every category its frequency (r, c or f), or none",
         )
     categories = [
-        Category(number, name, frequency, _synonyms(record), *_counts(record))
+        Category(number, name, frequency, texts_of(record.get("synonyms")), *_counts(record))
         for number, name, frequency, record in zip(
             ids.tolist(), names, frequencies, listed.rows, strict=True
         )
     ]
     return tuple(sorted(categories, key=lambda category: category.id))
-
-
-def _synonyms(record: dict[str, Any]) -> tuple[str, ...]:
-    """Reads what LVIS adds; COCO has none, and nothing depends on it, so it may be anything."""
-    synonyms = record.get("synonyms")
-    return tuple(filter(is_text, synonyms)) if isinstance(synonyms, list) else ()
 
 
 def _counts(record: dict[str, Any]) -> tuple[int | None, int | None]:

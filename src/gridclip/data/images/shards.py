@@ -23,7 +23,7 @@ from gridclip.data.images.image_list import ImageList, ListedImage, fingerprint_
 from gridclip.io.column_store import ColumnarFile, digest, text_columns, write_columnar
 from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder
-from gridclip.io.json_table import is_text
+from gridclip.io.json_table import texts_of
 from gridclip.io.text import decode_text, ending
 
 _BLOCK = 512
@@ -121,10 +121,10 @@ def _member(file: Path, shard: tarfile.TarFile, sample: _Sample) -> Member:
         offset=info.offset_data,
         byte_count=info.size,
         size=(header.height, header.width),
-        names=_texts(facts.get("names")) or _texts(words.get("cls")),
-        captions=_texts(facts.get("captions"))
-        or _texts(facts.get("caption"))
-        or _texts(words.get("txt")),
+        names=texts_of(facts.get("names")) or texts_of(words.get("cls")),
+        captions=texts_of(facts.get("captions"))
+        or texts_of(facts.get("caption"))
+        or texts_of(words.get("txt")),
     )
 
 
@@ -137,12 +137,6 @@ def _facts(file: Path, key: str, content: str) -> dict[str, Any]:
             f"is no json ({error})", fix=fix, file=file, field=f"{key}.json"
         ) from error
     return facts if isinstance(facts, dict) else {}
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """Returns the texts of a value, be it one or a list."""
-    values = value if isinstance(value, list) else [value]
-    return tuple(filter(is_text, values))
 
 
 def _opened(shard: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedReader:

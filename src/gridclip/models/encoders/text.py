@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gridclip.data.category_names import prompt_name, read_names
 from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder, written_whole
-from gridclip.io.json_table import read_json
+from gridclip.io.json_table import read_json, texts_of
 from gridclip.io.text import ending
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen
 from gridclip.structures import Vocabulary
@@ -298,5 +298,5 @@ def _spoken_names(rows: dict[str, Tensor], names: Path) -> Iterator[tuple[str, T
     categories = content.get("categories", []) if isinstance(content, dict) else content
     for each in categories:
         if isinstance(each, dict) and each.get("name") in rows:
-            for word in each.get("synonyms") or []:
+            for word in texts_of(each.get("synonyms")):
                 yield prompt_name(word).lower(), rows[each["name"]]

@@ -145,3 +145,16 @@ def test_the_names_of_lvis_fall_into_866_to_train_on_and_337_held_out(test_data,
     annotations = read_annotations(file)
     assert len(label_map(annotations, "base_only").vocabulary) == 866
     assert len(label_map(annotations, "all").vocabulary) == 866 + 337
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("name", "key"), [("annotations", "image_id"), ("annotations", "category_id"), ("images", "id")]
+)
+def test_a_file_with_a_fault_is_refused_as_anywhere(coco, tmp_path, name, key):
+    content = json.loads(coco.read_text())
+    del content[name][3][key]
+    coco.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"val2017\.json: {name}\[3\]\.{key}: 1 of"):
+        hold_out(coco, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
