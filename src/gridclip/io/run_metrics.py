@@ -6,9 +6,10 @@ answers at once.
 """
 
 import json
-import math
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
+from typing import TypeGuard
 
 from gridclip.io.text import split_lines
 
@@ -42,15 +43,36 @@ def read_history(folder: Path) -> tuple[Mapping[str, int | float], ...]:
     return tuple(row for line in split_lines(lines) if (row := finite_numbers(_parsed(line))))
 
 
+def last_logged(folder: Path, name: str) -> object:
+    """Returns what history.jsonl says last under a name, whatever it is.
+
+    Raises:
+        KeyError: if no whole line has the name.
+    """
+    try:
+        lines = (folder / "history.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        lines = ""
+    for line in reversed(lines.splitlines()):
+        row = _parsed(line)
+        if isinstance(row, dict) and name in row:
+            return row[name]
+    raise KeyError(name)
+
+
 def finite_numbers(content: object) -> dict[str, int | float]:
     """Returns the entries of a mapping that are finite numbers; true and false are none."""
     if not isinstance(content, dict):
         return {}
-    return {
-        str(name): value
-        for name, value in content.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    return {str(name): value for name, value in content.items() if is_finite_number(value)}
+
+
+def is_finite_number(value: object) -> TypeGuard[int | float]:
+    """Returns whether a value is a number that a float can hold; true and false are none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def peek_json(file: Path) -> object:

@@ -31,7 +31,6 @@ class Progress:
 
     def __init__(self, console: Console, spec: SweepSpec, *, planned: int, jobs: int) -> None:
         self.console, self.planned, self.jobs = console, planned, jobs
-        self.metric = spec.metric
         self.names = swept(spec.parameters)
         self.short = short_names(self.names)
         # FORCE_COLOR makes rich call any log a terminal, so the file is asked too.
@@ -69,10 +68,6 @@ class Progress:
             f"trial {trial.number}/{self.planned} {trial.state}{reason}"
             f" after {duration(trial.seconds(now))}{figures}{more}"
         )
-        metric = self.metric
-        if trial.state == "finished" and metric and trial.value(metric.name) is None:
-            known = ", ".join(sorted(trial.metrics()))
-            self._line(f"trial {trial.number} has no metric {metric.name}; it has {known}", True)
 
     def trouble(self, problem: str) -> None:
         """Shows once what went wrong without ending the sweep."""

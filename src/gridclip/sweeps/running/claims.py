@@ -1,19 +1,20 @@
 """Which runners are alive, what a runner takes up next, and what the end of a process means."""
 
-import math
+import json
 import os
 import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
-from gridclip.io.run_metrics import bare, finite_numbers, peek_json
+from gridclip.io.run_metrics import bare, finite_numbers, is_finite_number, last_logged, peek_json
 from gridclip.sweeps.running.process import Exit
 from gridclip.sweeps.spec.parameters import Point
 from gridclip.sweeps.spec.sweep_file import Metric
@@ -146,7 +147,7 @@ def next_attempt(trial: Trial, me: Runner) -> Trial:
 
 
 def judge(trial: Trial, ended: Exit | None, metric: Metric | None, *, attempts: int) -> Trial:
-    """Returns a trial with how it went: it finished only if it exited with 0 and left its figures.
+    """Returns a trial with how it went: it finished only if it exited with 0 and left its metric.
 
     Args:
         trial: It ran, and nobody asked it to end.
@@ -181,14 +182,29 @@ def _problem(trial: Trial, code: int | None, metric: Metric | None) -> str:
     if code != 0:
         return f"exit code {code}"
     content = peek_json(trial.folder / "metrics.json")
-    if not finite_numbers(content):
+    if not isinstance(content, dict):
         return "exit code 0, but no complete metrics.json"
-    if metric and isinstance(content, dict):
-        for name in (metric.name, bare(metric.name)):
-            value = content.get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                return f"exit code 0, but {name} is {value}"
-    return ""
+    if metric is None:
+        return "" if finite_numbers(content) else "exit code 0, but metrics.json has no number"
+    return _unusable(trial.folder, content, metric.name)
+
+
+def _unusable(folder: Path, content: Mapping[str, object], metric: str) -> str:
+    """Returns why a sweep can't use a trial's metric; empty if it is a finite number.
+
+    As with W&B, a metric that the final figures lack is what was logged of it last.
+    """
+    values = {name: content[name] for name in (metric, bare(metric)) if name in content}
+    if not values:
+        with suppress(KeyError):
+            values[metric] = last_logged(folder, metric)
+    if any(map(is_finite_number, values.values())):
+        return ""
+    for name, value in values.items():
+        undefined = ", undefined" if value is None else ""
+        return f"exit code 0, but {name} is no number: {json.dumps(value)[:40]}{undefined}"
+    known = ", ".join(sorted(finite_numbers(content))) or "no number"
+    return f"exit code 0, but there is no metric {metric}; metrics.json has {known}"
 
 
 def _signal_name(code: int) -> str:

@@ -13,7 +13,7 @@ from gridclip.sweeps.running.claims import SILENCE, judge
 from gridclip.sweeps.running.process import Exit, TrialProcess, environment, read_exit
 from gridclip.sweeps.search.search import Search
 from gridclip.sweeps.spec.parameters import arguments
-from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command
+from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command, write_arguments
 from gridclip.sweeps.storage.protocol import SweepInfo
 from gridclip.sweeps.storage.trial import FINAL, State, Trial
 
@@ -137,6 +137,7 @@ class RunningTrial:
         folder.mkdir(parents=True)
         given = arguments(spec.parameters, trial.point)
         json_file = (folder / "parameters.json").absolute()
+        write_arguments(spec.command, given, json_file)
         argv = expand_command(spec.command, given, program=spec.program, json_file=json_file)
         trial = replace(trial, argv=argv)
         trial.save()

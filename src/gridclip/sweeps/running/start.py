@@ -1,10 +1,10 @@
 """Starts, resumes and finds a sweep: its folder, its storage, and its copy of the sweep file."""
 
 import importlib
-import re
 import secrets
 import shutil
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,12 +15,14 @@ import yaml
 from gridclip.io.errors import InputError
 from gridclip.io.files import write_text
 from gridclip.sweeps.running.claims import now
+from gridclip.sweeps.spec.distributions import identity
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
 from gridclip.sweeps.storage.journal import Journal
 from gridclip.sweeps.storage.protocol import Storage, SweepInfo
 
 SWEEP_FILE = "sweep.yaml"
 JOURNAL = "journal.jsonl"
+MOST_BYTES = 100  # of a sweep's name in its id: folders take 255, W&B's groups 128
 ADDRESS = "storage.txt"  # the database of a sweep whose folder has no journal
 
 
@@ -204,13 +206,13 @@ def _differences(before: Any, after: Any, key: str) -> Iterator[str]:  # noqa: A
                 yield f"{inner} is new"
             else:
                 yield from _differences(before[name], after[name], inner)
-    elif type(before) is not type(after) or before != after:
+    elif type(before) is not type(after) or identity(before) != identity(after):  # nan is nan
         yield f"{key} was {before!r} and is {after!r}"
 
 
 def _make_folder(root: Path, name: str) -> Path:
     """Makes a new folder, named after the sweep and the time."""
-    stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = f"{_as_folder(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
         folder = root / (stem if number == 1 else f"{stem}-{number}")
         try:
@@ -221,3 +223,15 @@ def _make_folder(root: Path, name: str) -> Path:
             raise InputError(str(error), fix="give another --dir", field="--dir") from error
         return folder
     raise InputError(f"{stem} is taken", fix="wait a second", field="--dir")
+
+
+def _as_folder(name: str) -> str:
+    """Returns a name that folders and W&B take: letters and digits of any script.
+
+    No dash comes first, which would make it an option.
+    """
+    whole = unicodedata.normalize("NFC", name)
+    kept = (c if unicodedata.category(c)[0] in "LMN" or c in "._-" else " " for c in whole)
+    words = "-".join("".join(kept).split())
+    short = words.encode()[:MOST_BYTES].decode(errors="ignore")
+    return short.strip("._-") or "sweep"

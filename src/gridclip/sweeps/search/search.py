@@ -9,12 +9,13 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import ClassVar, Protocol, runtime_checkable
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.search.bayes import BayesSearch
-from gridclip.sweeps.spec.distributions import identity
+from gridclip.sweeps.spec.distributions import Ladder
 from gridclip.sweeps.spec.parameters import Parameter, Point
 from gridclip.sweeps.spec.sweep_file import Hyperband, Metric, SweepSpec
 from gridclip.sweeps.spec.yaml_section import Number
@@ -101,20 +102,33 @@ class GridSearch:
 
     parameters: tuple[Parameter, ...]
 
+    @cached_property
+    def ladders(self) -> tuple[Ladder, ...]:
+        """The values of each parameter."""
+        grids = (parameter.distribution.grid() for parameter in self.parameters)
+        return tuple(grid for grid in grids if grid is not None)
+
     @property
     def size(self) -> int:
         """The number of distinct combinations."""
-        return math.prod(len(_grid(parameter)) for parameter in self.parameters)
+        return math.prod(ladder.length for ladder in self.ladders)
 
     def propose(self, number: int, trials: Sequence[Trial]) -> Point | None:
         """Returns the combination of that number, whatever the others do."""
-        return next(itertools.islice(self.points(), number - 1, None), None)
+        rest, values = number - 1, []
+        for ladder in reversed(self.ladders):  # the digits of a number, the last one first
+            rest, place = divmod(rest, ladder.length)
+            values.append(ladder.at(place))
+        names = [parameter.name for parameter in self.parameters]
+        return None if rest else dict(zip(names, reversed(values), strict=True))
 
     def points(self) -> Iterator[Point]:
         """Yields all combinations, in order."""
-        names = [parameter.name for parameter in self.parameters]
-        for values in itertools.product(*(map(_grid, self.parameters))):
-            yield dict(zip(names, values, strict=True))
+        for number in itertools.count(1):
+            point = self.propose(number, ())
+            if point is None:
+                return
+            yield point
 
 
 @dataclass(frozen=True)
@@ -163,7 +177,23 @@ def make_search(spec: SweepSpec, *, seed: int = 0) -> Search:
     return RandomSearch(spec.parameters, seed)
 
 
-def _grid(parameter: Parameter) -> tuple[object, ...]:
-    """Returns the values of a parameter, equal ones once: the last, in the place of the first."""
-    values = parameter.distribution.grid() or ()
-    return tuple({identity(value): value for value in values}.values())
+def planned(spec: SweepSpec, search: Search, cap: int | None) -> int:
+    """Returns how many trials there will be at most.
+
+    Args:
+        spec: The sweep, whose file may have a run_cap.
+        search: What it tries.
+        cap: No more than this, if it is given.
+
+    Raises:
+        InputError: if nothing ends the search.
+    """
+    limits = [limit for limit in (search.size, spec.run_cap, cap) if limit is not None]
+    if not limits:
+        raise InputError(
+            f"a {spec.method} search has no end",
+            fix="give --cap N, or run_cap: N in the file",
+            file=spec.file,
+            field="run_cap",
+        )
+    return min(limits)

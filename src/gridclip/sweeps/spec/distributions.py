@@ -12,12 +12,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
+from typing import NamedTuple
 
 import yaml
 
 from gridclip.sweeps.spec.yaml_section import Number
 
 SHARES = 2**40  # into how many parts [0, 1] is cut where a share is looked for
+
+
+class Ladder(NamedTuple):
+    """The values that a grid tries of a parameter, in order; each is made when it is asked for.
+
+    Args:
+        length: How many there are; a range may have more than any list.
+        at: From a place, 0 for the first, to its value.
+    """
+
+    length: int
+    at: Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +62,15 @@ class Choice:
         below = list(accumulate(self.probabilities))
         return self.values[min(bisect_right(below, u), len(below) - 1)]
 
-    def grid(self) -> tuple[object, ...] | None:
-        """Returns the list itself; none with probabilities, which a grid would ignore."""
-        return self.values if self.probabilities is None else None
+    def grid(self) -> Ladder | None:
+        """Returns the list, equal values once: the last, in the place of the first.
+
+        None with probabilities, which a grid would ignore.
+        """
+        if self.probabilities is not None:
+            return None
+        distinct = tuple({identity(value): value for value in self.values}.values())
+        return Ladder(len(distinct), distinct.__getitem__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +87,9 @@ class Integers:
         """Returns the whole number at the share u of the range."""
         return self.min + _rank(u, self.max - self.min + 1)
 
-    def grid(self) -> tuple[object, ...] | None:
+    def grid(self) -> Ladder:
         """Returns all of them, rising."""
-        return tuple(range(self.min, self.max + 1))
+        return Ladder(self.max - self.min + 1, self.min.__add__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +131,16 @@ class Numbers:
         # round() halves to even, as numpy does, and gives an int, so a whole q keeps it whole.
         return round(value / self.q) * self.q
 
-    def grid(self) -> tuple[object, ...] | None:
+    def grid(self) -> Ladder | None:
         """Returns min and every q above it below max; only `q_uniform` has a grid."""
         if self.name != "uniform" or self.q is None:
             return None
-        import numpy as np  # W&B's own call, for the same last digits
-
-        return tuple(np.arange(self.settings["min"], self.settings["max"], self.q).tolist())
+        least, most = self.settings["min"], self.settings["max"]
+        # The step between two neighbours as numpy.arange has it, W&B's own call, which may differ
+        # from q in its last digit; 0 where q is too small to be seen beside min.
+        step = (least + self.q) - least
+        count = math.ceil((most - least) / self.q) if step else 1
+        return Ladder(count, lambda place: least + place * step)
 
 
 # What a parameter draws from. Each has `at`, which turns u in [0, 1] into a value, and `grid`, all

@@ -167,15 +167,29 @@ def _make_distribution(
     name: str, section: Section, keys: Mapping[str, Number | None]
 ) -> Distribution:
     if name == "constant":
+        _require_text_keys(section.data["value"])
         return Choice(values=(section.data["value"],))
     if "values" in keys:
         shares = section.numbers("probabilities") if "probabilities" in keys else None
+        _require_text_keys(section.items("values"))
         return Choice(values=tuple(section.items("values")), probabilities=shares)
     if name == "int_uniform":
         return Integers(min=section.whole("min"), max=section.whole("max"))
     settings = {key: section.number(key, default) for key, default in keys.items()}
     step = settings.pop("q", None)
     return Numbers(name=name.removeprefix("q_"), settings=settings, q=step)
+
+
+def _require_text_keys(value: object) -> None:
+    """Refuses a value with a mapping that JSON would change, and W&B keeps sweeps as JSON."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} in a value is no text, put it in quotes")
+    for entry in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        _require_text_keys(entry)
 
 
 def _keys(distribution: str) -> dict[str, Number | None]:

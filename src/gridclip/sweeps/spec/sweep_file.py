@@ -27,13 +27,12 @@ def expand_command(
 
     `${envvar:NAME}` expands inside a word too (to NAME where the variable is not set), every other
     macro only where it is the whole word; `${args…}` becomes one word or more for each argument.
-    The JSON file is written if the command names it.
 
     Args:
         command: The words of the sweep file.
         arguments: What the trial sets, by name.
         program: What `${program}` stands for.
-        json_file: What `${args_json_file}` stands for.
+        json_file: What `${args_json_file}` stands for; `write_arguments` writes it.
     """
     macros = _macros(arguments) | {
         "env": ["/usr/bin/env"],
@@ -44,11 +43,17 @@ def expand_command(
     words: list[str] = []
     for word in command:
         word = ENVIRONMENT_MACRO.sub(lambda name: os.environ.get(name[1], name[1]), word)
-        if word == "${args_json_file}":
-            json_file.write_text(json.dumps(arguments, default=str), encoding="utf-8")
         is_macro = word.startswith("${") and word.endswith("}")
         words += macros.get(word[2:-1], []) if is_macro else [word]
     return tuple(words)
+
+
+def write_arguments(
+    command: Sequence[str], arguments: Mapping[str, object], json_file: Path
+) -> None:
+    """Writes the JSON file of a trial if its command names it, as W&B's agent does."""
+    if "${args_json_file}" in command:
+        json_file.write_text(json.dumps(arguments, default=str), encoding="utf-8")
 
 
 def _macros(arguments: Mapping[str, object]) -> dict[str, list[str]]:
@@ -87,6 +92,7 @@ KEYS = (
 IGNORED = ("apiVersion", "kind", "controller")  # they only matter to W&B's server
 ONLINE = ("metrics", "scheduler", "job", "image_uri")  # they name services of W&B
 IMPUTED = ("worst", "best", "latest")
+PROJECT_EXCLUDES, PROJECT_LENGTH = "/\\#?%:", 128  # of W&B's settings
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 MACROS = ("env", "interpreter", "program", "args_json_file", *_macros({}))
 
@@ -192,12 +198,13 @@ def read_sweep(file: Path) -> SweepSpec:
     program = top.text("program")
     parameters = read_parameters(top.section("parameters"), grid=method == "grid")
     _check(top, method, parameters)
+    command = _read_command(top, program)
     return SweepSpec(
         file=file,
         name=top.text("name") or file.stem,
         method=method,
         parameters=parameters,
-        command=_read_command(top, program),
+        command=command,
         program=program,
         metric=_read_metric(top.section("metric")) if "metric" in top else None,
         run_cap=top.whole("run_cap", least=1) if "run_cap" in top else None,
@@ -205,11 +212,11 @@ def read_sweep(file: Path) -> SweepSpec:
             _read_hyperband(top.section("early_terminate")) if "early_terminate" in top else None
         ),
         description=top.text("description"),
-        project=top.text("project"),
+        project=_read_project(top),
         entity=top.text("entity"),
         online=_online(top, method),
         ignored=_ignored(top, method),
-        warnings=tuple(_warnings(parameters)),
+        warnings=tuple(_warnings(parameters, command)),
     )
 
 
@@ -232,15 +239,39 @@ def _read_command(top: Section, program: str | None) -> tuple[str, ...]:
     is_empty = top.data.get("command", []) == []  # W&B's agent takes its own command then
     words = DEFAULT_COMMAND if is_empty else [str(word) for word in top.items("command")]
     for word in words:
-        macro = re.fullmatch(r"\$\{(?!envvar:)(.*)\}", word)
-        in_part = ENVIRONMENT_MACRO.sub("", word)
-        if "${envvar:" in in_part or (macro and macro[1] not in MACROS):
-            # W&B's agent leaves such a word out, or as it is, and says nothing.
+        problem = _macro_fault(word)
+        if problem:
             known = ", ".join(f"${{{name}}}" for name in (*MACROS, "envvar:NAME"))
-            raise top.fault("command", f"{word!r} is no macro of W&B", f"use one of {known}")
+            fix = f"give a macro a word of its own, one of {known}"
+            raise top.fault("command", f"{word!r} {problem}", fix)
     if "${program}" in words and not program:
         raise top.fault("program", "is missing, and the command runs it", "name the program")
     return tuple(words)
+
+
+def _macro_fault(word: str) -> str:
+    """Returns what is wrong with the macros of a word; W&B's agent says nothing, nor expands them.
+
+    So the trials would all run alike. `${HOME}` inside a word may be meant for a shell.
+    """
+    macro = re.fullmatch(r"\$\{(?!envvar:)([^{}]*)\}", word)
+    if macro:
+        return "" if macro[1] in MACROS else "is no macro of W&B"
+    rest = ENVIRONMENT_MACRO.sub("", word)
+    if "${envvar:" in rest:
+        return "is no macro of W&B"
+    inside = [name for name in re.findall(r"\$\{\s*([^{}\s]*)\s*\}", rest) if name in MACROS]
+    return f"has ${{{inside[0]}}} inside a word, which W&B does not expand" if inside else ""
+
+
+def _read_project(top: Section) -> str | None:
+    project = top.text("project")
+    bad = set(project or "") & set(PROJECT_EXCLUDES)
+    if bad or len(project or "") > PROJECT_LENGTH:
+        problem = f"{project!r} is no name that W&B takes, so every trial would end in its error"
+        fix = f"use up to {PROJECT_LENGTH} characters, none of {' '.join(PROJECT_EXCLUDES)}"
+        raise top.fault("project", problem, fix)
+    return project
 
 
 def _read_metric(section: Section) -> Metric:
@@ -298,8 +329,8 @@ def _ignored(top: Section, method: str) -> tuple[str, ...]:
     return tuple(fields)
 
 
-def _warnings(parameters: tuple[Parameter, ...]) -> Iterator[str]:
-    """W&B's own warning: two old distributions take exponents, unlike their successors."""
+def _warnings(parameters: tuple[Parameter, ...], command: Sequence[str]) -> Iterator[str]:
+    """Yields W&B's own warning, that two old distributions take exponents, and one of ours."""
     for parameter in parameters:
         drawn = parameter.distribution
         if isinstance(drawn, Numbers) and drawn.name in ("log_uniform", "inv_log_uniform"):
@@ -307,3 +338,8 @@ def _warnings(parameters: tuple[Parameter, ...]) -> Iterator[str]:
                 f"{parameter.name}: min and max of {drawn.name} are exponents of e, so it gives "
                 f"{drawn.at(0.0):.4g} to {drawn.at(1.0):.4g}; {drawn.name}_values takes the values"
             )
+    if not any(word.startswith("${args") for word in command):
+        yield (
+            "the command has no ${args}, so here all trials run with the same settings;"
+            " only W&B's agent tells them to wandb.init()"
+        )

@@ -1,6 +1,7 @@
 """One trial of a sweep: its folder, its record, and what it measured."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class Trial:
         argv: The words of its command; none where another runner's trial is looked at.
         run_id: Its id in W&B.
         started: When its process began.
-        state: finished means that it exited with 0 and left a readable metrics.json; interrupted
-            and stopped ones are run again when the sweep goes on.
+        state: finished means that it exited with 0 and left a whole metrics.json, in which the
+            sweep's metric is a finite number; interrupted and stopped ones are run again when the
+            sweep goes on.
         reason: Why it did not finish, for people.
         exit_code: Of its process; negative for a signal, None while running or if it never began.
         ended: When its process was gone.
@@ -183,5 +185,18 @@ def read_record(
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:
-    """Writes JSON atomically; what only YAML knows, such as a date, becomes text."""
-    write_text(file, json.dumps(content, indent=2, default=str) + "\n")
+    """Writes JSON atomically; what only YAML knows, such as a date or .inf, becomes text."""
+    text = json.dumps(as_json(content), indent=2, allow_nan=False, default=str)
+    write_text(file, text + "\n")
+
+
+def as_json(value: object) -> object:
+    """Returns a value of YAML as JSON can say it: keys and what is no finite number as text.
+
+    A date and the like are left as they are, for `default=str`.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

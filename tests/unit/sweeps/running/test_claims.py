@@ -53,21 +53,49 @@ def test_an_end_is_judged_by_code_and_cause(trial, ended, state, reason, kills):
     assert (seen.state, seen.reason, seen.kills) == (state, reason, kills)
 
 
+@pytest.mark.field
 @pytest.mark.parametrize(
-    ("figures", "reason"),
+    ("written", "reason"),
     [
-        ({"APr": 0.5, "AP": float("nan")}, ""),
-        ({"AP": 0.5, "APr": None}, ""),
-        ({"AP": 0.5}, ""),
-        ({"AP": 0.5, "APr": float("nan")}, "exit code 0, but APr is nan"),
-        ({"AP": 0.5, "val/APr": float("inf")}, "exit code 0, but val/APr is inf"),
-        ({"AP": None}, "exit code 0, but no complete metrics.json"),
+        ('{"APr": 0.5, "AP": NaN}', ""),
+        ('{"val/APr": 0, "APr": null}', ""),
+        ('{"AP": 0.5, "APr": null}', "APr is no number: null, undefined"),
+        ('{"AP": 0.5, "APr": NaN}', "APr is no number: NaN"),
+        ('{"AP": 0.5, "val/APr": -Infinity}', "val/APr is no number: -Infinity"),
+        ('{"AP": 0.5, "APr": "0.2"}', 'APr is no number: "0.2"'),
+        ('{"AP": 0.5, "APr": true}', "APr is no number: true"),
+        ('{"AP": 0.5, "APr": [0.5]}', "APr is no number: [0.5]"),
+        (f'{{"AP": 0.5, "APr": 1{"0" * 400}}}', f"APr is no number: 1{'0' * 39}"),
+        ('{"AP": 0.5, "AP50": 1}', "there is no metric val/APr; metrics.json has AP, AP50"),
+        ('{"AP": null}', "there is no metric val/APr; metrics.json has no number"),
+        ("{}", "there is no metric val/APr; metrics.json has no number"),
+        ("[0.5]", "no complete metrics.json"),
+        ('{"APr": 0.5', "no complete metrics.json"),
+        ("", "no complete metrics.json"),
     ],
 )
-def test_a_metric_that_is_no_number_is_a_failure(trial, figures, reason):
-    leave(trial, **figures)
+def test_a_trial_without_a_number_for_the_metric_has_failed(trial, written, reason):
+    (trial.folder / "metrics.json").write_text(written)
     seen = judge(trial, Exit(0, ""), METRIC, attempts=3)
-    assert (seen.state, seen.reason) == ("failed" if reason else "finished", reason)
+    assert seen.state == ("failed" if reason else "finished")
+    assert seen.reason == (f"exit code 0, but {reason}" if reason else "")
+
+
+@pytest.mark.parametrize(
+    ("last", "state"), [("0.3", "finished"), ("NaN", "failed"), ("null", "failed")]
+)
+def test_a_metric_that_only_the_history_has_is_what_was_logged_last(trial, last, state):
+    leave(trial, AP=0.5)
+    rows = f'{{"step": 1, "loss": 0.2}}\n{{"step": 2, "loss": {last}}}\n{{"step": 3}}\n{{"st'
+    (trial.folder / "history.jsonl").write_text(rows)
+    assert judge(trial, Exit(0, ""), Metric(name="loss"), attempts=3).state == state
+
+
+def test_without_a_metric_any_number_will_do(trial):
+    assert judge(trial, Exit(0, ""), None, attempts=3).reason.endswith("no complete metrics.json")
+    for figures, state in (({"x": None}, "failed"), ({"x": 1}, "finished")):
+        leave(trial, **figures)
+        assert judge(trial, Exit(0, ""), None, attempts=3).state == state
 
 
 def test_a_trial_may_be_killed_so_often_and_no_oftener(trial):

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gridclip.cli import main
 from gridclip.io.errors import InputError
 from gridclip.sweeps.running.command import run_sweep
 from gridclip.sweeps.running.guard import MARK
@@ -188,11 +190,52 @@ def test_a_metric_the_figures_lack_is_taken_from_the_history(sweep, capsys):
     assert "best val/lr: 7, trial 1 in" in capsys.readouterr().out
 
 
-def test_a_metric_nobody_logs_is_named_when_the_first_trial_ends(sweep, capsys):
-    run_sweep(sweep(metric={"name": "val/APR", "goal": "maximize"}))
-    said = capsys.readouterr().out
-    assert "trial 1 has no metric val/APR; it has AP, APc, APr" in said
-    assert said.index("trial 1 has no metric") < said.index("trial 2/3 started")
+@pytest.mark.field
+def test_a_metric_nobody_logs_fails_the_trials_and_is_named_when_the_first_ends(sweep, capsys):
+    assert status_of(lambda: run_sweep(sweep(metric={"name": "val/nothing"}))) == 1
+    assert {trial["state"] for trial in records()} == {"failed"}
+    before_the_second = capsys.readouterr().out.split("trial 2/3 started")[0]
+    reason = "there is no metric val/nothing; metrics.json has AP, APc, APr"
+    assert f"trial 1/3 failed (exit code 0, but {reason}" in before_the_second
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [
+        ("実験", "実験-"),
+        ("हिन्दी प्रयोग", "हिन्दी-प्रयोग-"),
+        ("-x", "x-"),
+        ("../a/b: c", "a-b-c-"),
+        ("...", "sweep-"),
+        ("🚀", "sweep-"),
+        ("é" * 300, "é" * 50 + "-"),
+    ],
+)
+def test_a_sweep_of_any_name_is_found_again_by_its_id(sweep, name, begin, capsys):
+    run_sweep(sweep(name=name, parameters={"model.x": {"values": [1]}}))
+    folder = only_sweep()
+    assert folder.name.startswith(begin)
+    main(["sweep", "status", folder.name])
+    assert f"{folder.name}: 1 finished" in capsys.readouterr().out
+
+
+@pytest.mark.field
+def test_a_sweep_over_infinity_has_its_page_goes_on_and_leaves_json(sweep, capsys):
+    body = 'given["model.x"] = 1'
+    values = {"values": [math.inf, -math.inf, math.nan, None]}
+    file = sweep(body, parameters={"model.x": values})
+    run_sweep(file)
+    folder = only_sweep()
+    assert f"report: {folder / 'report.html'}" in capsys.readouterr().out
+    text = (folder / "results.json").read_text()
+    trials = json.loads(text, parse_constant=lambda word: pytest.fail(word))["trials"]
+    assert [each["parameters"]["model.x"] for each in trials] == ["inf", "-inf", "nan", None]
+    assert [trial["argv"][-1] for trial in records()] == [
+        *("--model.x=inf", "--model.x=-inf", "--model.x=nan", "--model.x=None")
+    ]
+    run_sweep(file, resume="latest")  # nan is what it was
+    assert len(records()) == 4
 
 
 def test_a_log_gets_a_line_for_each_event_and_the_time_left(sweep, capsys):

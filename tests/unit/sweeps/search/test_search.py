@@ -55,6 +55,19 @@ def test_a_grid_gives_each_number_its_combination_whatever_the_others_do(tmp_pat
     assert search.propose(7, []) is None
 
 
+@pytest.mark.field
+def test_a_grid_over_a_wide_range_is_counted_and_never_written_out(tmp_path):
+    most = 2**70
+    parameters = f"seed: {{min: 0, max: {most}}}, b: {{values: [x, y]}}, q: {{distribution: "
+    parameters += "q_uniform, min: 0, max: 1000000000, q: 1}"
+    search = make_search(spec_of(tmp_path, parameters))
+    assert search.size == (most + 1) * 2 * 10**9
+    numbers = (1, 2, most + 2, search.size)
+    points = [tuple(search.propose(number, []).values()) for number in numbers]
+    assert points == [("x", 0, 0), ("x", 0, 1), ("x", 1, 0), ("y", 10**9 - 1, most)]
+    assert search.propose(search.size + 1, []) is None
+
+
 def test_a_seed_repeats_its_draws_and_another_does_not(tmp_path):
     spec = spec_of(tmp_path, "a: {min: 0.0, max: 1.0}, b: {values: [x, y, z]}", "method: random")
     first, again, other = (run_out(make_search(spec, seed=seed), limit=20) for seed in (3, 3, 4))

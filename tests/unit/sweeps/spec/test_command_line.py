@@ -1,7 +1,7 @@
 import json
 import sys
 
-from gridclip.sweeps.spec.sweep_file import expand_command
+from gridclip.sweeps.spec.sweep_file import expand_command, write_arguments
 
 ARGUMENTS = {"a.b": 0.5, "flag": True, "off": False, "n": None, "list": [0.8, 0.9], "text": "x y"}
 
@@ -46,8 +46,9 @@ def test_environment_variables_expand_inside_a_word_and_fall_back_on_their_name(
 
 
 def test_the_json_file_is_written_only_when_it_is_named(tmp_path):
-    expand(tmp_path, "${args_json}")
-    assert not (tmp_path / "given.json").exists()
-    (path,) = expand(tmp_path, "${args_json_file}")
-    assert path == str(tmp_path / "given.json")
-    assert json.loads((tmp_path / "given.json").read_text()) == ARGUMENTS
+    file = tmp_path / "given.json"
+    for word, exists in (("${args_json}", False), ("${args_json_file}", True)):
+        write_arguments([word], ARGUMENTS, file)
+        assert file.exists() is exists
+    assert expand(tmp_path, "${args_json_file}") == (str(file),)
+    assert json.loads(file.read_text()) == ARGUMENTS

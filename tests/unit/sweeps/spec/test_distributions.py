@@ -91,14 +91,25 @@ def test_probabilities_are_the_shares_of_the_values():
     assert counts == {"a": 20, "c": 80}
 
 
+def all_of(ladder):
+    return [ladder.at(place) for place in range(ladder.length)]
+
+
 def test_a_grid_is_made_of_lists_whole_numbers_and_steps_only():
-    assert Choice(values=("b", "a")).grid() == ("b", "a")
-    assert Integers(min=-1, max=2).grid() == (-1, 0, 1, 2)
+    assert all_of(Choice(values=("b", "a")).grid()) == ["b", "a"]
+    assert all_of(Integers(min=-1, max=2).grid()) == [-1, 0, 1, 2]
     stepped = Numbers(name="uniform", settings={"min": 0, "max": 1}, q=0.25)
-    assert stepped.grid() == (0.0, 0.25, 0.5, 0.75)  # W&B leaves max out
+    assert all_of(stepped.grid()) == [0.0, 0.25, 0.5, 0.75]  # W&B leaves max out
     assert Choice(values=(1, 2), probabilities=(0.5, 0.5)).grid() is None
     assert Numbers(name="uniform", settings={"min": 0, "max": 1}).grid() is None
     assert Numbers(name="normal", settings={"mu": 0, "sigma": 1}, q=1).grid() is None
+
+
+@given(st.integers(-50, 50) | st.floats(-50, 50), st.floats(0.01, 20), st.floats(0.003, 3))
+def test_the_steps_of_a_grid_are_numpys_to_the_last_digit(least, span, q):
+    most = least + span
+    ladder = Numbers(name="uniform", settings={"min": least, "max": most}, q=q).grid()
+    assert all_of(ladder) == np.arange(least, most, q).tolist()
 
 
 def test_a_curve_rises_from_end_to_end():

@@ -254,6 +254,49 @@ def test_distributions_of_exponents_are_warned_of(tmp_path):
     assert "it gives 1.001 to 1.105" in second
 
 
+@pytest.mark.field
+@pytest.mark.parametrize(
+    "word",
+    [
+        "x=${args}",
+        "python train.py ${args}",
+        "--cfg=${args_json_file}",
+        "${program}.py",
+        "${args}${args}",
+        "--a=${envvar:HOME}/${program}",
+        "${ args } ",
+        "${arg}",
+        "${envvar:lower}",
+    ],
+)
+def test_a_macro_that_no_trial_would_get_expanded_is_refused(tmp_path, word):
+    text = MINIMAL + f"command: [python, '{word}', '${{args}}']\n"
+    with pytest.raises(InputError, match=r"command \(line \d+\): .*\n.*a word of its own"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "word", ["${args}", "--a=${envvar:HOME}/x", "echo ${HOME} $args", "{args}"]
+)
+def test_a_word_that_wandb_takes_as_it_is_stays(tmp_path, word):
+    text = MINIMAL + f"command: [sh, -c, '{word}', '${{args}}']\n"
+    assert read(tmp_path, text).command[2] == word
+
+
+def test_a_command_that_passes_no_setting_on_is_warned_of(tmp_path):
+    text = MINIMAL + "command: [python, train.py]\n"
+    (warning,) = read(tmp_path, text).warnings
+    assert "the command has no ${args}, so here all trials run with the same settings" in warning
+
+
+@pytest.mark.field
+def test_a_value_that_json_would_change_is_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"the key .*2026.* in a value is no text, put it in quotes"
+    ):
+        read(tmp_path, MINIMAL + "  x: {values: [[{a: 1}, {2026-01-01: 1}]]}\n")
+
+
 @pytest.mark.parametrize(
     ("goal", "value", "reached"),
     [("maximize", 0.5, True), ("maximize", 0.4, False), ("minimize", 0.5, True)],

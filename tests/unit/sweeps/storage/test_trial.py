@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -25,6 +26,16 @@ def test_a_record_is_whole_json_and_leaves_no_other_file(trial, tmp_path):
     assert record["parameters"] == {"x": 1, "day": "2026-01-02"}
     assert (record["state"], record["ended"]) == ("running", None)
     assert [file.name for file in tmp_path.iterdir()] == ["trial.json"]
+
+
+@pytest.mark.field
+def test_a_record_stays_json_whatever_yaml_holds(trial, tmp_path):
+    odd = {"clip": [math.inf, -math.inf, math.nan], "none": None, "名": {"深": [True, 1e-05]}}
+    replace(trial, point=odd).save()
+    text = (tmp_path / "trial.json").read_text()
+    record = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not json"))
+    texts = {"clip": ["inf", "-inf", "nan"]}
+    assert record["parameters"] == odd | texts
 
 
 def test_a_history_line_half_written_is_left_out(trial, tmp_path):
