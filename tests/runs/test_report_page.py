@@ -116,7 +116,7 @@ def page(browser, sweep):
     assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
 
 
-def trials_of(page, selector="tbody tr"):
+def trials_of(page, selector="#trials tbody tr"):
     """Trial numbers of elements, in the order of the page."""
     lists = page.locator(selector).evaluate_all("all => all.map((each) => each.dataset.trials)")
     return [[int(number) for number in numbers.split()] for numbers in lists]
@@ -134,10 +134,27 @@ def test_a_page_opens_without_error_or_request_and_shows_every_chart(page):
 
 def test_seeds_of_a_setting_are_folded_into_mean_and_deviation(page):
     assert trials_of(page) == [[5, 6], [1, 2], [3, 4]]  # APr 35.2, 28.0, 18.5
-    cell = page.locator("tbody tr").nth(1).locator("td.bar")
+    cell = page.locator("#trials tbody tr").nth(1).locator("td.bar")
     assert cell.text_content() == "28.0 ± 9.9"  # of 21 and 35, divided by n - 1
     page.get_by_label("one line for all seeds").uncheck()
     assert sorted(trials_of(page)) == [[1], [2], [3], [4], [5], [6]]
+
+
+def test_a_baseline_is_chosen_and_every_difference_says_its_pairs(page):
+    place = page.locator("#paired")
+
+    def rows():
+        lines = place.locator("tbody tr").all()
+        return [line.locator("td").all_text_contents() for line in lines]
+
+    shown = {(setting, metric): cells for setting, metric, *cells in rows()}
+    # APr of seeds 1 and 0: 28 and 9 against 21 and 35; a t of 1 degree of freedom.
+    assert shown["image=0.1", "APr"][:3] == ["28.0", "18.5", "-9.50"]
+    assert shown["image=0.1", "APr"][4:] == ["0.67", "2"]
+    assert shown["image=0.3", "APr"][2:] == ["+14.20", "–", "–", "1"]
+    assert "APr of image=0.3 lacks seed 0" in place.locator(".note").text_content()
+    place.locator("select").select_option("image=0.1")
+    assert {setting for setting, *_ in rows()} == {"image=0", "image=0.3"}
 
 
 def test_a_click_on_a_heading_sorts_the_table(page):
@@ -159,8 +176,8 @@ def test_a_click_on_a_heading_sorts_the_table(page):
 
 def test_a_trial_that_is_pointed_at_lights_up_everywhere(page):
     page.get_by_label("one line for all seeds").uncheck()
-    page.locator('tbody tr[data-trials="2"]').hover()
-    for place in ("tbody tr", "#parallel .mark", "#scatter .mark", "#curves .mark"):
+    page.locator('#trials tbody tr[data-trials="2"]').hover()
+    for place in ("#trials tbody tr", "#parallel .mark", "#scatter .mark", "#curves .mark"):
         assert {tuple(each) for each in trials_of(page, f"{place}.lit")} == {(2,)}, place
     assert "trial 2" in page.locator("#longtail svg").text_content()
     page.mouse.move(0, 0)

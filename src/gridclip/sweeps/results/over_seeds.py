@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gridclip.io.errors import InputError
 from gridclip.io.files import write_text
-from gridclip.io.run_metrics import is_precision
-from gridclip.sweeps.results.table import best_trial, cell, figure, measured_names
-from gridclip.sweeps.spec.parameters import Point, short_names, swept
-from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
+from gridclip.io.run_metrics import bare, is_precision
+from gridclip.sweeps.results.runs import Runs
+from gridclip.sweeps.results.table import best_trial, cell, figure
+from gridclip.sweeps.spec.parameters import Point, short_names
+from gridclip.sweeps.spec.sweep_file import Metric
 from gridclip.sweeps.spec.yaml_section import Number
 from gridclip.sweeps.storage.trial import Trial
+
+HIDDEN_SHOWN = 8
 
 
 class Spread(NamedTuple):
@@ -48,20 +50,6 @@ class Group(NamedTuple):
         return Spread(statistics.fmean(values), deviation)
 
 
-def full_name(name: str, spec: SweepSpec) -> str:
-    """Returns a swept parameter by its full name or its shortest end.
-
-    Raises:
-        InputError: if the sweep has none of this name.
-    """
-    names = swept(spec.parameters)
-    known = {short: full for full, short in short_names(names).items()}
-    if name in names or name in known:
-        return known.get(name, name)
-    fix = f"name one of: {', '.join(names)}"
-    raise InputError(f"{name!r} is not swept", fix=fix, field="--over", file=spec.file)
-
-
 def groups(trials: Sequence[Trial], over: str | None) -> list[Group]:
     """Returns the finished trials, those that differ in one parameter only in one group."""
     found: dict[str, list[Trial]] = {}
@@ -71,21 +59,26 @@ def groups(trials: Sequence[Trial], over: str | None) -> list[Group]:
     return [Group(_without(same[0].point, over), tuple(same)) for same in found.values()]
 
 
-def markdown(trials: Sequence[Trial], spec: SweepSpec, over: str | None) -> str:
-    """Returns the table of a sweep for a page of text, the best row in bold."""
-    names = [name for name in swept(spec.parameters) if name != over]
-    measured = measured_names(spec)
+def markdown(runs: Runs, over: str | None, measured: Sequence[str]) -> str:
+    """Returns a table for a page of text, the best row in bold.
+
+    Args:
+        runs: What to show.
+        over: The full name of the setting to leave out; runs that differ in nothing else are a row.
+        measured: The metrics to show.
+    """
+    names = [name for name in runs.names if name != over]
     short = short_names(names)
-    made = groups(trials, over)
-    best = _best(made, spec.metric)
+    made = groups(runs.trials, over)
+    best = _best(made, runs.metric)
     heading = [*short.values(), *measured] + (["trials"] if over else [])
-    lines = [_row(heading), _row(["---"] * len(short) + ["---:"] * (len(heading) - len(short)))]
+    lines = [row(heading), row(["---"] * len(short) + ["---:"] * (len(heading) - len(short)))]
     for group in made:
         cells = [cell(group.point[name]) for name in names]
         cells += [shown(name, group.spread(name)) for name in measured]
         cells += [str(len(group.trials))] if over else []
-        lines.append(_row([f"**{text}**" for text in cells] if group is best else cells))
-    return "\n".join([*lines, "", _caption(trials, spec, over)])
+        lines.append(row([f"**{text}**" for text in cells] if group is best else cells))
+    return "\n".join([*lines, "", _caption(runs, over, measured)])
 
 
 def shown(name: str, spread: Spread) -> str:
@@ -126,22 +119,36 @@ def _best(made: Sequence[Group], metric: Metric | None) -> Group | None:
     return best
 
 
-def _caption(trials: Sequence[Trial], spec: SweepSpec, over: str | None) -> str:
-    caption = "AP, APr, APc and APf in percent"
-    if over:
-        caption += f"; mean ± standard deviation over `{over}`"
-    others = [trial for trial in trials if trial.state != "finished"]
-    states = sorted({trial.state for trial in others})
-    for state in states:
-        numbers = ", ".join(str(trial.number) for trial in others if trial.state == state)
-        caption += f"; {state}, so not in the table: trial {numbers}"
-    best = best_trial(trials, spec.metric) if spec.metric else None
-    caption += f"; best trial: {best[0].number}" if best and not over else ""
-    return caption + "."
-
-
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """Returns a row of a table for a page of text."""
     return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+
+
+def _caption(runs: Runs, over: str | None, measured: Sequence[str]) -> str:
+    precisions = [bare(name) for name in measured if is_precision(name)]
+    parts = [f"{listed(precisions)} in percent"] if precisions else []
+    parts += [f"mean ± standard deviation over `{over}`"] if over else []
+    others = [trial for trial in runs.trials if trial.state != "finished"]
+    for state in sorted({trial.state for trial in others}):
+        numbers = ", ".join(str(trial.number) for trial in others if trial.state == state)
+        parts.append(f"{state}, so not in the table: trial {numbers}")
+    best = best_trial(runs.trials, runs.metric) if runs.metric else None
+    parts += [f"best trial: {best[0].number}"] if best and not over else []
+    parts += [f"differ too: {hidden(runs)}"] if runs.hidden else []
+    return "; ".join(parts) + "."
+
+
+def listed(words: Sequence[str]) -> str:
+    """Returns words as a sentence lists them: a, b and c."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def hidden(runs: Runs) -> str:
+    """Returns the settings that differ without a column of their own, the first few by name."""
+    few = ", ".join(f"`{name}`" for name in runs.hidden[:HIDDEN_SHOWN])
+    more = len(runs.hidden) - HIDDEN_SHOWN
+    return few + (f" and {more} more" if more > 0 else "")
 
 
 def _without(point: Point, over: str | None) -> dict[str, object]:

@@ -18,16 +18,19 @@ from typing import Any, NamedTuple
 
 from gridclip.io.files import write_text
 from gridclip.io.run_metrics import MAIN_METRICS, bare, finite_numbers, is_precision, peek_json
+from gridclip.sweeps.results.paired import paired_data
+from gridclip.sweeps.results.runs import SEED_NAMES, runs_of_sweep
 from gridclip.sweeps.results.table import best_trial
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import SweepSpec
 from gridclip.sweeps.spec.yaml_section import Number
-from gridclip.sweeps.storage.trial import Trial
+from gridclip.sweeps.storage.trial import Trial, as_json
 
 # In the order in which the browser reads them; all share one scope.
 SCRIPTS = (
     "shared.js",
     "table.js",
+    "paired.js",
     "chart.js",
     "parallel.js",
     "scatter.js",
@@ -77,7 +80,8 @@ def _digest(text: str) -> str:
 
 def _inert(data: Mapping[str, object]) -> str:
     """Returns JSON in which no tag can begin or end."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=True, separators=(",", ":"), default=str)
+    shown = as_json(data)
+    text = json.dumps(shown, allow_nan=False, ensure_ascii=True, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -100,7 +104,6 @@ def write_report(
     return file
 
 
-SEED_NAMES = ("seed", "seed_everything")
 LOGS_SHOWN = 20  # of failed trials; more say the same
 LOG_LINES = 20
 FREQUENCIES = ("f", "c", "r")  # frequent, common, rare; in the order of the page
@@ -158,6 +161,7 @@ def page_data(spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> dict[st
             _trial(trial, spec, _precisions(evaluation, categories))
             for trial, evaluation in zip(trials, evaluations, strict=True)
         ],
+        "paired": paired_data(runs_of_sweep(spec, trials), _shown(spec)),
         "logs": _logs(trials),
         "examples": _examples(best.folder) if best else [],
     }

@@ -1,5 +1,7 @@
 """`gridclip sweep run | list | status | stop | table | report`: W&B sweeps without an account."""
 
+import itertools
+import shlex
 import sys
 import time
 from collections import Counter
@@ -12,9 +14,11 @@ from rich.console import Console
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.run_metrics import is_precision
 from gridclip.io.tables import WholeTable, make_console, say
-from gridclip.sweeps.results.over_seeds import full_name, markdown, put_into
+from gridclip.sweeps.results.over_seeds import markdown, put_into
+from gridclip.sweeps.results.paired import compare, find_baseline, paired_markdown, require_pairs
 from gridclip.sweeps.results.progress import Progress, duration
 from gridclip.sweeps.results.report import write_report
+from gridclip.sweeps.results.runs import Runs, is_run_folder, runs_of_folders, runs_of_sweep
 from gridclip.sweeps.results.table import best_trial, figure, trial_table
 from gridclip.sweeps.running.claims import is_dead
 from gridclip.sweeps.running.process import stop_requests
@@ -27,7 +31,7 @@ from gridclip.sweeps.running.start import (
     resume_sweep,
     start_sweep,
 )
-from gridclip.sweeps.search.search import Search, make_search
+from gridclip.sweeps.search.search import make_search, planned
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
 from gridclip.sweeps.storage.protocol import Runner, StorageError, SweepState
 from gridclip.sweeps.storage.trial import Trial
@@ -77,7 +81,7 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
     require_at_least(1, **{name: value for name, value in given.items() if value is not None})
     try:
         if resume is None:
-            _planned(spec, make_search(spec, seed=seed or 0), cap)
+            planned(spec, make_search(spec, seed=seed or 0), cap)
             stored = start_sweep(spec, dir, storage, seed=seed or 0, cap=cap, lease=lease)
         else:
             stored = resume_sweep(resume, spec, dir, storage, seed=seed)
@@ -116,7 +120,7 @@ def _plan(
         search=search,
         folder=stored.folder,
         jobs=jobs,
-        planned=_planned(spec, search, stored.info.cap if cap is None else cap),
+        planned=planned(spec, search, stored.info.cap if cap is None else cap),
         attempts=attempts,
     )
 
@@ -166,18 +170,6 @@ def _write_page(console: Console, stored: StoredSweep, trials: Sequence[Trial]) 
         say(console, f"report: {page}")
     except Exception as error:
         say(console, f"no report page: {type(error).__name__}: {error}")
-
-
-def _planned(spec: SweepSpec, search: Search, cap: int | None) -> int:
-    limits = [limit for limit in (search.size, spec.run_cap, cap) if limit is not None]
-    if not limits:
-        raise InputError(
-            f"a {spec.method} search has no end",
-            fix="give --cap N, or run_cap: N in the file",
-            file=spec.file,
-            field="run_cap",
-        )
-    return min(limits)
 
 
 def list_sweeps(dir: Path = ROOT, storage: str | None = None) -> None:
@@ -236,34 +228,67 @@ def stop_sweep(id: str, dir: Path = ROOT, storage: str | None = None) -> None:
     say(make_console(), f"{name}: asked {many} to stop" + (f" on {hosts}" * bool(hosts)))
 
 
-def sweep_table(
-    id: str,
+def sweep_table(  # noqa: PLR0913 - the options of a command
+    id: list[Path],
     over: str | None = None,
+    paired: str | None = None,
+    metrics: str | None = None,
     output: Path | None = None,
     dir: Path = ROOT,
     storage: str | None = None,
 ) -> None:
-    """Print the table of a sweep as Markdown, or put it into a page.
+    """Print a table of a sweep, or of any run folders, as Markdown, or put it into a page.
 
     Args:
-        id: The sweep's name, its folder, or latest.
+        id: The sweep's name, its folder, or latest; or the folders of finished runs, whose
+            config.yaml says in which settings they differ.
         over: A parameter, such as seed_everything: trials that differ in nothing else become one
             row, mean ± standard deviation.
+        paired: A baseline, such as weights.image=0, or a trial by its number or folder: each other
+            setting becomes a row, with the mean difference to it over the same seeds, its 95 %
+            interval and p of a paired t-test. The seed is --over, or what is called a seed.
+        metrics: What to show, separated by commas, such as AP,APr,AP50; by default AP, APr, APc,
+            APf and the sweep's own.
         output: A page, such as docs/results.md. The table takes the place of the one of an earlier
             sweep of this file, and the rest of the page stays.
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    sweep, state = _look(id, dir, storage)
-    spec = sweep.spec()
-    text = markdown(state.trials, spec, full_name(over, spec) if over else None)
+    if all(map(is_run_folder, id)):
+        runs = runs_of_folders(id)
+    elif len(id) == 1:
+        sweep, state = _look(str(id[0]), dir, storage)
+        runs = runs_of_sweep(sweep.spec(), state.trials)
+        id = [Path(sweep.folder.name)]  # not latest, which will be another one
+    else:
+        other = next(folder for folder in id if not is_run_folder(folder))
+        fix = "name one sweep, or folders that have a config.yaml"
+        raise InputError("is no run folder", fix=fix, file=other)
+    seed = runs.full_name(over, "--over") if over else None
+    measured = runs.measured(metrics)
+    text = _paired(runs, paired, seed, measured) if paired else markdown(runs, seed, measured)
     if output is None:
         say(make_console(), text)
         return
     day = time.strftime("%Y-%m-%d")
-    command = f"gridclip sweep table {sweep.folder.name}" + (f" --over {over}" if over else "")
-    put_into(output, spec.name, f"{text}\n\nWritten on {day} by `{command} --output {output}`.")
+    given = {"over": over, "paired": paired, "metrics": metrics, "output": output}
+    words = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+    command = shlex.join(["gridclip", "sweep", "table", *map(str, id), *itertools.chain(*words)])
+    title = f"{runs.title}, paired" if paired else runs.title
+    put_into(output, title, f"{text}\n\nWritten on {day} by `{command}`.")
     say(make_console(), f"table: {output}")
+
+
+def _paired(runs: Runs, baseline: str, over: str | None, metrics: Sequence[str]) -> str:
+    seed = over or runs.seed_name()
+    if seed is None:
+        fix = "name the setting that is the seed: --over NAME"
+        raise InputError("the runs differ in no seed", fix=fix, field="--paired", file=runs.file)
+    point = find_baseline(baseline, runs, seed)
+    shown = [name for name in metrics if any(t.value(name) is not None for t in runs.finished)]
+    comparisons = compare(runs, point, seed, shown)
+    require_pairs(comparisons, seed)
+    return paired_markdown(comparisons, runs, point, seed)
 
 
 def sweep_report(sweep: str, output: Path | None = None, dir: Path = ROOT) -> None:

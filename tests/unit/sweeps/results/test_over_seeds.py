@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from gridclip.sweeps.results.over_seeds import full_name, groups, markdown, put_into, shown
+from gridclip.io.errors import InputError
+from gridclip.sweeps.results.over_seeds import groups, markdown, put_into, shown
+from gridclip.sweeps.results.runs import runs_of_sweep
 from gridclip.sweeps.spec.sweep_file import read_sweep
 from gridclip.sweeps.storage.trial import Trial
 
@@ -53,7 +55,8 @@ def test_trials_that_differ_in_the_seed_only_are_one_row(trials):
 
 
 def test_the_page_says_mean_deviation_and_count(trials, spec):
-    lines = markdown(trials, spec, "seed_everything").splitlines()
+    runs = runs_of_sweep(spec, trials)
+    lines = markdown(runs, "seed_everything", runs.measured(None)).splitlines()
     assert lines[0] == "| weight | AP | APr | APc | APf | trials |"
     assert lines[2] == "| 0 | 50.0 ± 0.0 | 30.0 ± 26.5 | – | – | 3 |"
     assert lines[3].startswith("| **0.5** | **50.0 ± 0.0** | **40.0 ± 14.1** |")
@@ -64,7 +67,8 @@ def test_the_page_says_mean_deviation_and_count(trials, spec):
 
 def test_what_did_not_finish_is_no_part_of_a_mean_and_named(trials, spec):
     trials[2] = replace(trials[2], state="failed")
-    text = markdown(trials, spec, "seed_everything")
+    runs = runs_of_sweep(spec, trials)
+    text = markdown(runs, "seed_everything", runs.measured(None))
     assert "| 0 | 50.0 ± 0.0 | 15.0 ± 7.1 | – | – | 2 |" in text
     assert "failed, so not in the table: trial 3" in text
 
@@ -76,8 +80,24 @@ def test_one_trial_has_no_deviation(trials):
 
 
 @pytest.mark.parametrize("name", ["weight", "model.weight"])
-def test_a_parameter_goes_by_its_short_name_too(spec, name):
-    assert full_name(name, spec) == "model.weight"
+def test_a_parameter_goes_by_any_end_of_its_name_that_no_other_has(spec, name):
+    runs = runs_of_sweep(spec, [])
+    assert runs.full_name(name, "--over") == "model.weight"
+    more = runs._replace(names=(*runs.names, "data.weight", "weight.x"))
+    assert more.full_name("model.weight", "--over") == "model.weight"
+    with pytest.raises(
+        InputError, match=r"several\n  fix: name one of: model.weight, data.weight$"
+    ):
+        more.full_name("weight", "--over")
+
+
+def test_a_table_shows_the_metrics_that_are_asked_for(trials, spec):
+    runs = runs_of_sweep(spec, trials)
+    lines = markdown(runs, "seed_everything", runs.measured("APr, AP")).splitlines()
+    assert lines[0] == "| weight | APr | AP | trials |"
+    assert lines[-1].startswith("APr and AP in percent;")
+    with pytest.raises(InputError, match=r"metric 'AP50'\n.*AP, APr"):
+        runs.measured("AP50")
 
 
 def test_a_table_takes_the_place_of_the_one_before(tmp_path):

@@ -90,6 +90,24 @@ def test_an_average_precision_that_is_undefined_is_absent(folder):
     assert shown["figures"] == figures
 
 
+@pytest.mark.field
+def test_a_value_that_is_no_finite_number_is_shown_as_text(folder):
+    trials = [
+        add_trial(folder, number, weight=weight, APr=0.2)
+        for number, weight in enumerate((1.0, math.inf, -math.inf, math.nan, [math.inf]), 1)
+    ]
+    (trials[0].folder / "pictures").mkdir()
+    Image.new("RGB", (8, 4), "red").save(trials[0].folder / "pictures" / "1.jpg")
+    example = '[{"picture": "1.jpg", "found": [[0, 0, 4, 4, "cup", NaN]]}]'
+    (trials[0].folder / "pictures" / "examples.json").write_text(example)
+    page = make_report(folder, *trials)
+    data = embedded(page)
+    shown = [trial["point"]["model.weights.image"] for trial in data["trials"]]
+    assert shown == [1.0, "inf", "-inf", "nan", ["inf"]]
+    for word in ("NaN", "Infinity"):
+        assert f":{word}" not in page.read_text().split('id="data">')[1].split("</script>")[0]
+
+
 def test_only_a_finished_trial_is_the_best(folder):
     trials = [
         add_trial(folder, 1, APr=0.2),

@@ -113,6 +113,7 @@ showHeader();
 showNumbers();
 section("finding").textContent = finding();
 showTable();
+showPaired();
 showParallel();
 showScatter();
 showCurves();
