@@ -9,6 +9,7 @@ from typing import NamedTuple, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
 
 VERBS = ("fit", "validate", "test", "predict")
@@ -47,6 +48,8 @@ GROUPS = {
                 '--run RUN --boxes JSON --names "…" IMAGE', "name the boxes that you give"),
         Command("sweep run", "gridclip.sweeps.running.command:run_sweep",
                 "SWEEP.yaml", "run a W&B sweep file here"),
+        Command("sweep check", "gridclip.engine.check_sweep:check_sweep",
+                "SWEEP.yaml", "what it would start, and what would fail"),
         Command("sweep list", "gridclip.sweeps.running.command:list_sweeps",
                 "", "how far every sweep is"),
         Command("sweep status", "gridclip.sweeps.running.command:sweep_status",
@@ -54,7 +57,8 @@ GROUPS = {
         Command("sweep stop", "gridclip.sweeps.running.command:stop_sweep",
                 "ID", "on whatever machines it runs"),
         Command("sweep table", "gridclip.sweeps.running.command:sweep_table",
-                "ID --over seed_everything --output PAGE.md", ""),
+                "ID --over seed_everything --output PAGE.md",
+                "or --paired BASELINE: is the difference chance?"),
         Command("sweep report", "gridclip.sweeps.running.command:sweep_report",
                 "ID", 'write its page, or that of "latest"'),
         Command("dashboard show", "gridclip.engine.callbacks.wandb_workspace:show_workspace",
@@ -165,6 +169,7 @@ def _call(command: Command, arguments: list[str]) -> None:
         prog=f"gridclip {command.words}",
         description=(inspect.getdoc(function) or "").partition("\n")[0],
         exit_on_error=False,
+        parser_mode=PARSER_MODE,
     )
     for name in sorted(map(str, lists)):
         parser.add_argument(name, type=Path, nargs="+", help="One or several.")

@@ -6,10 +6,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
+from gridclip.io.arguments import PARSER_MODE
+from gridclip.io.errors import InputError
 from gridclip.sweeps.running.process import PATIENCE
 from gridclip.sweeps.search.search import make_search
 from gridclip.sweeps.spec.parameters import arguments
@@ -19,6 +23,7 @@ from gridclip.sweeps.spec.sweep_file import (
     SweepSpec,
     expand_command,
     read_sweep,
+    write_arguments,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -141,8 +146,41 @@ def test_every_macro_gives_the_agents_words(agent_argv, tmp_path, monkeypatch):
     expected = agent_argv(list(command), ODD, "train.py")
     theirs = json.loads(json_file.read_text())
     ours = our_argv([str(word) for word in command], ODD, "train.py", json_file)
+    write_arguments([str(word) for word in command], ODD, json_file)
     assert ours == expected
     assert json.loads(json_file.read_text()) == theirs == ODD
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("macro", ["args", "args_no_equals"])
+def test_our_parser_reads_the_agents_words_as_the_values_in_the_file(agent_argv, macro):
+    odd = {
+        "none": None,
+        "flag": True,
+        "off": False,
+        "rate": 1e-05,
+        "number": 3,
+        "rates": [0.8, None, 1e-05],
+        "names": ["it's", 'a "b"', "back\\slash", "None"],
+        "text": "a b = 'c' ${args}",
+        "nest": {"z": 1, "k": {"deep": [True, None]}},
+    }
+    kinds = {
+        "none": str | None,
+        "flag": bool,
+        "off": bool,
+        "rate": float,
+        "number": int,
+        "rates": list[float | None],
+        "names": list[str],
+        "text": str,
+        "nest": dict[str, Any],
+    }
+    parser = ArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
+    for name, kind in kinds.items():
+        parser.add_argument(f"--{name}", type=kind)
+    words = agent_argv([f"${{{macro}}}"], odd, None)
+    assert parser.parse_args(words).as_dict() == odd
 
 
 def test_the_macros_are_all_that_the_installed_wandb_knows():
@@ -156,6 +194,26 @@ def test_the_macros_are_all_that_the_installed_wandb_knows():
         "args_json_file",
     }
     assert tuple(utils.DEFAULT_SWEEP_COMMAND) == DEFAULT_COMMAND
+
+
+@pytest.mark.parametrize(
+    "project", ["a b", "実験", "a/b", "x?", "50%", "a:b", "x" * 128, "x" * 129]
+)
+def test_a_project_is_refused_that_wandb_refuses(project, tmp_path):
+    import wandb
+
+    def is_refused(act, error):
+        try:
+            act()
+        except error:
+            return True
+        return False
+
+    file = tmp_path / "sweep.yaml"
+    config = {"method": "grid", "program": "p", "parameters": {"a": {"value": 1}}}
+    file.write_text(yaml.safe_dump(config | {"project": project}))
+    theirs = is_refused(lambda: wandb.Settings(project=project), wandb.errors.UsageError)
+    assert is_refused(lambda: read_sweep(file), InputError) == theirs
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -4,11 +4,12 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,6 +26,7 @@ from gridclip.engine.run_folder import (
     refuse_finished,
     shared_run_dir,
 )
+from gridclip.io.arguments import PARSER_MODE
 
 # Imported so that a configuration can name their classes without the modules.
 NAMED_BY_CONFIGURATIONS = (
@@ -128,6 +130,44 @@ def build(argv: Sequence[str]) -> GridClipCLI:
     return run_lightning([*argv, "--trainer.logger=false"], run=False)
 
 
+class _FitParser(GridClipCLI):
+    """The parser of `gridclip fit` alone, which neither parses nor builds anything by itself."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Names fit only: each verb more is a parser more to make."""
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - as in LightningCLI
+        """Leaves the words to the function that `parser_of_fit` returns."""
+        self.config = Namespace({"subcommand": "fit", "fit": {}})  # type: ignore[no-untyped-call]
+
+    def _set_seed(self) -> None: ...
+
+    def before_instantiate_classes(self) -> None:
+        """Claims no run folder."""
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def parser_of_fit() -> Callable[[Sequence[str]], list[str]]:
+    """Returns a function that takes the words after `gridclip fit` as a trial would have them.
+
+    It returns the dotted names of all settings, and raises an ArgumentError at a key that no class
+    has and at a value of the wrong type. It builds nothing and writes nothing.
+    """
+    parser = run_lightning(["fit"], kind=_FitParser).parser
+
+    def parse(words: Sequence[str]) -> list[str]:
+        names = parser.parse_args(["fit", *words]).keys()
+        return [name.removeprefix("fit.") for name in names]
+
+    return parse
+
+
 def _try_whole_numbers_first() -> None:
     """Makes `--trainer.limit_val_batches=1` mean one batch, whatever was imported before.
 
@@ -140,7 +180,9 @@ def _try_whole_numbers_first() -> None:
             annotations[name] = int | float | None
 
 
-def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipCLI:
+def run_lightning(
+    arguments: list[str] | None, *, run: bool = True, kind: type[GridClipCLI] = GridClipCLI
+) -> GridClipCLI:
     """Parses, builds and, if asked, runs; without arguments it takes those of the process.
 
     Raises:
@@ -149,7 +191,7 @@ def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipC
     """
     _try_whole_numbers_first()
     with shared_run_dir():
-        return GridClipCLI(
+        return kind(
             DetectionSystem,
             LightningDataModule,
             subclass_mode_data=True,
@@ -159,5 +201,5 @@ def run_lightning(arguments: list[str] | None, *, run: bool = True) -> GridClipC
             save_config_callback=SaveRecipe,
             save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "gridclip", "exit_on_error": False},
+            parser_kwargs={"prog": "gridclip", "exit_on_error": False, "parser_mode": PARSER_MODE},
         )

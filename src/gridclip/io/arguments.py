@@ -1,0 +1,50 @@
+"""How a word of a command line, and a row, is read: as YAML, or as Python writes lists and None.
+
+W&B's agent, and ours, write a swept value as Python's `str` does: null becomes None, a list of
+texts `['a', "it's"]`. To YAML the first would be a text, and a backslash in the second two.
+"""
+
+import ast
+import re
+
+import yaml
+from jsonargparse import set_loader
+
+PARSER_MODE = "gridclip"  # of parsers that read their words so
+FLOAT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"
+    r"|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
+)
+NULL, NUMBER, DATE = (f"tag:yaml.org,2002:{name}" for name in ("null", "float", "timestamp"))
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML without dates, in which 1e-3 is a number and None is null."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        first: [(tag, form) for tag, form in forms if tag not in (NUMBER, DATE)]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(NULL, re.compile(r"None\Z"), ["N"])
+_Loader.add_implicit_resolver(NUMBER, FLOAT, list("-+0123456789."))
+
+
+def read_value(text: str) -> object:
+    """Returns what a word, or the text of a file, stands for; the type of a setting may say else.
+
+    Raises:
+        yaml.YAMLError: if it is neither.
+    """
+    if text.strip()[:1] in ("[", "{") and "\n" not in text:
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        if isinstance(value, list | dict):
+            return value
+    return yaml.load(text, Loader=_Loader)
+
+
+set_loader(PARSER_MODE, read_value, exceptions=(yaml.YAMLError,))
