@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
 
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.datasets.detection import DetectionDataset
@@ -22,6 +21,7 @@ from gridclip.data.transforms.augment import (
 from gridclip.data.vocabulary import label_map
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.files import require_writable, written_whole
+from gridclip.io.tables import make_console, say
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000")
 
@@ -115,7 +115,7 @@ def show_samples(  # noqa: PLR0913 - one argument an option
     kind: Literal["PNG", "JPEG"] = "PNG" if output.suffix.lower() == ".png" else "JPEG"
     with written_whole(output) as part:
         sheet.save(part, kind, quality=90)
-    Console().print(f"{output}: {len(rows)} images, {views} views of each")
+    say(make_console(), f"{output}: {len(rows)} images, {views} views of each")
 
 
 def _image(dataset: DetectionDataset, drawn: SampleIndex, side: int) -> Image.Image:

@@ -5,6 +5,7 @@ even that does not fit, each row becomes lines of "heading value". A pipe or a f
 there a row is one line.
 """
 
+import io
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -21,7 +22,12 @@ GAP = "  "
 
 
 def make_console() -> Console:
-    """Returns a console as wide as the terminal, or as $COLUMNS says; else without an edge."""
+    """Returns a console as wide as the terminal, or as $COLUMNS says; else without an edge.
+
+    A letter that the output's encoding does not have becomes a question mark, not an error.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     has_edge = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if has_edge else ENDLESS)
 

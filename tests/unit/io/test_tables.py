@@ -1,12 +1,13 @@
 import io
 import random
+import sys
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from gridclip.io.tables import ENDLESS, WholeTable, make_console
+from gridclip.io.tables import ENDLESS, WholeTable, make_console, say
 
 SOURCE = Path(__file__).parents[3] / "src" / "gridclip"
 HEADINGS = ("setting", "AP", "APr", "AP50r", "p")
@@ -84,11 +85,22 @@ def test_a_pipe_has_no_edge_unless_one_is_asked_for(monkeypatch):
     assert make_console().width == 40
 
 
+@pytest.mark.field
+def test_letters_that_the_output_cannot_have_are_replaced(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    console = make_console()
+    say(console, "実験: 12.3 ± 0.4")
+    console.print(table_of([("実", "–")], ("name", "AP")))
+    sys.stdout.flush()
+    assert b"??: 12.3 ? 0.4" in raw.getvalue()
+
+
 def test_a_row_has_a_cell_for_each_heading():
     with pytest.raises(ValueError, match="1 cells under 5 headings"):
         WholeTable(HEADINGS).add_row("1")
 
 
-def test_no_other_module_makes_a_table_of_its_own():
-    own = {file.name for file in SOURCE.rglob("*.py") if "rich.table" in file.read_text()}
-    assert own == {"tables.py"}
+@pytest.mark.parametrize("own", ["rich.table", "Console().print("])
+def test_no_other_module_has_a_table_or_a_console_of_its_own(own):
+    assert {file.name for file in SOURCE.rglob("*.py") if own in file.read_text()} <= {"tables.py"}

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from gridclip.data.annotations.coco_json import parse_lists
 from gridclip.data.annotations.schema import image_path, to_columns
 from gridclip.data.category_names import read_names
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import read_content
+from gridclip.io.tables import make_console, say
 
 BASE = (
     "person", "bicycle", "car", "motorcycle", "train", "truck", "boat", "bench", "bird", "horse",
@@ -69,7 +68,7 @@ def hold_out(
     write_text(output, json.dumps(marked))
     count = {part: len(marked[part]) for part in ("categories", "images", "annotations")}
     held_out = sum(each["frequency"] == "r" for each in marked["categories"])
-    Console().print(f"{output}: {count}, {held_out} names held out")
+    say(make_console(), f"{output}: {count}, {held_out} names held out")
 
 
 def _marked(whole: dict[str, Any], marks: dict[str, str], file: Path) -> dict[str, Any]:

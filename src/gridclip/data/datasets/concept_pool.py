@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from gridclip.data.annotations.coco_json import parse_lists
 from gridclip.data.annotations.reader import read_annotations
@@ -18,6 +17,7 @@ from gridclip.data.vocabulary import image_counts
 from gridclip.io.errors import InputError
 from gridclip.io.files import write_text
 from gridclip.io.json_table import read_content
+from gridclip.io.tables import make_console, say
 from gridclip.io.text import ending, read_lines
 
 _ENDINGS = (".txt", ".csv")
@@ -66,7 +66,7 @@ def concepts_command(
         fix = "lower min_count, or give other sources"
         raise InputError("no concept is left", fix=fix, field="min_count")
     write_concepts(output, kept)
-    Console().print(f"{output}: {len(kept)} concepts of {len(pool)}")
+    say(make_console(), f"{output}: {len(kept)} concepts of {len(pool)}")
 
 
 class ConceptCounts:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from gridclip.data.annotations.cache import Columns, indexed
@@ -30,6 +29,7 @@ from gridclip.io.column_store import Texts, text_columns
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import JsonTable, is_text, read_content
+from gridclip.io.tables import make_console, say
 from gridclip.io.text import read_lines, read_text
 
 _SPANS = "a list of spans of the caption: [[first character, end], ...]"
@@ -205,7 +205,7 @@ def entities_command(folder: Path, *, output: Path, ids: Path | None = None) -> 
     categories = [{"supercategory": "object", "id": 1, "name": "object"}]
     document = {"images": images, "annotations": annotations, "categories": categories}
     write_text(output, json.dumps(document))
-    Console().print(f"{output}: {len(images)} captions, {len(annotations)} boxes of phrases")
+    say(make_console(), f"{output}: {len(images)} captions, {len(annotations)} boxes of phrases")
 
 
 def read_caption(line: str) -> tuple[str, list[Mention]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
-from rich.console import Console
 from rich.progress import track
 
 from gridclip.data.images.decode import SUFFIXES, decode_image, read_header
@@ -18,6 +17,7 @@ from gridclip.data.images.shards import INDEX, Shards, open_shards, write_index
 from gridclip.data.images.sources import open_images
 from gridclip.io.errors import InputError, require_range
 from gridclip.io.files import is_finished, read_recipe, write_text, written_whole
+from gridclip.io.tables import make_console, say
 
 RECORD = "pack.json"
 _BESIDE_IMAGE = 2048  # bytes of tar headers, padding and json that go with each, about
@@ -53,7 +53,7 @@ def pack_command(
         check_pixels=check_pixels,
     )
     files = len(packed.files)
-    Console().print(f"{len(packed)} images in {files} shard{'s'[: files > 1]}: {output_dir}")
+    say(make_console(), f"{len(packed)} images in {files} shard{'s'[: files > 1]}: {output_dir}")
 
 
 def pack(

@@ -13,6 +13,7 @@ from rich.console import Console
 from gridclip.engine.callbacks.loggers import logged_in
 from gridclip.io.errors import InputError
 from gridclip.io.files import write_text
+from gridclip.io.tables import make_console, say
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import read_sweep
 
@@ -108,7 +109,7 @@ def push_workspace(entity: str, project: str = "gridclip", sweep: Path | None = 
             fix="run wandb login, or see the panels offline: gridclip dashboard show",
         )
     workspace.save()  # type: ignore[no-untyped-call]
-    Console().print(f"dashboard: {workspace.url}", markup=False, highlight=False, soft_wrap=True)
+    say(make_console(), f"dashboard: {workspace.url}")
 
 
 def workspace_json(workspace: "Workspace") -> str:

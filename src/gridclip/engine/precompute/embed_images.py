@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float16, Shaped, UInt8
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +19,7 @@ from gridclip.data.precomputed.stored import StoredEmbeddings
 from gridclip.engine.precompute.resume import RowJournal, journal_beside
 from gridclip.io.column_store import Texts, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError
+from gridclip.io.tables import make_console, say
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.ops.images import pad
@@ -151,7 +151,9 @@ def embed_command(  # noqa: PLR0913 - one argument a setting
     listed = open_images(source, images)
     chosen = teacher or ClipTeacher(clip)
     count = embed(listed, chosen, output, batch_size=batch_size, num_workers=num_workers)
-    Console().print(f"{count} of {len(listed)} images embedded, the others were there: {output}")
+    say(
+        make_console(), f"{count} of {len(listed)} images embedded, the others were there: {output}"
+    )
 
 
 def embed(

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32
-from rich.console import Console
 
 from gridclip.data.category_names import read_names
 from gridclip.data.images.image_list import ImageList
@@ -15,6 +14,7 @@ from gridclip.data.precomputed.pseudo_labels import Keep, PseudoLabels, Recipe, 
 from gridclip.engine.precompute.embed_images import embed_images
 from gridclip.engine.precompute.resume import is_made, journal_beside
 from gridclip.io.errors import InputError
+from gridclip.io.tables import make_console, say
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.text import ClipText, TextBank
@@ -115,7 +115,8 @@ def _text_vectors(
 def _report(labels: PseudoLabels, images: ImageList) -> None:
     keep = labels.recipe.keep
     kept = [np.count_nonzero(labels.scores(row, keep)) for row in range(len(labels))]
-    Console().print(
+    say(
+        make_console(),
         f"{len(images)} images, {sum(map(bool, kept))} with names; {np.mean(kept):.2f} names an "
-        f"image of {len(labels.recipe.vocabulary)}: {labels.file}"
+        f"image of {len(labels.recipe.vocabulary)}: {labels.file}",
     )

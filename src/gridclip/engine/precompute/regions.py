@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32, UInt8
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -25,6 +24,7 @@ from gridclip.engine.precompute.resume import RowJournal, is_made, journal_besid
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.tables import make_console, say
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.region_views import embed_regions
@@ -72,7 +72,7 @@ def propose_command(
     weights = hashlib.sha256((run / "checkpoints" / "last.ckpt").read_bytes()).hexdigest()
     write_proposals(output, found, source=f"{weights} {trained.resize} {limit}")
     count = sum(len(each.boxes) for each in found.values())
-    Console().print(f"{count} proposals in {len(listed)} images: {output}")
+    say(make_console(), f"{count} proposals in {len(listed)} images: {output}")
 
 
 @torch.no_grad()
@@ -143,7 +143,7 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
             decoded = DecodedImages(listed, order[kept.done :])
             _embed_all(decoded, boxes, chosen, kept, (limit, batch_size, num_workers))
             _write(output, listed, order, boxes, kept, chosen, recipe)
-    Console().print(f"{len(StoredRegions(output))} proposals of {len(listed)} images: {output}")
+    say(make_console(), f"{len(StoredRegions(output))} proposals of {len(listed)} images: {output}")
 
 
 def embed_both_ways(

@@ -4,13 +4,13 @@ import math
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, written_whole
 from gridclip.io.state_dicts import read_state
+from gridclip.io.tables import make_console, say
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel
 
 State = dict[str, Tensor]
@@ -60,14 +60,14 @@ def convert_regionclip(file: Path, *, output: Path, clip: ClipModel = _CLIP) -> 
     state = _whole(given, blank, file)
     with written_whole(output) as part:
         save_file(state, part)
-    console = Console()
-    console.print(f"{len(state)} tensors of {clip.name}: {output}")
+    console = make_console()
+    say(console, f"{len(state)} tensors of {clip.name}: {output}")
     if groups[BOX]:
         head = output.with_name(f"{output.stem}-boxes.safetensors")
         box = _box_head(groups[BOX], state["visual.attnpool.c_proj.weight"].shape[0], file)
         with written_whole(head) as part:
             save_file(box, part)
-        console.print(f"box head: {head}")
+        say(console, f"box head: {head}")
 
 
 def load_box_head(head: nn.Linear, file: Path) -> None:
