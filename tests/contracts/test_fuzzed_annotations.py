@@ -39,6 +39,7 @@ VALID = {
         {"id": 1, "name": "cat", "frequency": "c"},
         {"id": 3, "name": "dog", "frequency": "r"},
     ],
+    "category_groups": {"pets": [3, 1], "night": ["owl"], "both": {"ids": [8, 3], "names": []}},
 }
 
 STRANGE = [
@@ -59,7 +60,7 @@ def damaged(seed):
     draw = random.Random(seed)
     document = copy.deepcopy(VALID)
     for _ in range(draw.choice((0, 1, 1, 1, 2, 4))):
-        draw.choice((change_value, drop_key, change_row, change_list))(draw, document)
+        draw.choice((change_value, drop_key, change_row, change_list, change_group))(draw, document)
     text = json.dumps(document, ensure_ascii=draw.random() < 0.5)
     if draw.random() < 0.1:
         text = twice(draw, text)
@@ -102,6 +103,22 @@ def change_row(draw, document):
 
 def change_list(draw, document):
     document[draw.choice(("images", "annotations", "categories"))] = draw.choice(STRANGE)
+
+
+def change_group(draw, document):
+    groups = document.get("category_groups")
+    if not isinstance(groups, dict) or not groups:
+        return
+    name = draw.choice(sorted(groups))
+    change = draw.choice(("value", "member", "name", "all"))
+    if change == "all":
+        document["category_groups"] = draw.choice((*STRANGE, {}, {"": []}))
+    elif change == "name":
+        groups[draw.choice(("", " ", "a.b", "\ud800", "x" * 300, "1"))] = groups.pop(name)
+    elif change == "member" and isinstance(groups[name], list):
+        groups[name].append(draw.choice(STRANGE))
+    else:
+        groups[name] = draw.choice(STRANGE)
 
 
 def twice(draw, text):
@@ -152,8 +169,19 @@ def naive(content):
     return found
 
 
+def naive_groups(document):
+    """The names of each group's categories."""
+    names = {row["id"]: row["name"] for row in document["categories"]}
+    return {
+        group: {names.get(each, each) for each in (own["ids"] if isinstance(own, dict) else own)}
+        for group, own in document.get("category_groups", {}).items()
+    }
+
+
 def check_same(found, content):
     names = [category.name for category in found.categories]
+    groups = {group: {names[row] for row in rows} for group, rows in found.groups.items()}
+    assert groups == naive_groups(json.loads(content))
     expected = naive(content)
     assert found.image_ids.tolist() == list(expected)
     for row, (height, width, negative, boxes) in enumerate(expected.values()):

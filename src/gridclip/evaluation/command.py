@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 
 from gridclip.evaluation.detections import RULES, Protocol
-from gridclip.evaluation.lvis import AT_50, evaluate, write_metrics
+from gridclip.evaluation.ground_truth import GroundTruth
+from gridclip.evaluation.lvis import AT_50, Metrics, evaluate, write_metrics
 from gridclip.io.files import require_writable
-from gridclip.io.run_metrics import LVIS_METRICS
+from gridclip.io.run_metrics import LVIS_METRICS, group_metrics
 from gridclip.io.tables import WholeTable, make_console
 
 
@@ -15,6 +16,7 @@ def evaluate_command(
     annotations: Path,
     detections: Path,
     protocol: Protocol = "standard",
+    groups: Path | None = None,
     output: Path | None = None,
 ) -> None:
     """Score a file of detected boxes: LVIS AP overall, by size, and by frequency.
@@ -25,19 +27,37 @@ def evaluate_command(
             [x, y, width, height] in pixels, and score. All images of the annotations are scored.
         protocol: standard (the best 300 boxes of an image, as LVIS defines AP) or fixed (the best
             10 000 boxes of a category). Figures of the two can't be compared.
+        groups: Json file of named groups of categories, {"novel": [ids or names]}, beside those of
+            the annotations (category_groups). Each gets an AP and an AP50 of its own.
         output: Where to write the figures as json, as fractions and with AP by category.
     """
     if output is not None:
         require_writable(output)
-    metrics = evaluate(annotations, detections, protocol=protocol)
+    truth = GroundTruth.of(annotations, groups)
+    metrics = evaluate(truth, detections, protocol=protocol)
     title = (
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
     )
     names = (*LVIS_METRICS, *AT_50)
     table = WholeTable(names, title=title)
-    figures = (getattr(metrics, name) for name in names)
-    table.add_row(*("–" if math.isnan(value) else f"{100 * value:.1f}" for value in figures))
-    make_console().print(table)
+    table.add_row(*(_percent(getattr(metrics, name)) for name in names))
+    console = make_console()
+    console.print(table)
+    if truth.groups:
+        console.print(_group_table(truth, metrics))
     if output is not None:
         write_metrics(metrics, output)
+
+
+def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:
+    headings = ("group", "categories", "AP", "AP50")
+    table = WholeTable(headings, left=["group"], title="named groups of categories")
+    for group, rows in truth.groups.items():
+        figures = (metrics.of_groups[name] for name in group_metrics(group))
+        table.add_row(group, str(len(rows)), *map(_percent, figures))
+    return table
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,12 +1,13 @@
 """What is true of every image, in the form that the evaluators take."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gridclip.data.annotations.groups import add_groups
 from gridclip.data.annotations.reader import Annotations, Ragged, read_annotations
 from gridclip.io.errors import InputError
 
@@ -22,13 +23,14 @@ class GroundTruth(NamedTuple):
     category_ids: Int[np.ndarray, "K"]
     names: list[str]
     frequencies: list[str | None]  # "r", "c", "f", or None where the file does not say
+    groups: Mapping[str, Sequence[int]]  # named groups: rows of the categories in each
     box_images: Int[np.ndarray, "T"]  # image ids
     box_categories: Int[np.ndarray, "T"]  # category ids
     boxes: Float[np.ndarray, "T 4"]  # x, y, width, height in pixels of the original image
     areas: Float[np.ndarray, "T"]  # square pixels, of the mask in LVIS: they decide on s, m, l
 
     @staticmethod
-    def of(source: str | Path | Annotations) -> "GroundTruth":
+    def of(source: str | Path | Annotations, groups: Path | None = None) -> "GroundTruth":
         """Takes what is evaluated from a table of annotations.
 
         AP by frequency needs a frequency on the categories, which COCO lacks, and is undefined
@@ -36,6 +38,7 @@ class GroundTruth(NamedTuple):
 
         Args:
             source: The table, or a json file in LVIS or COCO form.
+            groups: A json file with named groups of categories beside those of the source.
 
         Raises:
             InputError: if the file is of neither form, or contradicts itself; or if the table was
@@ -48,6 +51,8 @@ class GroundTruth(NamedTuple):
         if scored is None:
             fix = "read_annotations(file, rules='evaluation'), or give the file's path"
             raise InputError("was read for training alone", fix=fix, file=annotations.file)
+        if groups is not None:
+            annotations = add_groups(annotations, groups)
         ids = np.array([category.id for category in annotations.categories], dtype=np.int64)
         partial = scored.crowds if scored.exhaustive else annotations.not_exhaustive
         return GroundTruth(
@@ -59,6 +64,7 @@ class GroundTruth(NamedTuple):
             category_ids=ids,
             names=[category.name for category in annotations.categories],
             frequencies=[category.frequency for category in annotations.categories],
+            groups=annotations.groups,
             box_images=annotations.image_ids[scored.labels.rows],
             box_categories=ids[scored.labels.values],
             boxes=scored.boxes.values,

@@ -6,7 +6,7 @@ boxes are scored) and backends (who does the arithmetic).
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from gridclip.evaluation.detections import DetectionTable, check, read_detection
 from gridclip.evaluation.detections import Protocol as Protocol
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.io.files import write_text
-from gridclip.io.run_metrics import LVIS_METRICS
+from gridclip.io.run_metrics import LVIS_METRICS, group_metrics
 
 AT_50 = ("AP50r", "AP50c", "AP50f")
 
@@ -47,14 +47,17 @@ class Metrics(NamedTuple):
     AP50r: float = math.nan
     AP50c: float = math.nan
     AP50f: float = math.nan
+    of_groups: Mapping[str, float] = {}  # AP_novel and AP50_novel of a group that is named novel
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
-        """Returns the nine figures for a logger, such as val/AP for the prefix "val/"."""
-        return {prefix + name: getattr(self, name) for name in LVIS_METRICS}
+        """Returns the figures for a logger, such as val/AP for the prefix "val/"."""
+        figures = {name: getattr(self, name) for name in LVIS_METRICS}
+        return {prefix + name: value for name, value in {**figures, **self.of_groups}.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything in the form of json: null for nan."""
         figures = {name: _or_null(getattr(self, name)) for name in (*LVIS_METRICS, *AT_50)}
+        figures |= {name: _or_null(value) for name, value in self.of_groups.items()}
         per_category = {name: _or_null(value) for name, value in self.per_category.items()}
         return {
             **figures,
@@ -133,7 +136,17 @@ def _summarize(
         AP50r=_mean(overall[0][:, rare]),
         AP50c=_mean(overall[0][:, common]),
         AP50f=_mean(overall[0][:, frequent]),
+        of_groups=_of_groups(overall, truth),
     )
+
+
+def _of_groups(overall: Float[np.ndarray, "10 101 K"], truth: GroundTruth) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for group, listed in truth.groups.items():
+        rows = list(listed)
+        values = _mean(overall[:, :, rows]), _mean(overall[0][:, rows])
+        figures |= zip(group_metrics(group), values, strict=True)
+    return figures
 
 
 def _mean(precision: Float[np.ndarray, "..."]) -> float:

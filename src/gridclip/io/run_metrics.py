@@ -6,7 +6,7 @@ answers at once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TypeGuard
@@ -17,6 +17,30 @@ from gridclip.io.text import split_lines
 MAIN_METRICS = ("AP", "APr", "APc", "APf")
 # All that LVIS reports, in its order: at one IoU, by the size of boxes, by frequency.
 LVIS_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+
+
+def group_metrics(group: str) -> tuple[str, str]:
+    """Returns the names of the AP, and the AP at an IoU of 0.5, of a named group of categories."""
+    return f"AP_{group}", f"AP50_{group}"
+
+
+def optional_metrics(names: Iterable[str]) -> list[str]:
+    """Returns those that only some data sets define: of named groups, in the order given."""
+    found = (name for name in names if name.startswith(("AP_", "AP50_")))
+    return [*dict.fromkeys(found)]
+
+
+def shown_metrics(own: str | None, measured: Iterable[str]) -> list[str]:
+    """Returns what tables show: the main metrics, a sweep's own, and what only some data define.
+
+    Args:
+        own: The metric of the sweep, if it has one, as its file names it.
+        measured: All that was measured of some trial, by name without val/.
+    """
+    shown: dict[str, str] = {}
+    for name in (*MAIN_METRICS, *([own] if own else []), *optional_metrics(measured)):
+        shown.setdefault(bare(name), name)
+    return [*shown.values()]
 
 
 def bare(name: str) -> str:

@@ -265,6 +265,25 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(files, tmp_
     )
 
 
+def test_groups_of_the_file_and_of_a_side_file_are_in_table_and_output(files, tmp_path, capsys):
+    whole = ANNOTATIONS | {"category_groups": {"all": [7, 3], "no_box": [7]}}
+    annotations, detections = files(annotations=whole)
+    side, output = tmp_path / "splits.json", tmp_path / "metrics.json"
+    side.write_text(json.dumps({"novel": {"names": ["cup"]}}))
+    evaluate_command(annotations=annotations, detections=detections, groups=side, output=output)
+    lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
+    metrics = evaluate(annotations, detections, protocol="standard")
+    shown = [f"{100 * metrics.AP:.1f}", "100.0"]  # a cup is all that there is to find
+    assert rows["all"] == ["2", *shown]
+    assert rows["no_box"] == ["1", "–", "–"]
+    assert rows["novel"] == ["1", *shown]
+    written = json.loads(output.read_text())
+    assert (written["AP_novel"], written["AP50_novel"]) == (metrics.AP, metrics.AP50)
+    assert (written["AP_no_box"], written["AP50_no_box"]) == (None, None)
+    assert list(metrics.of_groups) == ["AP_all", "AP50_all", "AP_no_box", "AP50_no_box"]
+
+
 def test_ids_written_as_whole_floats_are_ids(files):
     annotations, detections = files(detections=changed(DETECTIONS, 0, "image_id", to=11.0))
     expected = evaluate(annotations, DETECTIONS, protocol="standard")

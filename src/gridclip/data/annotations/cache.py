@@ -26,7 +26,7 @@ from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder, write_text
 from gridclip.io.json_table import read_content
 
-_FORMAT = 3  # raise it when a rule or a column changes, so that older files are not read
+_FORMAT = 4  # raise it when a rule or a column changes, so that older files are not read
 _FORM = "gridclip annotation cache"
 _SETTLED = 2.0  # seconds after a change in which a second one may have the same time
 _PATIENCE = 900.0  # seconds to wait for another process that makes the same columns

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from gridclip.data.annotations.coco_json import CocoLists, parse_lists
+from gridclip.data.annotations.coco_json import GROUPS, CocoLists, parse_lists
 from gridclip.data.annotations.mending import Edits, Row, box_area
 from gridclip.data.annotations.repair import Finding, Survey, edited, merged, survey, write_edited
 from gridclip.data.annotations.schema import NEGATIVE, NOT_EXHAUSTIVE, image_path, is_federated
@@ -196,7 +196,10 @@ def _as_not_exhaustive(crowds: list[Row], images: list[Row], edits: Edits) -> di
 
 def _print(console: Console, file: Path, found: Survey, lists: CocoLists) -> None:
     if not found.findings:
-        sizes = ", ".join(f"{len(rows)} {name}" for name, rows in lists._asdict().items())
+        counts = {name: len(rows) for name, rows in lists._asdict().items()}
+        if not lists.category_groups:
+            del counts[GROUPS]
+        sizes = ", ".join(f"{count} {name}" for name, count in counts.items())
         say(console, f"{file}: no problem in {sizes}")
         return
     headings = ("problem", "count", "first examples", "fix", "--fix")

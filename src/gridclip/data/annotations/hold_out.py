@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gridclip.data.annotations.coco_json import parse_lists
-from gridclip.data.annotations.schema import image_path, to_columns
+from gridclip.data.annotations.coco_json import GROUPS, parse_lists
+from gridclip.data.annotations.schema import NEGATIVE, NOT_EXHAUSTIVE, image_path, to_columns
+from gridclip.data.annotations.table import Annotations
 from gridclip.data.category_names import read_names
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable, write_text
@@ -38,8 +39,9 @@ def hold_out(
 
     Held-out names get the frequency r and base names f, so that `rare_split: base_only` leaves
     exactly the held-out ones out of training, APr and AP50r are theirs, APf and AP50f those of the
-    base names. Names that are neither are left out with their boxes, and so is an image without any
-    box left, as in the files that RegionCLIP is evaluated with.
+    base names; the groups `base` and `novel` say the same. Names that are neither are left out with
+    their boxes, and so is an image without any box left, as in the files that RegionCLIP is
+    evaluated with. Other groups of the file keep those of their names that are left.
 
     Args:
         file: Json file of COCO or LVIS form, such as instances_val2017.json.
@@ -58,9 +60,11 @@ def hold_out(
         )
     marks |= dict.fromkeys(held, "r")
     content = read_content(file)
-    to_columns(file, parse_lists(file, content), "evaluation")  # tells what is wrong with it
+    # Tells what is wrong with it.
+    found = to_columns(file, parse_lists(file, content), "evaluation")
     whole: dict[str, Any] = json.loads(content)
     marked = _marked(whole, marks, file)
+    marked[GROUPS] = _groups(found, marks)
     if images:
         for each in marked["images"]:
             path = image_path(each.get("file_name"), each.get("coco_url"))
@@ -94,5 +98,22 @@ def _marked(whole: dict[str, Any], marks: dict[str, str], file: Path) -> dict[st
     ids = {each["id"] for each in categories}
     boxes = [each for each in whole["annotations"] if each["category_id"] in ids]
     shown = {each["image_id"] for each in boxes}
-    images = [each for each in whole["images"] if each["id"] in shown]
+    images = [_of_names(each, ids) for each in whole["images"] if each["id"] in shown]
     return {**whole, "categories": categories, "images": images, "annotations": boxes}
+
+
+def _of_names(image: dict[str, Any], ids: set[int]) -> dict[str, Any]:
+    """An image whose lists of category ids name only these."""
+    lists = (key for key in (NEGATIVE, NOT_EXHAUSTIVE) if image.get(key))
+    return image | {key: [each for each in image[key] if each in ids] for key in lists}
+
+
+def _groups(found: Annotations, marks: dict[str, str]) -> dict[str, list[int]]:
+    """The ids of base and novel names, and what is left of the groups that the file had."""
+    groups = {
+        group: [found.categories[row] for row in rows] for group, rows in found.groups.items()
+    }
+    for group, mark in (("base", "f"), ("novel", "r")):
+        groups[group] = [each for each in found.categories if marks.get(each.name) == mark]
+    kept = {name: [each.id for each in own if each.name in marks] for name, own in groups.items()}
+    return {name: ids for name, ids in kept.items() if ids}

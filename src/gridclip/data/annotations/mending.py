@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
-from gridclip.data.annotations.coco_json import CocoLists
+from gridclip.data.annotations.coco_json import GROUPS, CocoLists
+from gridclip.data.annotations.groups import UNKNOWN_IN_GROUP
 from gridclip.data.annotations.schema import (
     LOW_ID,
     NEGATIVE,
@@ -19,7 +20,7 @@ from gridclip.data.annotations.schema import (
     UNKNOWN_IN_LIST,
     WITHOUT_LIST,
 )
-from gridclip.io.json_table import Fault, is_path, whole_number
+from gridclip.io.json_table import Fault, is_path, is_text, whole_number
 
 # Of a list, by row: what to change in the row, or None to leave the row out.
 Row = dict[str, Any]
@@ -30,6 +31,7 @@ _REQUIRED = {
     "categories": ("id", "name", "frequency"),
     "images": ("id", "height", "width", "file_name"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
+    GROUPS: ("id", "categories"),
 }
 _TOGETHER = {side: ("height", "width") for side in ("height", "width")}
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")  # of json, or 007
@@ -48,6 +50,8 @@ def mend(fault: Fault, lists: CocoLists) -> Edits:
                 for row, values in listed.items()
             }
         }
+    if fault.rule == UNKNOWN_IN_GROUP:
+        return _without_unknown(fault, lists)
     if fault.rule.startswith(WITHOUT_LIST):
         few = 2 * len(fault.rows) > fault.total  # is it of LVIS form, or of COCO form?
         return {"images": {} if few else {row: {fault.key: []} for row in fault.rows}}
@@ -62,7 +66,7 @@ def neutral(fault: Fault, lists: CocoLists) -> Edits:
     records = getattr(lists, fault.name)
     fresh = unused_ids(records)
     values: dict[str, Callable[[int], Any]] = {
-        "id": lambda _: next(fresh),
+        "id": lambda row: f"group-{row}" if fault.name == GROUPS else next(fresh),
         "name": lambda row: f"(the name of row {row})",
         "frequency": lambda _: _some_frequency(records),
         "height": lambda _: _HUGE,
@@ -71,8 +75,9 @@ def neutral(fault: Fault, lists: CocoLists) -> Edits:
         "coco_url": lambda _: "nowhere",
         NEGATIVE: lambda _: [],
         NOT_EXHAUSTIVE: lambda _: [],
-        "image_id": lambda _: lists.images[0]["id"],
-        "category_id": lambda _: lists.categories[0]["id"],
+        "image_id": lambda _: _some_id(lists.images),
+        "category_id": lambda _: _some_id(lists.categories),
+        "categories": lambda _: [_some_id(lists.categories)],
         "bbox": lambda _: [0, 0, 1, 1],
         "area": lambda _: 1,
         "iscrowd": lambda _: 0,
@@ -105,6 +110,12 @@ def unused_ids(records: list[Any]) -> Iterator[int]:
     """Yields ids from 1 that no record has."""
     taken = {whole(record.get("id")) for record in records if isinstance(record, dict)}
     return (each for each in count(1) if each not in taken)
+
+
+def _some_id(records: list[Any]) -> int:
+    """Returns an id that is there; where none is, the first that `unused_ids` gives."""
+    found = (whole(record.get("id")) for record in records if isinstance(record, dict))
+    return next((each for each in found if each is not None), 1)
 
 
 def box_area(record: Row) -> float | int | None:
@@ -162,7 +173,8 @@ def _mend_rows(fault: Fault, lists: CocoLists) -> dict[int, Row | None]:
     edits: dict[int, Row | None] = {}
     for row in fault.rows:
         record = records[row]
-        value = _MEND[fault.key](record) if fault.key in _MEND else None
+        known = fault.name != GROUPS and fault.key in _MEND
+        value = _MEND[fault.key](record) if known else None
         if value is None and fault.name == "annotations" and fault.key == "id":
             value = next(fresh)
         if value is not None and value != record.get(fault.key):
@@ -217,11 +229,25 @@ def _ids_from_one(lists: CocoLists) -> Edits:
             if isinstance(record, dict)
         }
 
+    groups = lists.category_groups
     return {
         "categories": shift_rows(lists.categories, "id"),
         "images": shift_rows(lists.images, NEGATIVE, NOT_EXHAUSTIVE),
         "annotations": shift_rows(lists.annotations, "category_id"),
+        GROUPS: shift_rows([None if _of_names(row) else row for row in groups], "categories"),
     }
+
+
+def _of_names(group: Row) -> bool:
+    return isinstance(group["categories"], list) and all(map(is_text, group["categories"]))
+
+
+def _without_unknown(fault: Fault, lists: CocoLists) -> Edits:
+    """Takes what is no category out of groups; leaves out those of which nothing remains."""
+    known = {category[key] for category in lists.categories for key in ("id", "name")}
+    groups = {row: lists.category_groups[row]["categories"] for row in fault.rows}
+    kept = {row: [each for each in group if each in known] for row, group in groups.items()}
+    return {GROUPS: {row: {"categories": own} if own else None for row, own in kept.items()}}
 
 
 def _some_frequency(records: list[Any]) -> str | None:

@@ -63,6 +63,7 @@ def _make(file: Path, content: bytes, faults: Faults, rules: Rules) -> Columns:
         arrays |= {name: column.values, f"{name}.offsets": column.offsets}
     facts = {
         "categories": found.categories,
+        "groups": found.groups,
         "dropped": dropped,
         "exhaustive": None if found.scored is None else found.scored.exhaustive,
         "without_area": 0 if found.scored is None else found.scored.without_area,
@@ -106,6 +107,7 @@ def _annotations(file: Path, columns: Columns) -> Annotations:
         sizes=arrays["sizes"],
         **ragged("", LISTS),
         scored=scored,
+        groups=facts["groups"],
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gridclip.data.annotations.coco_json import CocoLists
+from gridclip.data.annotations.coco_json import GROUPS, CocoLists, group_rows, rows_as_groups
 from gridclip.data.annotations.mending import Edits, mend, neutral
 from gridclip.data.annotations.schema import to_columns
 from gridclip.io.errors import InputError
@@ -85,13 +85,13 @@ def drop_faults(file: Path, lists: CocoLists) -> tuple[CocoLists, list[str]]:
     """Leaves out the images and annotations at fault; also returns what was done, a line a kind.
 
     Raises:
-        InputError: if the fault lies in the categories, or in the file as a whole.
+        InputError: if the fault lies in the categories or their groups, or in the file as a whole.
     """
     found = survey(file, lists)
     lines = []
     for finding in found.findings:
         fault = finding.fault
-        if fault.name == "categories":
+        if fault.name in ("categories", GROUPS):
             raise FaultError(fault, file)
         what = f"{len(fault.rows)} of {fault.total} {fault.name} {fault.rule}"
         lines.append(f"{finding.outcome}: {what}: {fault.examples}")
@@ -169,17 +169,28 @@ def write_edited(content: bytes, edits: Edits, output: Path) -> None:
 
 
 def _edited(content: bytes, edits: Edits) -> bytes:
+    names = [name for name in edits if name != GROUPS]
     try:  # Raw values stay text: polygons need not be parsed to be copied
         document: dict[str, Any] = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         lists: dict[str, list[Any]] = {
             name: msgspec.json.decode(document[name], type=list[dict[str, msgspec.Raw]])
-            for name in edits
+            for name in names
         }
+        if edits[GROUPS]:
+            document[GROUPS] = json.loads(bytes(document[GROUPS]))
     except (ValueError, RecursionError):  # such as NaN, or rows that are no objects
         document = json.loads(content)
-        lists = {name: document[name] for name in edits}
-        return json.dumps(document | _rows(lists, edits)).encode()
-    return msgspec.json.encode(document | _rows(lists, edits))
+        lists = {name: document[name] for name in names}
+        return json.dumps(document | _rows(lists, edits) | _groups(document, edits)).encode()
+    return msgspec.json.encode(document | _rows(lists, edits) | _groups(document, edits))
+
+
+def _groups(document: dict[str, Any], edits: Edits) -> dict[str, Any]:
+    """Returns the groups as they are written; nothing if they stay as they are."""
+    if not edits[GROUPS]:
+        return {}
+    rows = {GROUPS: group_rows(document[GROUPS])}
+    return {GROUPS: rows_as_groups(_rows(rows, edits)[GROUPS])}
 
 
 def _rows(lists: dict[str, list[Any]], edits: Edits) -> dict[str, list[Any]]:

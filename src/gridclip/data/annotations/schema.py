@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from gridclip.data.annotations.coco_json import CocoLists
+from gridclip.data.annotations.groups import read_groups
 from gridclip.data.annotations.table import IGNORED_AREA, Annotations, Category, Ragged, ScoredBoxes
 from gridclip.io.errors import InputError
 from gridclip.io.json_table import (
@@ -58,7 +59,7 @@ def to_columns(
         FaultError: for the first rule that is broken, with all rows that break it.
         InputError: if a list is none, or is empty.
     """
-    listed, images, annotations = lists.records(file, shown)
+    listed, images, annotations, groups = lists.records(file, shown)
     lax = rules == "evaluation"
     categories = _read_categories(listed, lax)
     category_ids = np.array([category.id for category in categories], dtype=np.int64)
@@ -89,6 +90,7 @@ def to_columns(
         scored=None
         if rules == "training"
         else _read_scored(images, annotations, crowds, labels, by_image),
+        groups=read_groups(groups, category_ids.tolist(), [each.name for each in categories]),
     )
 
 

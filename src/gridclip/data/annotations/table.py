@@ -1,5 +1,6 @@
 """What an annotation file says, as columns: arrays that worker processes share."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -91,6 +92,7 @@ class Annotations(NamedTuple):
     negative: Ragged  # rows of categories that are verified to be absent from the image
     not_exhaustive: Ragged  # rows of categories of which not every object has a box
     scored: ScoredBoxes | None = None
+    groups: Mapping[str, Sequence[int]] = {}  # by name: rows of the categories in it
 
     def in_folder(self, folder: str) -> "Annotations":
         """Keeps the images of one folder: LVIS minival is what lies in val2017 of LVIS val.

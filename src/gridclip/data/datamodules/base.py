@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gridclip.data.annotations.groups import add_groups
 from gridclip.data.annotations.reader import read_folder
 from gridclip.data.datamodules.loaders import Collate, require_same, start_worker
 from gridclip.data.datasets.detection import DetectionDataset, Sample
@@ -27,6 +28,7 @@ class Evaluated(NamedTuple):
     folder: str | None  # only the images of this folder, if it is given
     batch_size: int  # of a process and step
     resize: Resize
+    groups: Path | None = None  # named groups of categories, beside those of the annotations
 
 
 class EvaluatedData(lightning.LightningDataModule):
@@ -70,6 +72,8 @@ class EvaluatedData(lightning.LightningDataModule):
         annotations = read_folder(
             self.val_annotations, folder=self.evaluated.folder, rules="validation"
         )
+        if self.evaluated.groups is not None:
+            annotations = add_groups(annotations, self.evaluated.groups)
         labels = label_map(annotations, "all")
         return DetectionDataset(annotations, self.evaluated.images, labels, self.val_transform)
 

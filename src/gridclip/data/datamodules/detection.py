@@ -46,6 +46,8 @@ class DetectionData(EvaluatedData):
         images: Folder of the images, relative to root.
         val_folder: Evaluate on the images of this folder only; of LVIS v1's val file, val2017 is
             the set known as minival.
+        val_groups: Json file, relative to root, of named groups of categories beside those of the
+            evaluation file: {"novel": [ids or names]}. The AP of each is reported as AP_novel.
         rare_split: base_only leaves rare names and their boxes out of training; all keeps them.
         keep_empty: Whether to train on images without boxes, as pure negatives.
         faults: What to do where the training file is at fault: refuse it, or drop the images and
@@ -78,6 +80,7 @@ class DetectionData(EvaluatedData):
         val: str = "val.json",
         images: str = "images",
         val_folder: str | None = None,
+        val_groups: str | None = None,
         rare_split: RareSplit = "base_only",
         keep_empty: bool = True,
         faults: Faults = "refuse",
@@ -101,7 +104,14 @@ class DetectionData(EvaluatedData):
         require_at_least(0, seed=seed)
         require_at_least(0, image_level_ratio=image_level_ratio, repeat_threshold=repeat_threshold)
         folder, image_folder = Path(root), Path(root) / images
-        evaluated = Evaluated(folder / val, image_folder, val_folder, val_batch_size, val_resize)
+        evaluated = Evaluated(
+            folder / val,
+            image_folder,
+            val_folder,
+            val_batch_size,
+            val_resize,
+            groups=folder / val_groups if val_groups else None,
+        )
         super().__init__(evaluated, num_workers, pad_to)
         self.train_annotations, self.images = folder / train, image_folder
         self.rare_split: RareSplit = rare_split

@@ -41,6 +41,8 @@ class HybridData(EvaluatedData):
         val: Annotation file to evaluate on, relative to root.
         images: Folder of its images, relative to root.
         val_folder: Evaluate on the images of this folder only.
+        val_groups: Json file, relative to root, of named groups of categories beside those of the
+            evaluation file: {"novel": [ids or names]}. The AP of each is reported as AP_novel.
         val_batch_size: Evaluation images a process and step.
         val_resize: Size of evaluation images.
         num_workers: Loading processes beside each training process; 0 loads in it.
@@ -57,6 +59,7 @@ class HybridData(EvaluatedData):
         val: str = "val.json",
         images: str = "images",
         val_folder: str | None = None,
+        val_groups: str | None = None,
         val_batch_size: int = 2,
         val_resize: Resize = VAL_RESIZE,
         num_workers: int = 2,
@@ -67,7 +70,10 @@ class HybridData(EvaluatedData):
         evaluated = None
         if root is not None:
             place, image_folder = Path(root) / val, Path(root) / images
-            evaluated = Evaluated(place, image_folder, val_folder, val_batch_size, val_resize)
+            groups = Path(root) / val_groups if val_groups else None
+            evaluated = Evaluated(
+                place, image_folder, val_folder, val_batch_size, val_resize, groups
+            )
         super().__init__(evaluated, num_workers, pad_to)
         self.seed = seed
         self.detection = _listed("detection", detection)

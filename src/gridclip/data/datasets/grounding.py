@@ -79,7 +79,7 @@ def read_grounding(file: Path) -> Grounding:
 
 def _columns(file: Path, content: bytes) -> Columns:
     lists = parse_lists(file, content)
-    _, images, annotations = lists.records(file)
+    _, images, annotations, _ = lists.records(file)
     captions = images.column("caption", is_text, "text: what is said of the image")
     ids = images.whole_numbers("id")
     images.refuse_repeats("id", ids)
@@ -88,7 +88,7 @@ def _columns(file: Path, content: bytes) -> Columns:
         fix = "give boxes whose tokens_positive are spans of the caption that name something"
         raise InputError("no box has a phrase", fix=fix, file=file, field="annotations")
     categories = [{"id": row + 1, "name": phrase} for row, phrase in enumerate(phrases)]
-    found = to_columns(file, CocoLists(categories, lists.images, named), shown=lists)
+    found = to_columns(file, CocoLists(categories, lists.images, named, []), shown=lists)
     arrays = {
         **{name: getattr(found, name) for name in ("image_ids", "paths", "sizes")},
         "boxes": found.boxes.values,

@@ -9,11 +9,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from gridclip.data.annotations.coco_json import GROUPS
 from gridclip.data.synthetic.mini_captions import make_hybrid, write_lines
 from gridclip.data.synthetic.mini_world import (
     KINDS,
     NAMES,
     RARE_COMBINATIONS,
+    RARE_SHAPES,
     definition,
     describe,
     evenly,
@@ -27,13 +29,17 @@ from gridclip.io.files import is_finished, written_whole
 
 Split = Literal["train", "val"]
 
-VERSION = 1  # raised when the same arguments would give other files
+VERSION = 2  # raised when the same arguments would give other files
 RECORD = "mini.json"  # how a folder was made; a folder without it is not finished
 
 _FULL = 4000  # training images from which LVIS's own thresholds of frequency hold
 _TWIN_RATE = 0.06  # scenes where a second object of one category stands
 _NEGATIVES = 12  # categories verified to be absent from a training image
 _ID = {kind: row + 1 for row, kind in enumerate(KINDS)}
+_GROUPS = {
+    "rare_combinations": sorted(_ID[kind] for kind in RARE_COMBINATIONS),
+    "rare_shapes": sorted(_ID[kind] for kind in KINDS if kind.shape in RARE_SHAPES),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,8 @@ def make_mini(
 
     The 288 categories are a colour, a texture and a shape each, in a long tail. Of the 96 rare ones
     72 have a shape that no box shows, and 24 are new combinations, of which 1 to 9 training images
-    show boxes; all stand in training images without a box as well. Frequencies follow LVIS's rule
+    show boxes; all stand in training images without a box as well. The files name these groups
+    (rare_shapes, rare_combinations), so their AP is reported apart. Frequencies follow LVIS's rule
     (r up to 10 training images, c up to 100), scaled down in proportion below 4000 training images.
     In validation every category is about equally frequent and every image is verified for all.
 
@@ -100,7 +107,8 @@ def _write(folder: Path, recipe: _Recipe) -> None:
     val, _ = _write_images(folder, "val", recipe)
     categories = _categories(train["annotations"], min(1.0, recipe.train_images / _FULL))
     for name, document in (("train.json", train), ("val.json", val)):
-        (folder / name).write_text(json.dumps({**document, "categories": categories}))
+        whole = {**document, "categories": categories, GROUPS: _GROUPS}
+        (folder / name).write_text(json.dumps(whole))
     write_lines(captions, folder / "captions.jsonl")
     (folder / RECORD).write_text(json.dumps(asdict(recipe)) + "\n")
 

@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from gridclip.io.run_metrics import MAIN_METRICS
+from gridclip.io.run_metrics import MAIN_METRICS, optional_metrics
 from gridclip.structures import Batch
 
 
@@ -126,8 +126,9 @@ def conclude(
     """Logs the settings of a run and its final figures to TensorBoard.
 
     Its HPARAMS tab takes every number of a run for a result. So these are written as a run of their
-    own, `tensorboard/hparams`, with the final AP, APr, APc and APf and nothing else; over the
-    folder of a sweep the tab then shows one table, parallel coordinates and scatters.
+    own, `tensorboard/hparams`, with the final AP, APr, APc and APf, those of named groups, and
+    nothing else; over the folder of a sweep the tab then shows one table, parallel coordinates and
+    scatters.
 
     Args:
         run: Its folder; nothing is written if it has no recipe.
@@ -154,7 +155,7 @@ def conclude(
     # run for all; without, it looks at all runs.
     _, start, end = hparams({name: _plain(value) for name, value in settings.items()}, {})
     writer.add_summary(start)
-    for name in MAIN_METRICS:
+    for name in (*MAIN_METRICS, *optional_metrics(figures)):
         if not math.isnan(figures[name]):
             writer.add_summary(scalar(name, figures[name]), step)
     writer.add_summary(end)

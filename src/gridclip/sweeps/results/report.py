@@ -20,7 +20,7 @@ from gridclip.io.files import write_text
 from gridclip.io.run_metrics import MAIN_METRICS, bare, finite_numbers, is_precision, peek_json
 from gridclip.sweeps.results.paired import paired_data
 from gridclip.sweeps.results.runs import SEED_NAMES, runs_of_sweep
-from gridclip.sweeps.results.table import best_trial
+from gridclip.sweeps.results.table import best_trial, measured_names
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import SweepSpec
 from gridclip.sweeps.spec.yaml_section import Number
@@ -138,6 +138,7 @@ def page_data(spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> dict[st
     evaluations = [_evaluation(trial) for trial in trials]
     categories = _categories(trials, evaluations)
     described = next(filter(None, evaluations), {})
+    shown = _shown(spec, trials)
     return {
         "name": spec.name,
         "folder": folder.name,
@@ -149,7 +150,7 @@ def page_data(spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> dict[st
         "hours": _hours(trials),
         "written": datetime.now().astimezone().isoformat(timespec="minutes"),
         "goal": _goal(spec),
-        "figures": _shown(spec),
+        "figures": shown,
         "swept": [
             {"name": name, "short": short[name], "seed": name.split(".")[-1] in SEED_NAMES}
             for name in names
@@ -158,10 +159,10 @@ def page_data(spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> dict[st
         "best": best.number if best else None,
         "categories": [category._asdict() for category in categories],
         "trials": [
-            _trial(trial, spec, _precisions(evaluation, categories))
+            _trial(trial, spec, shown, _precisions(evaluation, categories))
             for trial, evaluation in zip(trials, evaluations, strict=True)
         ],
-        "paired": paired_data(runs_of_sweep(spec, trials), _shown(spec)),
+        "paired": paired_data(runs_of_sweep(spec, trials), shown),
         "logs": _logs(trials),
         "examples": _examples(best.folder) if best else [],
     }
@@ -191,10 +192,10 @@ def _goal(spec: SweepSpec) -> dict[str, object] | None:
     return {"name": bare(metric.name), "full": metric.name, "maximize": metric.goal == "maximize"}
 
 
-def _shown(spec: SweepSpec) -> list[str]:
-    """Returns the columns of metrics, with the sweep's own where it is none of the usual."""
-    metric = [bare(spec.metric.name)] if spec.metric else []
-    return list(dict.fromkeys([*MAIN_METRICS, "AP50", *metric]))
+def _shown(spec: SweepSpec, trials: Sequence[Trial]) -> list[str]:
+    """Returns the columns of metrics: the usual, the sweep's own, those of named groups."""
+    metrics = map(bare, measured_names(spec, trials))
+    return [*dict.fromkeys([*MAIN_METRICS, "AP50", *metrics])]
 
 
 def _fixed(
@@ -209,7 +210,9 @@ def _fixed(
     ]
 
 
-def _trial(trial: Trial, spec: SweepSpec, precisions: list[int | None] | None) -> dict[str, object]:
+def _trial(
+    trial: Trial, spec: SweepSpec, shown: Sequence[str], precisions: list[int | None] | None
+) -> dict[str, object]:
     metrics = trial.metrics_so_far()
     rows = [row for row in trial.history() if "step" in row]
     logged = {bare(name): name for row in rows for name in row}
@@ -219,10 +222,10 @@ def _trial(trial: Trial, spec: SweepSpec, precisions: list[int | None] | None) -
         "reason": trial.reason,
         "minutes": trial.seconds(trial.ended) / 60 if trial.ended else None,
         "point": {each.name: trial.point.get(each.name) for each in spec.parameters},
-        "figures": {name: _defined(name, metrics.get(name)) for name in _shown(spec)},
+        "figures": {name: _defined(name, metrics.get(name)) for name in shown},
         "history": {
             name: [_defined(name, row.get(logged[name])) for row in rows]
-            for name in ("step", *_shown(spec))
+            for name in ("step", *shown)
             if name in logged
         },
         "precision": precisions,

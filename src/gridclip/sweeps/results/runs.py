@@ -9,7 +9,7 @@ from typing import NamedTuple
 import yaml
 
 from gridclip.io.errors import InputError
-from gridclip.io.run_metrics import MAIN_METRICS, bare, read_history, read_metrics
+from gridclip.io.run_metrics import read_history, read_metrics, shown_metrics
 from gridclip.sweeps.spec.distributions import identity
 from gridclip.sweeps.spec.parameters import swept
 from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
@@ -70,7 +70,7 @@ class Runs(NamedTuple):
         return found[0] if len(found) == 1 else None
 
     def measured(self, asked: str | None) -> tuple[str, ...]:
-        """Returns the metrics to show: those asked for, else the main ones and the sweep's own.
+        """Returns the metrics to show: those asked for, else the usual (`shown_metrics`).
 
         Args:
             asked: Names, separated by commas.
@@ -79,8 +79,9 @@ class Runs(NamedTuple):
             InputError: if no finished run has one of them.
         """
         if asked is None:
-            own = () if self.metric is None else (self.metric.name,)
-            return (*MAIN_METRICS, *(name for name in own if bare(name) not in MAIN_METRICS))
+            found = (name for trial in self.trials for name in trial.metrics_so_far())
+            own = self.metric.name if self.metric else None
+            return tuple(shown_metrics(own, found))
         names = tuple(name.strip() for name in asked.split(",") if name.strip())
         for name in names:
             if all(trial.value(name) is None for trial in self.finished):

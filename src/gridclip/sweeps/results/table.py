@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gridclip.io.files import write_text
-from gridclip.io.run_metrics import MAIN_METRICS, bare, is_precision
+from gridclip.io.run_metrics import is_precision, shown_metrics
 from gridclip.io.tables import WholeTable
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
@@ -36,7 +36,7 @@ def trial_table(trials: Sequence[Trial], spec: SweepSpec) -> WholeTable:
     """Returns the trials, a line each: what was set, what came out, and the minutes it took."""
     names = swept(spec.parameters)
     short = short_names(names)
-    measured = measured_names(spec)
+    measured = measured_names(spec, trials)
     headings = ("trial", *(short[name] for name in names), *measured, "minutes", "state")
     title = f"{spec.name}: AP, APr, APc and APf in percent"
     table = WholeTable(headings, left=["state"], title=title)
@@ -95,7 +95,7 @@ def _record(trial: Trial, folder: Path) -> dict[str, object]:
 
 def _csv(spec: SweepSpec, trials: Sequence[Trial], folder: Path) -> str:
     names = swept(spec.parameters)
-    figures = measured_names(spec)
+    figures = measured_names(spec, trials)
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(["trial", "state", *names, *figures, "minutes", "exit_code", "folder"])
@@ -113,9 +113,7 @@ def _minutes(trial: Trial) -> float | None:
     return round(trial.seconds(trial.ended) / 60, 2) if trial.ended else None
 
 
-def measured_names(spec: SweepSpec) -> tuple[str, ...]:
-    """Returns what a table shows of a trial: the main metrics, and the sweep's own."""
-    metric = spec.metric
-    if metric is None or bare(metric.name) in MAIN_METRICS:
-        return MAIN_METRICS
-    return (*MAIN_METRICS, metric.name)
+def measured_names(spec: SweepSpec, trials: Sequence[Trial]) -> list[str]:
+    """Returns what a table shows of a trial."""
+    found = (name for trial in trials for name in trial.metrics_so_far())
+    return shown_metrics(spec.metric.name if spec.metric else None, found)

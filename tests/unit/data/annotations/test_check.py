@@ -186,6 +186,16 @@ def test_the_copy_lacks_what_is_at_fault_and_keeps_all_else_letter_for_letter(fi
     assert [path.name for path in output.parent.iterdir()] == ["fixed.json"]
 
 
+def test_rows_that_are_no_objects_are_listed_beside_rows_without_ids(file, document):
+    del document["images"][0]["id"], document["categories"][0]["id"]
+    document["annotations"][0] = 5
+    document["annotations"][1] = {"bbox": [1, 1, 1, 1]}
+    told = {problem.split(" (")[0]: rows for problem, rows in problems(file, document).items()}
+    assert told["annotations that are not an object"] == [0]
+    assert told["images without this key: id"] == [0]
+    assert told["categories without this key: id"] == [0]
+
+
 def test_a_file_with_nan_is_mended_too(file, document):
     document["annotations"][1]["bbox"] = [0, 0, float("nan"), 1]
     document["annotations"][2]["score"] = float("nan")  # that nobody reads
@@ -299,4 +309,4 @@ def test_real_lvis_has_no_fault_but_names_that_few_images_verify(test_data):
     file = test_data / "lvis" / "lvis_val_100.json"
     found = find_problems(file, parse_lists(file, file.read_bytes()))
     assert [finding.fault.name for finding in found.findings] == ["categories"]
-    assert found.edits == {"categories": {}, "images": {}, "annotations": {}}
+    assert not any(found.edits.values())

@@ -81,6 +81,22 @@ def test_boxes_of_other_names_leave_and_images_without_any_box_with_them(coco, t
     assert 40 not in {each["id"] for each in after["images"]}
 
 
+def test_lists_of_absent_names_of_a_file_in_lvis_form_name_no_name_that_was_left_out(
+    coco, tmp_path
+):
+    content, output = json.loads(coco.read_text()), tmp_path / "ovd.json"
+    ids = {each["name"]: each["id"] for each in content["categories"]}
+    for image in content["images"]:
+        image["neg_category_ids"] = [ids["hot dog"], ids["cat"], ids["person"]]
+        image["not_exhaustive_category_ids"] = [ids["dining table"], ids["dog"]]
+    coco.write_text(json.dumps(content))
+    hold_out(coco, output)
+    for image in json.loads(output.read_text())["images"]:
+        assert image["neg_category_ids"] == [ids["cat"], ids["person"]]
+        assert image["not_exhaustive_category_ids"] == [ids["dog"]]
+    read_annotations(output, rules="validation")
+
+
 @pytest.mark.parametrize("backend", ["hotcoco", "lvis"])
 def test_ap50_of_held_out_and_base_names_is_that_of_files_with_these_alone(coco, tmp_path, backend):
     output, found = tmp_path / "ovd.json", _detections(coco)
@@ -94,7 +110,8 @@ def test_ap50_of_held_out_and_base_names_is_that_of_files_with_these_alone(coco,
         part = tmp_path / f"{mark}.json"
         boxes = [each for each in whole["annotations"] if each["category_id"] in ids]
         names = [each for each in whole["categories"] if each["id"] in ids]
-        part.write_text(json.dumps({**whole, "annotations": boxes, "categories": names}))
+        kept = {"annotations": boxes, "categories": names, "category_groups": {}}
+        part.write_text(json.dumps({**whole, **kept}))
         some = [each for each in found if each["category_id"] in ids]
         alone = evaluate(part, some, protocol="standard", backend=backend).AP50
         assert 0 < alone < 1
@@ -102,6 +119,8 @@ def test_ap50_of_held_out_and_base_names_is_that_of_files_with_these_alone(coco,
     assert math.isnan(metrics.AP50c)
     assert metrics.to_json()["AP50c"] is None
     assert metrics.to_json()["AP50r"] == metrics.AP50r
+    assert metrics.to_json()["AP50_novel"] == metrics.of_groups["AP50_novel"] == metrics.AP50r
+    assert metrics.scalars("val/")["val/AP50_base"] == metrics.AP50f
 
 
 def test_other_names_can_be_given(coco, tmp_path):

@@ -83,6 +83,21 @@ def test_both_readers_of_the_field_accept_the_files(folder):
         assert len(official.anns) == len(ours.boxes.values)
 
 
+def test_the_two_sorts_of_rare_names_are_groups_of_both_files(folder):
+    for split in ("train", "val"):
+        document = load(folder, split)
+        names = {each["id"]: each["name"] for each in document["categories"]}
+        groups = {
+            group: {names[each] for each in ids}
+            for group, ids in document["category_groups"].items()
+        }
+        assert groups == {
+            "rare_shapes": {name for name in NAMES if name.split()[-1] in RARE_SHAPES},
+            "rare_combinations": {" ".join(kind) for kind in RARE_COMBINATIONS},
+        }
+        assert read_annotations(folder / f"{split}.json").groups.keys() == groups.keys()
+
+
 def test_every_image_is_a_jpeg_of_the_size_its_record_says(folder):
     for split in ("train", "val"):
         for record in load(folder, split)["images"][:20]:

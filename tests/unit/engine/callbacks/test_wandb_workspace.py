@@ -23,6 +23,8 @@ LOGGED = {
     "train/images_per_second",
     "train/loss",
     *(f"val/AP{part}" for part in ("", "50", "75", "s", "m", "l", "r", "c", "f")),
+    "val/AP_rare_shapes",
+    "val/AP50_rare_shapes",
 }
 SWEEP = """
 method: random
@@ -67,12 +69,13 @@ def test_every_key_of_a_panel_is_one_that_a_run_logs(shown):
     named = {key for panel in panels for key in panel.get("metrics", [])}
     assert named <= LOGGED
     patterns = [panel["metricRegex"] for panel in panels if "metricRegex" in panel]
-    losses, rates = ({key for key in LOGGED if re.search(each, key)} for each in patterns)
+    groups, losses, rates = ({key for key in LOGGED if re.search(each, key)} for each in patterns)
+    assert groups == {"val/AP_rare_shapes", "val/AP50_rare_shapes"}
     assert losses == {key for key in LOGGED if key.startswith("train/")} - {
         "train/images_per_second"
     }
     assert rates == {"lr-AdamW/pg1"}
-    assert named | losses | rates == LOGGED
+    assert named | groups | losses | rates == LOGGED
     assert [panel["mediaKeys"] for panel in panels if "mediaKeys" in panel] == [["val/pictures"]]
 
 

@@ -83,6 +83,17 @@ def test_a_page_holds_the_figures_of_every_trial(folder):
     assert [(each["short"], each["value"]) for each in data["fixed"]] == [("rare_split", "all")]
 
 
+def test_named_groups_are_figures_and_curves(folder):
+    trial = add_trial(folder, 1, AP=0.4, AP_novel=0.2, AP50_novel=0.3)
+    row = {"step": 5, "val/AP_novel": 0.1}
+    (trial.folder / "history.jsonl").write_text(json.dumps(row) + "\n")
+    data = embedded(make_report(folder, trial))
+    assert data["figures"] == ["AP", "APr", "APc", "APf", "AP50", "AP_novel", "AP50_novel"]
+    [shown] = data["trials"]
+    assert (shown["figures"]["AP_novel"], shown["figures"]["AP50_novel"]) == (0.2, 0.3)
+    assert shown["history"] == {"step": [5], "AP_novel": [0.1]}
+
+
 def test_an_average_precision_that_is_undefined_is_absent(folder):
     trial = add_trial(folder, 1, AP=0.4, APr=-1.0, APc=None, APf=math.nan)
     [shown] = embedded(make_report(folder, trial))["trials"]

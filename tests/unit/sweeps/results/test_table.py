@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from gridclip.sweeps.results.progress import Progress, duration, steps
-from gridclip.sweeps.results.table import best_trial, figure, trial_table
+from gridclip.sweeps.results.table import best_trial, figure, measured_names, trial_table
 from gridclip.sweeps.spec.parameters import short_names
 from gridclip.sweeps.spec.sweep_file import Metric, read_sweep
 from gridclip.sweeps.storage.trial import Trial
@@ -188,3 +188,15 @@ def test_a_log_tells_once_how_the_trial_of_another_machine_ended(tmp_path, spec)
         progress._shown = 0.0
         progress.show([replace(trial, state=state)])
     assert output.getvalue().count("trial 1/2 finished") == 1
+
+
+def test_named_groups_of_some_trials_are_columns_of_all(tmp_path, spec):
+    trials = [
+        make_trial(tmp_path, 1, took=1, AP=0.1, APr=0.2, APc=0.3, APf=0.4),
+        make_trial(tmp_path, 2, took=1, AP=0.1, AP_novel=0.25, AP50_novel=0.5),
+    ]
+    shown = trial_table(trials, spec)
+    assert shown.headings[3:-2] == ("AP", "APr", "APc", "APf", "AP_novel", "AP50_novel")
+    assert [row[0][-4:-2] for row in shown.rows] == [("–", "–"), ("25.0", "50.0")]
+    goal = replace(spec, metric=Metric(name="val/AP_novel", goal="maximize"))
+    assert measured_names(goal, trials)[4:] == ["val/AP_novel", "AP50_novel"]

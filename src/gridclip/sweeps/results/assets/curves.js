@@ -1,7 +1,10 @@
-// Learning curves: rare, common and frequent names side by side, on one scale.
+// Learning curves: rare, common and frequent names and named groups side by side, on one scale.
+
+const ACROSS = 4; // panels in a line, at most
 
 function showCurves() {
-  const names = [...new Set(["APr", "APc", "APf", ...(goal ? [goal.name] : [])])];
+  const groups = figuresShown.filter((name) => name.startsWith("AP_"));
+  const names = [...new Set(["APr", "APc", "APf", ...groups, ...(goal ? [goal.name] : [])])];
   const valuesOf = (trial, name) => (trial.history[name] ?? []).filter(known);
   const shown = names.filter((name) => data.trials.some((trial) => valuesOf(trial, name).length));
   if (!shown.length) return note("curves", "No trial has been validated yet.");
@@ -15,11 +18,12 @@ function showCurves() {
   );
   const most = highest(data.trials.flatMap((trial) => trial.history.step ?? [0]));
   const label = `Learning curves of ${shown.join(", ")}. Arrow keys go through the trials.`;
-  const beside = (width) => (width > 420 ? shown.length : 1);
-  const height = (width) => (beside(width) > 1 ? Math.min(400, Math.max(300, width * 0.75)) : 200 * shown.length);
+  const beside = (width) => (width > 420 ? Math.min(ACROSS, shown.length) : 1);
+  const lines = (width) => Math.ceil(shown.length / beside(width));
+  const height = (width) => lines(width) * (beside(width) > 1 ? Math.min(400, Math.max(300, width * 0.75)) : 200);
   addChart("curves", { height, label }, (svg, width, tall) => {
     const across = beside(width);
-    const deep = tall / Math.ceil(shown.length / across);
+    const deep = tall / lines(width);
     const marks = shown.flatMap((name, row) => {
       const left = (row % across) * (width / across);
       const top = Math.floor(row / across) * deep;

@@ -9,7 +9,7 @@ function figureAxis(name, box) {
   const scale = linear(range, [box.bottom, box.top]);
   return {
     text: isPrecision(name) ? `${name} (%)` : name,
-    title: MEANS[name] ?? name,
+    title: meaning(name),
     outcome: true,
     ticks: ticks(...range, 5).map((value) => [scale(value), tickText(value)]),
     place: (trial) => {

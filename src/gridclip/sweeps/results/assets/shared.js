@@ -12,6 +12,13 @@ const MEANS = {
   AP50: "all names, boxes that overlap by half",
 };
 
+/** What a figure is of; AP_novel is of the names of the group "novel". */
+function meaning(name) {
+  const [, half, group] = /^AP(50)?_(.+)$/.exec(name) ?? [];
+  if (!group) return MEANS[name] ?? name;
+  return `names of the group ${group}${half ? ", boxes that overlap by half" : ""}`;
+}
+
 // ---- elements; text is always set as text, so nothing a name says is ever read as HTML
 
 function fill(element, attributes, children) {

@@ -13,7 +13,7 @@ function columns(folded) {
   const figure = (name) => ({
     key: name,
     text: name,
-    title: MEANS[name] ?? name,
+    title: meaning(name),
     figure: true,
     value: (row) => row.average(name),
     write: (value, row) => {
@@ -187,7 +187,7 @@ function foldSwitch(state, render) {
 }
 
 function caption(folded) {
-  const precision = "AP, APr, APc, APf and AP50 in percent";
+  const precision = "Every AP in percent";
   const spread = folded ? "; mean ± standard deviation over the finished trials of a setting" : "";
   const early = data.trials.some((trial) => trial.state !== "finished" && figuresShown.some((name) => known(trial.figures[name])));
   const last = early ? " A trial that did not finish shows its last validation." : "";
