@@ -321,7 +321,7 @@ def test_a_trial_that_ends_with_nan_is_failed(sweep):
     assert status_of(lambda: run_sweep(sweep(body))) == 1
     assert [(r["state"], r["reason"]) for r in records()] == [
         ("finished", ""),
-        ("failed", "exit code 0, but APr is nan"),
+        ("failed", "exit code 0, but APr is no number: NaN"),
         ("finished", ""),
     ]
 
@@ -376,7 +376,7 @@ def test_one_command_makes_the_table_over_seeds(sweep, capsys):
     page.parent.mkdir()
     page.write_text("# Results\n\nkept\n")
     for _ in range(2):  # the second time it takes the place of the first
-        sweep_table("latest", over="seed_everything", output=page)
+        sweep_table([Path("latest")], over="seed_everything", output=page)
     text = page.read_text()
     assert text.startswith("# Results\n\nkept\n")
     assert text.count("## small") == text.count("mean ± standard deviation") == 1
@@ -384,7 +384,7 @@ def test_one_command_makes_the_table_over_seeds(sweep, capsys):
     assert "| 1 | 50.0 ± 0.0 | 20.0 ± 10.0 | – | – | 3 |" in text
     assert "| **4** | **50.0 ± 0.0** | **50.0 ± 10.0** | **–** | **–** | **3** |" in text
     with pytest.raises(InputError, match="'seed' is not swept"):
-        sweep_table("latest", over="seed")
+        sweep_table([Path("latest")], over="seed")
 
 
 def test_a_database_tells_all_to_a_machine_without_the_folder(sweep, capsys):
@@ -397,7 +397,7 @@ def test_a_database_tells_all_to_a_machine_without_the_folder(sweep, capsys):
     assert "2 finished" in capsys.readouterr().out
     sweep_status("latest", **far)
     assert "best val/APr: 20.0 %, trial 2" in capsys.readouterr().out
-    sweep_table("latest", **far)
+    sweep_table([Path("latest")], **far)
     assert "| 1 | 50.0 | 10.0 | – | – |" in capsys.readouterr().out
     run_sweep(file, resume="latest", cap=3, **far)
     assert began() == {"1": 1, "2": 1, "3": 1}
