@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from gridclip.data.datamodules.base import EvaluatedData
 from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_schedule
+from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.state_dicts import read_torch
 from gridclip.models.base import Detector
 from gridclip.structures import Batch, DetectionBatch, Detections, Vocabulary
@@ -36,6 +37,8 @@ class DetectionSystem(LightningModule):
         optimizer: How it is trained.
         protocol: How average precision is counted: `standard` (300 boxes an image) or `fixed`
             (10 000 boxes a category).
+        false_alarms: How many boxes of a name that is verified to be absent from an image APfa
+            allows, on average; it is the AP of the boxes above the score that keeps to it.
         channels_last: Keep feature maps channels last in memory, which convolutions on CPUs and on
             tensor cores like best.
         compile: Compile the networks when they first run: minutes once, then faster steps, on
@@ -50,11 +53,14 @@ class DetectionSystem(LightningModule):
         detector: Detector,
         optimizer: OptimizerSettings = OptimizerSettings(),
         protocol: Protocol = "standard",
+        false_alarms: float = LIMIT,
         channels_last: bool = True,
         init_from: str | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
+        require_at_least(0, false_alarms=false_alarms)
+        self.false_alarms = false_alarms
         self.detector, self.settings, self.protocol = detector, optimizer, protocol
         self.metrics: Metrics | None = None
         self.average_precision: LVISAveragePrecision | None = None
@@ -112,7 +118,9 @@ class DetectionSystem(LightningModule):
         assert data is not None  # others have nothing to evaluate on
         if self.average_precision is None:
             annotations = data.val_set.annotations
-            self.average_precision = LVISAveragePrecision(annotations, self.protocol)
+            self.average_precision = LVISAveragePrecision(
+                annotations, self.protocol, self.false_alarms
+            )
         self.average_precision.to(self.device).reset()
         self.category_ids = data.category_ids.to(self.device)
 

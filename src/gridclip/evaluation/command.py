@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 
 from gridclip.evaluation.detections import RULES, Protocol
+from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.evaluation.lvis import AT_50, Metrics, evaluate, write_metrics
 from gridclip.io.files import require_writable
-from gridclip.io.run_metrics import LVIS_METRICS, group_metrics
+from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics
 from gridclip.io.tables import WholeTable, make_console
 
 
@@ -17,6 +18,7 @@ def evaluate_command(
     detections: Path,
     protocol: Protocol = "standard",
     groups: Path | None = None,
+    false_alarms: float = LIMIT,
     output: Path | None = None,
 ) -> None:
     """Score a file of detected boxes: LVIS AP overall, by size, and by frequency.
@@ -29,12 +31,14 @@ def evaluate_command(
             10 000 boxes of a category). Figures of the two can't be compared.
         groups: Json file of named groups of categories, {"novel": [ids or names]}, beside those of
             the annotations (category_groups). Each gets an AP and an AP50 of its own.
+        false_alarms: How many boxes of a name that is verified to be absent from an image are
+            allowed on average, for APfa: the AP of the boxes above the score that keeps to it.
         output: Where to write the figures as json, as fractions and with AP by category.
     """
     if output is not None:
         require_writable(output)
     truth = GroundTruth.of(annotations, groups)
-    metrics = evaluate(truth, detections, protocol=protocol)
+    metrics = evaluate(truth, detections, protocol=protocol, false_alarms=false_alarms)
     title = (
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
@@ -44,6 +48,7 @@ def evaluate_command(
     table.add_row(*(_percent(getattr(metrics, name)) for name in names))
     console = make_console()
     console.print(table)
+    console.print(_alarm_table(metrics))
     if truth.groups:
         console.print(_group_table(truth, metrics))
     if output is not None:
@@ -56,6 +61,18 @@ def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:
     for group, rows in truth.groups.items():
         figures = (metrics.of_groups[name] for name in group_metrics(group))
         table.add_row(group, str(len(rows)), *map(_percent, figures))
+    return table
+
+
+def _alarm_table(metrics: Metrics) -> WholeTable:
+    assert metrics.false_alarms is not None  # `evaluate` says how many there are
+    limit, rate, threshold = metrics.false_alarms
+    title = "the boxes left by one threshold on the score, at few detections of absent names"
+    headings = ("allowed an image and name", "left", "score above", *FALSE_ALARM_METRICS)
+    table = WholeTable(headings, title=title)
+    figures = (_percent(getattr(metrics, name)) for name in FALSE_ALARM_METRICS)
+    cells = (f"{value:.4g}" if math.isfinite(value) else "–" for value in (rate, threshold))
+    table.add_row(f"{limit:g}", *cells, *figures)
     return table
 
 

@@ -117,6 +117,31 @@ class GroundTruth(NamedTuple):
         known = self._pairs(images, categories)
         return np.isin(self._pairs(image_ids, category_ids), known)
 
+    def absences(
+        self, image_ids: Int[np.ndarray, "M"], category_ids: Int[np.ndarray, "M"]
+    ) -> tuple[Bool[np.ndarray, "M"], int]:
+        """Returns where the category is verified to be absent from the image beside it.
+
+        In LVIS form a category is that is listed as absent; in COCO form, one without a box. One
+        with a box, a crowd, or not boxed exhaustively is present, whatever the lists say.
+
+        Args:
+            image_ids: Ids of this file's images.
+            category_ids: Ids of this file's categories.
+
+        Returns:
+            The mask, and the number of all such pairs of an image and a category.
+        """
+        partial = self.image_ids[self.not_exhaustive.rows], self.not_exhaustive.values
+        images = np.concatenate([self.box_images, partial[0]])
+        present = np.unique(self._pairs(images, np.concatenate([self.box_categories, partial[1]])))
+        asked = self._pairs(image_ids, category_ids)
+        if self.exhaustive:
+            return ~np.isin(asked, present), len(self.image_ids) * len(self.names) - len(present)
+        listed = self._pairs(self.image_ids[self.negative.rows], self.negative.values)
+        absent = np.setdiff1d(listed, present)
+        return np.isin(asked, absent), len(absent)
+
     def _pairs(
         self, image_ids: Int[np.ndarray, "M"], category_ids: Int[np.ndarray, "M"]
     ) -> Int[np.ndarray, "M"]:

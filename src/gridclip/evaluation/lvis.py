@@ -17,9 +17,10 @@ from gridclip.data.annotations.table import Annotations
 from gridclip.evaluation.backends import PRECISION, Backend
 from gridclip.evaluation.detections import DetectionTable, check, read_detections, select
 from gridclip.evaluation.detections import Protocol as Protocol
+from gridclip.evaluation.false_alarms import LIMIT, FalseAlarms, find_threshold
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.io.files import write_text
-from gridclip.io.run_metrics import LVIS_METRICS, group_metrics
+from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics
 
 AT_50 = ("AP50r", "AP50c", "AP50f")
 
@@ -47,20 +48,27 @@ class Metrics(NamedTuple):
     AP50r: float = math.nan
     AP50c: float = math.nan
     AP50f: float = math.nan
+    # Of boxes above the one score at which names that are not there are seldom found.
+    APfa: float = math.nan
+    AP50fa: float = math.nan
+    false_alarms: FalseAlarms | None = None
     of_groups: Mapping[str, float] = {}  # AP_novel and AP50_novel of a group that is named novel
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """Returns the figures for a logger, such as val/AP for the prefix "val/"."""
-        figures = {name: getattr(self, name) for name in LVIS_METRICS}
+        names = (*LVIS_METRICS, *FALSE_ALARM_METRICS)
+        figures = {name: getattr(self, name) for name in names}
         return {prefix + name: value for name, value in {**figures, **self.of_groups}.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything in the form of json: null for nan."""
-        figures = {name: _or_null(getattr(self, name)) for name in (*LVIS_METRICS, *AT_50)}
-        figures |= {name: _or_null(value) for name, value in self.of_groups.items()}
+        names = (*LVIS_METRICS, *AT_50, *FALSE_ALARM_METRICS)
+        figures = {name: getattr(self, name) for name in names} | dict(self.of_groups)
+        alarms = self.false_alarms._asdict() if self.false_alarms else {}
         per_category = {name: _or_null(value) for name, value in self.per_category.items()}
         return {
-            **figures,
+            **{name: _or_null(value) for name, value in figures.items()},
+            **{f"false_alarm_{name}": _or_null(value) for name, value in alarms.items()},
             "protocol": self.protocol,
             "dataset": self.dataset,
             "num_images": self.num_images,
@@ -75,6 +83,7 @@ def evaluate(
     protocol: Protocol,
     image_ids: Iterable[int] | None = None,
     backend: Backend = "hotcoco",
+    false_alarms: float = LIMIT,
 ) -> Metrics:
     """Scores boxes as lvis 0.5.3 does.
 
@@ -89,9 +98,12 @@ def evaluate(
         image_ids: The images that were run; all of the annotation file if left out. Boxes in an
             image that was not run would count as missed.
         backend: hotcoco, or lvis as the reference. They agree to 1e-9.
+        false_alarms: How many boxes of a name that is verified to be absent from an image are
+            allowed on average, for APfa: the AP of the boxes above the score that keeps to it.
 
     Raises:
-        InputError: if either file is malformed or they do not belong together.
+        InputError: if either file is malformed or they do not belong together, or if false_alarms
+            is negative.
     """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.of(annotations)
     file = Path(detections) if isinstance(detections, str | Path) else None
@@ -105,7 +117,16 @@ def evaluate(
     # category that is not known to be in the image or absent there, as most are.
     has_area = found.boxes[:, 2] * found.boxes[:, 3] > 0
     found = found.take(has_area & truth.knows(found.image_ids, found.category_ids))
-    return _summarize(PRECISION[backend](truth, found), truth, protocol)
+    precision = PRECISION[backend](truth, found)
+    metrics = _summarize(precision, truth, protocol)
+    alarms = find_threshold(truth, found, false_alarms)
+    if math.isnan(alarms.threshold):
+        return metrics._replace(false_alarms=alarms)
+    left = found.scores > alarms.threshold
+    quiet = precision if left.all() else PRECISION[backend](truth, found.take(left))
+    return metrics._replace(
+        APfa=_mean(quiet[..., 0]), AP50fa=_mean(quiet[0, ..., 0]), false_alarms=alarms
+    )
 
 
 def write_metrics(metrics: Metrics, path: str | Path) -> None:
@@ -155,4 +176,4 @@ def _mean(precision: Float[np.ndarray, "..."]) -> float:
 
 
 def _or_null(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

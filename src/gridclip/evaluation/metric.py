@@ -12,6 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from gridclip.data.annotations.table import Annotations
 from gridclip.evaluation.detections import BOXES_PER_IMAGE, DetectionTable, Protocol
+from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.evaluation.lvis import Metrics, evaluate
 from gridclip.structures import Detections, Record
@@ -31,6 +32,7 @@ class LVISAveragePrecision(Metric):
         annotations: The data set's json file, in LVIS or COCO form; or its table, read by the rules
             of evaluation or validation.
         protocol: standard (the best 300 boxes an image) or fixed (the best 10 000 a category).
+        false_alarms: How many boxes of an absent name in an image APfa allows, on average.
 
     Raises:
         InputError: if the annotation file is malformed.
@@ -48,11 +50,14 @@ class LVISAveragePrecision(Metric):
     category_ids: list[Tensor]  # M, ids of the annotation file
 
     def __init__(
-        self, annotations: str | Path | Annotations, protocol: Protocol = "standard"
+        self,
+        annotations: str | Path | Annotations,
+        protocol: Protocol = "standard",
+        false_alarms: float = LIMIT,
     ) -> None:
         super().__init__()
         self.truth = GroundTruth.of(annotations)
-        self.protocol = protocol
+        self.protocol, self.false_alarms = protocol, false_alarms
         for state in ("image_ids", "counts", "boxes", "scores", "category_ids"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
         self.reset()
@@ -96,7 +101,13 @@ class LVISAveragePrecision(Metric):
         """
         table = self._table()
         image_ids = dim_zero_cat(self.image_ids).tolist()
-        return evaluate(self.truth, table, protocol=self.protocol, image_ids=image_ids)
+        return evaluate(
+            self.truth,
+            table,
+            protocol=self.protocol,
+            image_ids=image_ids,
+            false_alarms=self.false_alarms,
+        )
 
     def results(self) -> list[dict[str, Any]]:
         """All detections of all ranks in LVIS results form, for a file; to be called on each rank.

@@ -17,6 +17,8 @@ from gridclip.io.text import split_lines
 MAIN_METRICS = ("AP", "APr", "APc", "APf")
 # All that LVIS reports, in its order: at one IoU, by the size of boxes, by frequency.
 LVIS_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+# AP of boxes above the one score that keeps false alarms few (evaluation/false_alarms.py).
+FALSE_ALARM_METRICS = ("APfa", "AP50fa")
 
 
 def group_metrics(group: str) -> tuple[str, str]:
@@ -25,9 +27,10 @@ def group_metrics(group: str) -> tuple[str, str]:
 
 
 def optional_metrics(names: Iterable[str]) -> list[str]:
-    """Returns those that only some data sets define: of named groups, in the order given."""
-    found = (name for name in names if name.startswith(("AP_", "AP50_")))
-    return [*dict.fromkeys(found)]
+    """Returns those that only some runs have: at few false alarms, and of named groups."""
+    found = [*dict.fromkeys(names)]
+    alarms = [name for name in found if name in FALSE_ALARM_METRICS]
+    return [*alarms, *(name for name in found if name.startswith(("AP_", "AP50_")))]
 
 
 def shown_metrics(own: str | None, measured: Iterable[str]) -> list[str]:

@@ -63,7 +63,7 @@ def test_no_figure_is_cut_in_a_narrow_terminal_or_a_pipe(files, capsys, monkeypa
     annotations, detections = files(detections=found)
     main(["evaluate", "--annotations", str(annotations), "--detections", str(detections)])
     text = capsys.readouterr().out
-    assert text.count("100.0") == 6  # AP, AP50, AP75, APm, APr and AP50r
+    assert text.count("100.0") == 8  # AP, AP50, AP75, APm, APr, AP50r, APfa and AP50fa
     assert "…" not in text
     assert all(len(line) <= (columns or 200) for line in text.splitlines())
 
@@ -282,6 +282,27 @@ def test_groups_of_the_file_and_of_a_side_file_are_in_table_and_output(files, tm
     assert (written["AP_novel"], written["AP50_novel"]) == (metrics.AP, metrics.AP50)
     assert (written["AP_no_box"], written["AP50_no_box"]) == (None, None)
     assert list(metrics.of_groups) == ["AP_all", "AP50_all", "AP_no_box", "AP50_no_box"]
+
+
+def test_the_table_and_the_output_have_the_threshold_of_few_false_alarms(files, tmp_path, capsys):
+    wrong = {"image_id": 11, "category_id": 7, "bbox": [0, 0, 9, 9]}
+    found = [*DETECTIONS, wrong | {"score": 0.85}, wrong | {"score": 0.7}]
+    annotations, detections = files(detections=found)
+    output = tmp_path / "metrics.json"
+    evaluate_command(
+        annotations=annotations, detections=detections, output=output, false_alarms=0.5
+    )
+    metrics = evaluate(annotations, found, protocol="standard")
+    shown = capsys.readouterr().out.replace("│", " ").split()
+    place = shown.index("0.5")
+    assert shown[place : place + 5] == ["0.5", "0.5", "0.7", f"{100 * metrics.AP:.1f}", "100.0"]
+    written = json.loads(output.read_text())
+    assert [written[f"false_alarm_{each}"] for each in ("limit", "rate", "threshold")] == [
+        *(0.5, 0.5, 0.7)
+    ]
+    assert (written["APfa"], written["AP50fa"]) == (metrics.AP, 1)
+    with pytest.raises(InputError, match=r"false_alarms: -1\.0 is out of range"):
+        evaluate_command(annotations=annotations, detections=detections, false_alarms=-1.0)
 
 
 def test_ids_written_as_whole_floats_are_ids(files):

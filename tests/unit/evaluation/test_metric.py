@@ -84,6 +84,19 @@ def test_the_metric_gives_the_figures_of_the_same_detections_in_a_file(annotatio
     assert metric.compute() == expected
 
 
+def test_the_metric_allows_as_many_false_alarms_as_it_is_told(annotations):
+    content = json.loads(annotations.read_text())
+    content["annotations"] = [box for box in content["annotations"] if box["category_id"] == 8]
+    annotations.write_text(json.dumps(content))
+    few, many = (LVISAveragePrecision(annotations, false_alarms=limit) for limit in (0.2, 2.0))
+    for metric in (few, many):
+        see(metric, IMAGES)
+    assert few.compute().false_alarms.rate == 0.2
+    assert few.compute().APfa < many.compute().APfa
+    expected = evaluate(annotations, as_json(IMAGES), protocol="standard", false_alarms=2.0)
+    assert many.compute() == expected
+
+
 def test_images_that_were_not_seen_do_not_count(annotations):
     metric = LVISAveragePrecision(annotations)
     see(metric, IMAGES[:2])

@@ -126,9 +126,9 @@ def conclude(
     """Logs the settings of a run and its final figures to TensorBoard.
 
     Its HPARAMS tab takes every number of a run for a result. So these are written as a run of their
-    own, `tensorboard/hparams`, with the final AP, APr, APc and APf, those of named groups, and
-    nothing else; over the folder of a sweep the tab then shows one table, parallel coordinates and
-    scatters.
+    own, `tensorboard/hparams`, with the final AP, APr, APc and APf, those at few false alarms and
+    of named groups, and nothing else; over the folder of a sweep the tab then shows one table,
+    parallel coordinates and scatters.
 
     Args:
         run: Its folder; nothing is written if it has no recipe.

@@ -24,6 +24,7 @@ NAME = "rare, common, frequent"
 STEP = "trainer/global_step"
 GROUPS = {"val/APr": "APr: rare", "val/APc": "APc: common", "val/APf": "APf: frequent"}
 OVERALL = ("val/AP", "val/AP50", "val/AP75", "val/APs", "val/APm", "val/APl")
+FEW_ALARMS = ("val/APfa", "val/AP50fa")
 NAMED_GROUPS = r"^val/AP(50)?_"  # AP_novel, AP50_novel, where the data set names groups
 SPEED = "train/images_per_second"
 IMAGES = "val/pictures"
@@ -125,13 +126,14 @@ def _precision_panels(reports: Any) -> list[Any]:  # noqa: ANN401 - a module wit
         for key, title in GROUPS.items()
     ]
     together = reports.LinePlot(title="AP, by overlap and by size", x=STEP, y=list(OVERALL))
+    quiet = reports.LinePlot(title="at few false alarms", x=STEP, y=list(FEW_ALARMS))
     named = reports.LinePlot(title="named groups", x=STEP, metric_regex=NAMED_GROUPS)
     scatter = reports.ScatterPlot(
         title="rare against frequent",
         x=reports.SummaryMetric("val/APf"),
         y=reports.SummaryMetric("val/APr"),
     )
-    return [*lines, together, named, scatter]
+    return [*lines, together, quiet, named, scatter]
 
 
 def _setting_panels(reports: Any, settings: Sequence[str], goal: str) -> list[Any]:  # noqa: ANN401

@@ -23,6 +23,8 @@ LOGGED = {
     "train/images_per_second",
     "train/loss",
     *(f"val/AP{part}" for part in ("", "50", "75", "s", "m", "l", "r", "c", "f")),
+    "val/APfa",
+    "val/AP50fa",
     "val/AP_rare_shapes",
     "val/AP50_rare_shapes",
 }

@@ -102,7 +102,7 @@ function showFailures() {
 function showFoot() {
   const lines = [
     `${data.folder}, method ${data.method}; written by gridclip on ${data.written.slice(0, 16).replace("T", " ")}.`,
-    "AP is LVIS average precision of boxes, the mean over overlaps of 0.50 to 0.95 and over names; APr, APc and APf are those of rare, common and frequent names (by training images), AP50 counts a box from an overlap of one half; AP_x and AP50_x are those of the names in the group x.",
+    "AP is LVIS average precision of boxes, the mean over overlaps of 0.50 to 0.95 and over names; APr, APc and APf are those of rare, common and frequent names (by training images), AP50 counts a box from an overlap of one half; AP_x and AP50_x are those of the names in the group x; APfa and AP50fa those of the boxes above the one score at which names that are not there are seldom found.",
     "A dash is a figure that was not measured or can't be defined. Arrow keys move within a chart, Enter pins a trial, Escape lets all go.",
   ];
   section("foot").append(...lines.map((line) => make("p", {}, line)));

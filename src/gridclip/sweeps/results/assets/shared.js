@@ -10,6 +10,8 @@ const MEANS = {
   APc: "common names",
   APf: "frequent names",
   AP50: "all names, boxes that overlap by half",
+  APfa: "all names, boxes above the score of few false alarms",
+  AP50fa: "the same, boxes that overlap by half",
 };
 
 /** What a figure is of; AP_novel is of the names of the group "novel". */
