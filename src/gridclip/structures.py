@@ -168,6 +168,14 @@ class Predictions(NamedTuple):
     centreness: Float[Tensor, "B N"]  # logits
     cells: Cells
     image: Float[Tensor, "B E"] | None  # embedding of the whole image in the teacher's space
+    aligned: Float[Tensor, "B N E"] | None = None  # second embedding, in training; unit length
+
+
+class Proposals(NamedTuple):
+    """Where something may be in one image, whatever it is, best first."""
+
+    boxes: Float[Tensor, "R 4"]  # xyxy, pixels of the resized image
+    scores: Float[Tensor, "R"]  # objectness in [0, 1]
 
 
 class Detections(NamedTuple):

@@ -65,7 +65,7 @@ _FEW = {"sampling": {"regions": 8}, "proposals": {"limit": 16}}
 
 # fmt: off
 DETECTORS = [
-    Case("GridCLIP", "gridclip.yaml", refuses=_WEIGHTS, proposes=False),
+    Case("GridCLIP", "gridclip.yaml", refuses=_WEIGHTS),
     Case("DetCLIPv2", "detclip_pairs.yaml", "hybrid", {"images": _BOXES["images"]}, proposes=False),
     Case("ViLD-text", "vild_text.yaml", refuses=_BOXES, slow=True),
     Case("ViLD-ensemble", "vild_ensemble.yaml", refuses=_BOXES, settings=_LOOKS),

@@ -46,12 +46,14 @@ class Detector(nn.Module, ABC):
     """A detector of whatever a vocabulary names: `forward`, `losses`, `detect`.
 
     Attributes:
+        progress: Share of the training that is done, in [0, 1], for weights that rise with it.
         trained_on: The names it has been trained on; None before any training.
         past_arguments: Arguments of the constructor that a trained detector no longer needs: files
             of parts whose weights its checkpoint holds, and what only its evaluation was given.
             `gridclip.load` sets them to None, since the files may be gone.
     """
 
+    progress: float = 0.0
     trained_on: Vocabulary | None = None
     past_arguments: ClassVar[tuple[str, ...]] = ()
 

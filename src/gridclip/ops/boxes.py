@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gridclip.structures import Cells
@@ -44,6 +44,12 @@ def distances_from_boxes(
 ) -> Float[Tensor, "*N 4"]:
     """Returns distances from a cell's centre to the box's sides, negative where it lies outside."""
     return torch.cat([centres - boxes[..., :2], boxes[..., 2:] - centres], dim=-1)
+
+
+def contained(points: Float[Tensor, "N 2"], boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, "N"]:
+    """Returns which points lie inside a box, whichever."""
+    low, high = boxes[None, :, :2], boxes[None, :, 2:]
+    return ((points[:, None] > low) & (points[:, None] < high)).all(-1).any(1)
 
 
 def centreness(distances: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:

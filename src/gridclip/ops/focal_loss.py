@@ -32,6 +32,21 @@ class NegativeMask(NamedTuple):
     foreground: Bool[Tensor, "B K"]  # in the cells of objects, for other names than theirs
 
 
+class Leniency(NamedTuple):
+    """Where a negative counts less than fully, beyond names that count nowhere."""
+
+    unknown: Bool[Tensor, "B N"] | None = None  # cells that are nobody's negatives; not positives
+    # Weight, 0 to 1, of a name (column) as a negative in the cells of another name's object (row).
+    related: Float[Tensor, "K K"] | None = None
+
+    def sparing(self, cells: Bool[Tensor, "B N"]) -> "Leniency":
+        """The same, with these cells nobody's negatives too."""
+        return self._replace(unknown=cells if self.unknown is None else cells | self.unknown)
+
+
+STRICT = Leniency()
+
+
 class Focus(NamedTuple):
     """The two constants of focal loss (1708.02002, Eq. 5)."""
 
@@ -59,6 +74,7 @@ def focal_sum(
     assigned_labels: Int[Tensor, "B N"],
     negative_mask: NegativeMask | None = None,
     focus: Focus = FOCUS,
+    leniency: Leniency = STRICT,
 ) -> Float[Tensor, ""]:
     """Returns the sum of the sigmoid focal loss over all cells and names.
 
@@ -70,8 +86,9 @@ def focal_sum(
         assigned_labels: The name that each cell has to show, a row of the vocabulary; -1: none.
         negative_mask: Which names are negatives, and where; None: all, everywhere.
         focus: Constants.
+        leniency: Which cells teach nothing, and which names less than others.
     """
-    total: Tensor = _FocalSum.apply(*cosines, assigned_labels, negative_mask, focus)
+    total: Tensor = _FocalSum.apply(*cosines, assigned_labels, negative_mask, focus, leniency)
     return total
 
 
@@ -80,10 +97,11 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:  # noqa: ANN401 - torch's signature
-        cosines, (assigned_labels, negative_mask, focus) = Cosines(*given[:4]), given[4:]
-        work = _Work(cosines, focus, ctx.needs_input_grad)
+        cosines, (assigned_labels, negative_mask, focus, leniency) = Cosines(*given[:4]), given[4:]
+        work = _Work(cosines, focus, leniency.related, ctx.needs_input_grad)
+        truth = _Truth.of(assigned_labels, cosines.bias, negative_mask, leniency.unknown)
         with torch.autocast(work.device, enabled=False):
-            total = work.run(_Truth.of(assigned_labels, cosines.bias, negative_mask))
+            total = work.run(truth)
         ctx.save_for_backward(cosines.scale, *work.slopes)
         return total
 
@@ -95,7 +113,7 @@ class _FocalSum(torch.autograd.Function):
         # In place unless this graph is walked again: at full size the slopes are 90 MB an image.
         multiply = torch.mul if _kept() else Tensor.mul_
         wanted = zip(slopes, factors, ctx.needs_input_grad, strict=False)
-        return *(multiply(slope, by) if asked else None for slope, by, asked in wanted), *[None] * 3
+        return *(multiply(slope, by) if asked else None for slope, by, asked in wanted), *[None] * 4
 
 
 def _kept() -> bool:
@@ -111,28 +129,38 @@ class _Truth(NamedTuple):
     names: Int[Tensor, "n 1"]  # of owned cells; of others any name
     shifts: Float[Tensor, "rows K"] | Float[Tensor, ""]  # the bias; -inf where a name is left out
     rows: Int[Tensor, "n"] | None  # of `shifts`, for each cell
+    unknown: Bool[Tensor, "n 1"] | None  # cells that are nobody's negatives
 
     @classmethod
     def of(
-        cls, labels: Int[Tensor, "B N"], bias: Float[Tensor, ""], mask: NegativeMask | None
+        cls,
+        labels: Int[Tensor, "B N"],
+        bias: Float[Tensor, ""],
+        mask: NegativeMask | None,
+        unknown: Bool[Tensor, "B N"] | None,
     ) -> "_Truth":
         owned = labels >= 0
         column, names = owned.flatten()[:, None], labels.clamp(min=0).flatten()[:, None]
+        idle = None if unknown is None else (unknown & ~owned).flatten()[:, None]
         if mask is None:
-            return cls(column, names, bias, None)
+            return cls(column, names, bias, None, idle)
         table = torch.stack(tuple(mask), dim=1).flatten(0, 1)
         images = torch.arange(len(labels), device=labels.device)[:, None]
         shifts = torch.where(table, bias, -torch.inf)
-        return cls(column, names, shifts, (2 * images + owned).flatten())
+        return cls(column, names, shifts, (2 * images + owned).flatten(), idle)
 
     def of_block(self, block: slice) -> "_Truth":
-        rows = None if self.rows is None else self.rows[block]
-        return _Truth(self.owned[block], self.names[block], self.shifts, rows)
+        rows, unknown = (
+            None if part is None else part[block] for part in (self.rows, self.unknown)
+        )
+        return _Truth(self.owned[block], self.names[block], self.shifts, rows, unknown)
 
     def shift_(self, cosines: Float[Tensor, "n K"]) -> None:
         """Scaled cosines into logits; the name that a cell has to show is no negative of it."""
         cosines += self.shifts if self.rows is None else self.shifts[self.rows]
         cosines.scatter_add_(1, self.names, torch.where(self.owned, -torch.inf, 0.0).to(cosines))
+        if self.unknown is not None:
+            cosines.masked_fill_(self.unknown, -torch.inf)
 
 
 class _Work:
@@ -143,9 +171,16 @@ class _Work:
             scale, and by scale and bias.
     """
 
-    def __init__(self, cosines: Cosines, focus: Focus, asked: tuple[bool, ...]) -> None:
+    def __init__(
+        self,
+        cosines: Cosines,
+        focus: Focus,
+        related: Float[Tensor, "K K"] | None,
+        asked: tuple[bool, ...],
+    ) -> None:
         cells, text, scale, bias = cosines
         self.device, self.focus, self.bias = cells.device.type, focus, bias
+        self.related = related
         autocast = torch.is_autocast_enabled(self.device)
         product = torch.get_autocast_dtype(self.device) if autocast else cells.dtype
         self.cells, self.text = cells.flatten(0, -2), text.to(product)
@@ -176,13 +211,31 @@ class _Work:
         logits = (cells @ self.scaled.mT).to(self.precise)
         own = logits.gather(1, truth.names) + self.bias
         truth.shift_(logits)
-        value = self._slopes_(logits) * (1 - alpha)
+        # Few cells belong to objects, so what is too much there is made again and taken off.
+        relief, rows = self._relief(logits, truth)
+        value = self._slopes_(logits) * (1 - alpha) - relief
+        if rows is not None:
+            logits[truth.owned[:, 0]] -= rows
         # The loss of positives is the same, mirrored.
         own.neg_()
         of_own = _negatives_(own, gamma, torch.empty_like(own), torch.empty_like(own))
         logits.scatter_add_(1, truth.names, torch.where(truth.owned, -alpha * own, 0))
         self._add_slopes(block, cells, logits)
         return value + alpha * torch.where(truth.owned, of_own, 0).sum()
+
+    def _relief(
+        self, logits: Float[Tensor, "n K"], truth: _Truth
+    ) -> tuple[Tensor | float, Float[Tensor, "owned K"] | None]:
+        """Value and slopes, in the cells of objects, by which related names count less."""
+        if self.related is None:
+            return 0.0, None
+        owned = truth.owned[:, 0]
+        spared = (1 - self.focus.alpha) * (1 - self.related[truth.names[owned, 0]])
+        slopes = logits[owned]
+        values = _negatives_(
+            slopes, self.focus.gamma, torch.empty_like(slopes), torch.empty_like(slopes)
+        )
+        return (spared * values).sum(), spared * slopes
 
     def _slopes_(self, logits: Float[Tensor, "n K"]) -> Float[Tensor, ""]:
         """The logits become slopes; a piece at a time, so that it stays in the cache."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_area
 
 from gridclip.ops.distributed import gather, share_of_mean
-from gridclip.ops.focal_loss import FOCUS, Cosines, Focus, NegativeMask, focal_sum
+from gridclip.ops.focal_loss import FOCUS, STRICT, Cosines, Focus, Leniency, NegativeMask, focal_sum
 
 ImageDistance = Literal["l1", "l2", "cosine"]
 
@@ -21,6 +21,7 @@ def grid_alignment(
     *,
     negative_mask: NegativeMask | None = None,
     focus: Focus = FOCUS,
+    leniency: Leniency = STRICT,
 ) -> Float[Tensor, ""]:
     """Aligns grid cells with category text: sigmoid focal loss, a sum over the positives' count.
 
@@ -35,27 +36,27 @@ def grid_alignment(
             belong to no object, which are negatives of every name.
         negative_mask: Which names are negatives, and where; None: all, everywhere.
         focus: Constants of the focal loss.
+        leniency: Which cells teach nothing, and which names less than others.
     """
     positives = (assigned_labels >= 0).sum().clamp(min=1)
     if negative_mask is not None:
-        cosines, assigned_labels, negative_mask = _without_idle_names(
-            cosines, assigned_labels, negative_mask
+        used = _used_names(assigned_labels, negative_mask)
+        cosines = cosines._replace(text=cosines.text[used])
+        assigned_labels = torch.where(
+            assigned_labels >= 0, (used.cumsum(0) - 1)[assigned_labels.clamp(min=0)], -1
         )
-    return focal_sum(cosines, assigned_labels, negative_mask, focus) / positives
+        negative_mask = NegativeMask(*(part[:, used] for part in negative_mask))
+        if leniency.related is not None:
+            leniency = leniency._replace(related=leniency.related[used][:, used])
+    return focal_sum(cosines, assigned_labels, negative_mask, focus, leniency) / positives
 
 
-def _without_idle_names(
-    cosines: Cosines, labels: Int[Tensor, "B N"], mask: NegativeMask
-) -> tuple[Cosines, Int[Tensor, "B N"], NegativeMask]:
-    """Leaves out the names that are neither a negative nor a positive anywhere."""
+def _used_names(labels: Int[Tensor, "B N"], mask: NegativeMask) -> Bool[Tensor, "K"]:
+    """Returns the names that are a negative or a positive anywhere."""
     shown = (labels.flatten() + 1).bincount(minlength=mask.background.shape[1] + 1)[1:] > 0
     used = shown | (mask.background | mask.foreground).any(0)
     used[0] = True  # a matrix without columns is a special case everywhere
-    return (
-        cosines._replace(text=cosines.text[used]),
-        torch.where(labels >= 0, (used.cumsum(0) - 1)[labels.clamp(min=0)], -1),
-        NegativeMask(mask.background[:, used], mask.foreground[:, used]),
-    )
+    return used
 
 
 def image_alignment(
@@ -64,7 +65,9 @@ def image_alignment(
     """Gap between unit vectors of the same images, summed over E, mean over images.
 
     `l1` is E · mean|Δ|, the form of ViLD's distillation (2104.13921); `l2` the squared distance;
-    `cosine` is 1 - cos. GridCLIP's own form was not seen, so all three are our reading.
+    `cosine` is 1 - cos. GridCLIP's own form was not seen, so all three are our reading. L1 has its
+    full gradient at its optimum, where `cosine` has none: at equal weight it costs a student that
+    starts as the teacher average precision.
     """
     student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
     match distance:

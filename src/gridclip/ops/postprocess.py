@@ -49,7 +49,7 @@ class DecodeSettings:
     suppression: Literal["hard", "soft"] = "hard"
     sigma: float = 0.5
     least: float = 0.001
-    score: Literal["independent", "competing"] = "independent"
+    score: Literal["independent", "competing"] = "competing"
     reference: bool = True
 
     def __post_init__(self) -> None:
@@ -135,6 +135,8 @@ class Competition(NamedTuple):
 
     others: Float[Tensor, "R D"]  # vectors of names that compete and are not asked for
     scale: Float[Tensor, ""]  # of the logits in the softmax
+    # Of each cell, where the logits are not those that learned what is background.
+    objectness: Float[Tensor, "N"] | None = None
 
 
 def best_pairs(
@@ -197,6 +199,11 @@ def promising(prototypes: Cosines, central: Float[Tensor, "N"], count: int) -> I
     highest, scoring = _survey(prototypes, central, None)
     best = scoring.scores_(highest[:, None])[:, 0]
     return best.topk(min(count, len(best))).indices
+
+
+def best_logits(cosines: Cosines) -> Float[Tensor, "N"]:
+    """Returns the logit of each cell's best category, without the matrix of both."""
+    return _extent(cosines, summed=False)[0]
 
 
 def group(
@@ -264,7 +271,9 @@ def _survey(
     if len(competition.others):
         theirs, their_total = _extent(sharpened._replace(text=competition.others), summed=True)
         top, total = torch.maximum(top, theirs), torch.logaddexp(total, their_total)
-    objectness = (top / competition.scale).sigmoid()
+    objectness = competition.objectness
+    if objectness is None:
+        objectness = (top / competition.scale).sigmoid()
     return highest, _Scoring(central * objectness, total)
 
 

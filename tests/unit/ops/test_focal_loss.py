@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 from torchvision.ops import sigmoid_focal_loss
 
 from gridclip.ops import focal_loss
-from gridclip.ops.focal_loss import Blocks, Cosines, Focus, NegativeMask
+from gridclip.ops.focal_loss import STRICT, Blocks, Cosines, Focus, Leniency, NegativeMask
 from gridclip.ops.losses import grid_alignment
 
 IMAGES, CELLS, NAMES, WIDTH = 2, 5, 4, 3
@@ -30,7 +30,19 @@ def counts(share, seed=1):
     return NegativeMask(*(torch.rand(2, IMAGES, NAMES, generator=chance) < share))
 
 
-def naive(parts, counted):
+UNKNOWN = ((0, 0), (0, 1), (1, 3))
+"""Cells that are nobody's negatives; the second belongs to an object, which wins."""
+
+
+def lenient(seed=2):
+    unknown = torch.zeros(IMAGES, CELLS, dtype=torch.bool)
+    for cell in UNKNOWN:
+        unknown[cell] = True
+    generator = torch.Generator().manual_seed(seed)
+    return Leniency(unknown, torch.rand(NAMES, NAMES, dtype=torch.float64, generator=generator))
+
+
+def naive(parts, counted, leniency=STRICT):
     """Focal loss in loops, term by term, differentiable."""
     logits, total = Cosines(*parts).logits(), 0.0
     for b in range(IMAGES):
@@ -40,7 +52,12 @@ def naive(parts, counted):
                 if owner == k:
                     total = total - 0.25 * (1 - p) ** 2 * p.log()
                 elif counted is None or counted[owner is not None][b, k]:
-                    total = total - 0.75 * p**2 * (1 - p).log()
+                    weight = 0.75
+                    if owner is None and leniency.unknown is not None and leniency.unknown[b, n]:
+                        weight = 0.0
+                    if owner is not None and leniency.related is not None:
+                        weight = 0.75 * leniency.related[owner, k]
+                    total = total - weight * p**2 * (1 - p).log()
     return total / len(OWNER)
 
 
@@ -87,6 +104,19 @@ def test_the_loss_is_the_focal_loss_of_the_cells_and_names_that_count(share):
     counted = None if share is None else counts(share)
     ours = with_slopes(grid_alignment(Cosines(*parts), owners, negative_mask=counted), parts)
     assert max(relative_gaps(ours, with_slopes(naive(parts, counted), parts))) < 1e-10
+
+
+@pytest.mark.parametrize("share", [None, 0.5, 0.0])
+@pytest.mark.parametrize("fields", [("unknown",), ("related",), ("unknown", "related")])
+@pytest.mark.parametrize("blocks", [(7, 1, 3), (2**22, 1, 2**22)])
+def test_unknown_cells_teach_nothing_and_related_names_less(monkeypatch, share, fields, blocks):
+    monkeypatch.setitem(focal_loss.BLOCKS, "cpu", Blocks(*blocks))
+    parts, owners = grid()
+    counted = None if share is None else counts(share)
+    leniency = Leniency(**{field: getattr(lenient(), field) for field in fields})
+    ours = grid_alignment(Cosines(*parts), owners, negative_mask=counted, leniency=leniency)
+    truth = naive(parts, counted, leniency)
+    assert max(relative_gaps(with_slopes(ours, parts), with_slopes(truth, parts))) < 1e-10
 
 
 @pytest.mark.parametrize("share", [None, 0.5])

@@ -9,6 +9,7 @@ from jaxtyping import Float16, Float32, UInt8
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.ops import clip_boxes_to_image
 
 from gridclip.data.images.image_list import ImageList
 from gridclip.data.images.sources import open_images
@@ -23,8 +24,9 @@ from gridclip.engine.precompute.embed_images import DecodedImages
 from gridclip.engine.precompute.resume import RowJournal, is_made, journal_beside
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
-from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.errors import InputError, require_at_least, require_fraction
 from gridclip.io.tables import make_console, say
+from gridclip.models.dense.detector import DenseDetector
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.region_views import embed_regions
@@ -33,32 +35,38 @@ from gridclip.ops.images import pad
 from gridclip.structures import Images
 
 
-def propose_command(
+def propose_command(  # noqa: PLR0913 - one argument a setting
     source: Path,
     *,
     run: Path,
     output: Path,
     images: Path | None = None,
     limit: int = 300,
+    least: float = 0.0,
     num_workers: int = 0,
 ) -> None:
     """Store where something may be in each image, whatever it is, best first.
 
     Args:
         source: An annotation file of LVIS or COCO form, or what else gridclip data pack takes.
-        run: Folder of a training of a two-stage detector, whose proposals these are.
+        run: Folder of a training. A two-stage detector has proposals; of a one-stage detector they
+            are the boxes that any of its names fits.
         output: File to write, such as proposals.safetensors.
         images: What the paths in the file are relative to; by default the folder images beside it,
             or else its own.
         limit: At most so many proposals an image, the best; ViLD takes 300.
+        least: Least score of a proposal, in [0, 1]; 0.2 suits one-stage detectors, whose cells all
+            say something.
         num_workers: Processes that read images; 0 reads in this one.
     """
+    require_at_least(1, limit=limit)
+    require_fraction(least=least)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     listed, trained = open_images(source, images), load(run, device)
-    if not isinstance(trained.detector, TwoStageDetector):
+    if not isinstance(trained.detector, TwoStageDetector | DenseDetector):
         raise InputError(
             f"{type(trained.detector).__name__} makes no proposals",
-            fix="give the run of a two-stage detector, such as ViLD",
+            fix="give the run of a detector, such as ViLD or GridCLIP",
             file=run,
             field="run",
         )
@@ -66,30 +74,35 @@ def propose_command(
         DecodedImages(listed, range(len(listed))), None, num_workers=num_workers, collate_fn=None
     )
     found = {
-        listed.image(row).path: propose(trained, pixels, limit)
+        listed.image(row).path: propose(trained, pixels, limit, least)
         for row, pixels in enumerate(track(decoded, "proposing", total=len(listed)))
     }
     weights = hashlib.sha256((run / "checkpoints" / "last.ckpt").read_bytes()).hexdigest()
-    write_proposals(output, found, source=f"{weights} {trained.resize} {limit}")
+    write_proposals(output, found, source=f"{weights} {trained.resize} {limit} {least}")
     count = sum(len(each.boxes) for each in found.values())
     say(make_console(), f"{count} proposals in {len(listed)} images: {output}")
 
 
 @torch.no_grad()
-def propose(trained: TrainedDetector, pixels: torch.Tensor, limit: int) -> BoxesOfImage:
+def propose(
+    trained: TrainedDetector, pixels: torch.Tensor, limit: int, least: float = 0.0
+) -> BoxesOfImage:
     """Proposes regions of one image, in its own pixels.
 
     Args:
-        trained: With a two-stage detector.
+        trained: With a detector that has proposals.
         pixels: RGB, uint8, 3 x height x width.
         limit: At most so many.
+        least: Least score.
     """
     device = next(trained.detector.parameters()).device
     rows = pixels.permute(1, 2, 0).contiguous().numpy()
     images = Images(*(part.to(device) for part in pad([prepare(rows, trained.resize)])))
     boxes, scores = trained.detector.propose(images)[0]  # type: ignore[operator]
+    boxes, scores = boxes[scores >= least], scores[scores >= least]
     (height, width), (full_height, full_width) = images.sizes[0].tolist(), pixels.shape[1:]
     scale = torch.tensor([full_width / width, full_height / height], device=device).repeat(2)
+    boxes = clip_boxes_to_image(boxes, (height, width))
     return BoxesOfImage((boxes * scale)[:limit].cpu().numpy(), scores[:limit].cpu().numpy())
 
 

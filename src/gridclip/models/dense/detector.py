@@ -9,31 +9,42 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
-from gridclip.models.dense.grid_head import FPN, STRIDES, DeformableGridHead, GridHead, Projection
+from gridclip.models.dense.grid_head import FPN, STRIDES, DeformableGridHead, GridHead, Projections
 from gridclip.models.dense.region_ensemble import RegionEnsemble
 from gridclip.models.dense.score_scale import ScoreScale
+from gridclip.models.dense.second_opinion import SecondOpinion, Voices
 from gridclip.models.dense.text_folding import FoldedNames, Folding
 from gridclip.models.encoders.backbones import Backbone, recompute_backbone, recompute_blocks
 from gridclip.models.encoders.text import TextBank
 from gridclip.ops.assigners import Assigner, Assignment
 from gridclip.ops.boxes import boxes_from_distances, centreness, distances_from_boxes, grid_cells
-from gridclip.ops.focal_loss import Cosines, NegativeMask
+from gridclip.ops.focal_loss import STRICT, Cosines, Leniency, NegativeMask
 from gridclip.ops.losses import box_regression, centreness_agreement, grid_alignment
 from gridclip.ops.postprocess import (
     Candidates,
     Competition,
     DecodeSettings,
     all_scores,
+    best_logits,
     best_pairs,
     promising,
     suppress,
     top_pairs,
 )
 from gridclip.ops.vectors import unit
-from gridclip.structures import Cells, Detections, Images, Predictions, Record, Vocabulary
+from gridclip.structures import (
+    Cells,
+    Detections,
+    Images,
+    Predictions,
+    Proposals,
+    Record,
+    Vocabulary,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +70,10 @@ def box_losses(
     return losses
 
 
+_CONSIDERED = 1000  # cells of an image that may become proposals
+_APART = 0.5  # IoU above which of two proposals only the better is kept
+
+
 class Grid(NamedTuple):
     """How the head of a dense detector is built, and where its scores start."""
 
@@ -70,6 +85,19 @@ class Grid(NamedTuple):
     foldable: bool = True  # nothing is added to what the last convolution makes
 
 
+class _Asked(NamedTuple):
+    """What scores cells by the names that are asked for."""
+
+    names: FoldedNames
+    rivals: Competition | None = None  # where names compete
+    voices: Voices | None = None  # for the second embedding, if that has a say
+
+    @property
+    def compared(self) -> int:
+        """Names that a cell is compared with."""
+        return len(self.names.text) + (0 if self.rivals is None else len(self.rivals.others))
+
+
 class DenseDetector(Detector):
     """Backbone, pyramid and grid head; a cell is named by the cosine with names' vectors.
 
@@ -79,7 +107,7 @@ class DenseDetector(Detector):
         assigner: Which cell learns which object.
         grid: The head.
         decoding: How many detections leave.
-        ensemble: A second opinion on the boxes.
+        ensemble: A frozen tower's opinion on the boxes.
     """
 
     def __init__(
@@ -109,6 +137,7 @@ class DenseDetector(Detector):
         self.bias = nn.Parameter(torch.tensor(math.log(grid.prior / (1 - grid.prior))))
         self.folding = Folding(self.head.embed, text, enabled=grid.foldable)
         self.score_scale = ScoreScale()
+        self.opinion: SecondOpinion | None = None  # of the second embedding, if it has a say
 
     def recompute(self) -> None:
         """Makes activations again for the gradients: less memory, about a third more time."""
@@ -152,13 +181,12 @@ class DenseDetector(Detector):
         A score is the geometric mean of the name's probability and the cell's centreness, or what
         `Competition` says; with an ensemble, the mean of that and of what it says of the box.
         """
-        names, rivals = self.folding.names(vocabulary), self._competition(vocabulary)
-        predictions = self._predict(images, self.folding.projection())
-        central = predictions.centreness.sigmoid()
-        best = [
-            self._best(self.against(embeddings, names.text), central[index], names, rivals)
-            for index, embeddings in enumerate(predictions.embeddings)
-        ]
+        asked = self._asked(vocabulary)
+        projections = Projections(self.folding.projection() or self.head.projection)
+        if self.opinion is not None and asked.voices is not None:
+            projections = projections._replace(align=self.opinion.projection())
+        predictions = self._predict(images, projections)
+        best = [self._best(predictions, row, asked) for row in range(len(records))]
         if self.ensemble is not None:
             best = self._reconsidered(images, vocabulary, predictions, best)
         each = zip(best, predictions.boxes, images.sizes, records, strict=True)
@@ -173,40 +201,88 @@ class DenseDetector(Detector):
         cosines: Cosines,
         labels: Int[Tensor, "B N"],
         negative_mask: NegativeMask | None = None,
+        leniency: Leniency = STRICT,
     ) -> Float[Tensor, ""]:
         """`grid_alignment` with its arguments; beside it the scale of scores follows training."""
         if self.training:
             self.score_scale.follow(cosines, labels)
-        return grid_alignment(cosines, labels, negative_mask=negative_mask)
+        return grid_alignment(cosines, labels, negative_mask=negative_mask, leniency=leniency)
 
-    def _competition(self, asked: Vocabulary) -> Competition | None:
-        """What names compete with; with none but one another, before any training."""
+    @torch.no_grad()
+    def propose(self, images: Images) -> list[Proposals]:
+        """Where something may be in each image, whatever it is: any name that was trained on.
+
+        Raises:
+            InputError: if it was trained on no list of names.
+        """
+        if self.trained_on is None:
+            raise InputError(
+                f"this {type(self).__name__} was trained on no list of names",
+                fix="give the run of a training on DetectionData, or of a two-stage detector",
+                field="run",
+            )
+        predictions = self._predict(images)
+        return self.proposals(predictions, self.cosines(predictions.embeddings, self.trained_on))
+
+    @torch.no_grad()
+    def proposals(self, predictions: Predictions, cosines: Cosines) -> list[Proposals]:
+        """The boxes of cells that any name fits, best first, those that overlap a better one less.
+
+        Args:
+            predictions: Of every cell.
+            cosines: Every cell and every name.
+        """
+        found = []
+        with torch.autocast(predictions.boxes.device.type, enabled=False):
+            for embeddings, boxes, central in zip(
+                predictions.embeddings,
+                predictions.boxes.float(),
+                predictions.centreness.float(),
+                strict=True,
+            ):
+                highest = best_logits(cosines._replace(embeddings=embeddings.float()))
+                scores = (highest.sigmoid() * central.sigmoid()).sqrt()
+                best = scores.topk(min(_CONSIDERED, len(scores))).indices
+                kept = best[nms(boxes[best], scores[best], _APART)]
+                found.append(Proposals(boxes[kept], scores[kept]))
+        return found
+
+    def _asked(self, vocabulary: Vocabulary) -> _Asked:
+        """The names and what they compete with; with none but one another, before any training."""
+        names = self.folding.names(vocabulary)
         if self.decoding.score == "independent":
-            return None
+            return _Asked(names)
         reference = self.trained_on if self.decoding.reference else None
-        if reference is None:
-            others = self.folding.names(asked).text[:0]
-        else:
-            others = self.folding.others(asked, reference)
-        return Competition(others, self.score_scale.value)
+        others = names.text[:0]
+        if reference is not None:
+            others = self.folding.others(vocabulary, reference)
+        opinion = self.opinion
+        voices = None if opinion is None else opinion.voices(vocabulary, reference)
+        return _Asked(names, Competition(others, self.score_scale.value), voices)
 
-    def _best(
-        self,
-        cosines: Cosines,
-        central: Float[Tensor, "N"],
-        names: FoldedNames,
-        rivals: Competition | None,
-    ) -> Candidates:
+    def _contest(
+        self, predictions: Predictions, row: int, asked: _Asked, at: Int[Tensor, "n"] | slice
+    ) -> tuple[Cosines, Competition | None]:
+        """What scores some cells of one image."""
+        cosines = self.against(predictions.embeddings[row, at], asked.names.text)
+        if self.opinion is None or asked.rivals is None or asked.voices is None:
+            return cosines, asked.rivals
+        assert predictions.aligned is not None  # made where there is an opinion
+        aligned = predictions.aligned[row, at]
+        return self.opinion.join(cosines, asked.rivals, aligned, asked.voices)
+
+    def _best(self, predictions: Predictions, row: int, asked: _Asked) -> Candidates:
         """The best pairs of one image; of its promising cells only, where pairs are too many."""
-        settings = self.decoding
-        count = len(names.text) + (0 if rivals is None else len(rivals.others))
+        settings, central = self.decoding, predictions.centreness[row].sigmoid()
         with torch.autocast(central.device.type, enabled=False):
-            if len(central) * count <= settings.pairs:
+            if len(central) * asked.compared <= settings.pairs:
+                cosines, rivals = self._contest(predictions, row, asked, slice(None))
                 return best_pairs(cosines, central, settings, rivals)
-            share = max(settings.candidates, settings.pairs // count)
-            cells = promising(cosines._replace(text=names.prototypes), central, share)
-            fewer = cosines._replace(embeddings=cosines.embeddings[cells])
-            found = best_pairs(fewer, central[cells], settings, rivals)
+            share = max(settings.candidates, settings.pairs // asked.compared)
+            prototypes = self.against(predictions.embeddings[row], asked.names.prototypes)
+            cells = promising(prototypes, central, share)
+            cosines, rivals = self._contest(predictions, row, asked, cells)
+            found = best_pairs(cosines, central[cells], settings, rivals)
             return found._replace(cells=cells[found.cells])
 
     def _reconsidered(
@@ -218,34 +294,28 @@ class DenseDetector(Detector):
     ) -> list[Candidates]:
         """Pairs by the detector and the ensemble: any name, in the cells that were best before."""
         assert self.ensemble is not None  # asked for where there is one
-        names, central = self.folding.names(vocabulary), predictions.centreness.sigmoid()
-        rivals = self._competition(vocabulary)
-        cells = [each.cells.unique() for each in best]
+        asked, central = self._asked(vocabulary), predictions.centreness.sigmoid()
+        cells, own = [each.cells.unique() for each in best], []
         with torch.autocast(central.device.type, enabled=False):
-            own = [
-                all_scores(
-                    self.against(predictions.embeddings[row][at], names.text),
-                    central[row, at],
-                    rivals,
-                )
-                for row, at in enumerate(cells)
-            ]
+            for row, at in enumerate(cells):
+                cosines, rivals = self._contest(predictions, row, asked, at)
+                own.append(all_scores(cosines, central[row, at], rivals))
         boxes = [predictions.boxes[row][at] for row, at in enumerate(cells)]
         both = self.ensemble(images, boxes, own, self.text(vocabulary), self.learned(vocabulary))
         pairs = [top_pairs(scores, self.decoding) for scores in both]
         return [of._replace(cells=at[of.cells]) for of, at in zip(pairs, cells, strict=True)]
 
-    def _predict(self, images: Images, projection: Projection | None = None) -> Predictions:
-        return self._read(self.backbone(images), projection)
+    def _predict(self, images: Images, projections: Projections | None = None) -> Predictions:
+        return self._read(self.backbone(images), projections)
 
     def _read(
         self,
         maps: list[Tensor],
-        projection: Projection | None = None,
+        projections: Projections | None = None,
         residual: Float[Tensor, "B D h w"] | None = None,
     ) -> Predictions:
         """What pyramid and head make of the backbone's maps."""
-        levels = self.head(self.neck(maps), projection)
+        levels = self.head(self.neck(maps), projections)
         cells, embeddings = grid_of([level.embeddings for level in levels], residual)
         distances = torch.cat([level.distances.flatten(2) for level in levels], dim=2).mT
         return Predictions(
@@ -256,7 +326,14 @@ class DenseDetector(Detector):
             centreness=torch.cat([level.centreness.flatten(1) for level in levels], dim=1),
             cells=cells,
             image=None,
+            aligned=_joined([level.aligned for level in levels]),
         )
+
+
+def _joined(levels: list[Float[Tensor, "B E _ _"] | None]) -> Float[Tensor, "B N E"] | None:
+    """Unit vectors of the cells of all levels, if there are any."""
+    made = [level.flatten(2).mT for level in levels if level is not None]
+    return unit(torch.cat(made, dim=1)) if made else None
 
 
 def grid_of(

@@ -49,12 +49,20 @@ class Projection(NamedTuple):
     bias: Float[Tensor, "D"] | None
 
 
+class Projections(NamedTuple):
+    """What makes the embeddings of a head's features."""
+
+    embed: Projection
+    align: Projection | None = None  # of the second embedding, if it is wanted
+
+
 class LevelOutput(NamedTuple):
     """What the head says of one pyramid level."""
 
     embeddings: Float[Tensor, "B D h w"]  # of any length
     distances: Float[Tensor, "B 4 h w"]  # left, top, right, bottom, in strides, positive
     centreness: Float[Tensor, "B h w"]  # logits
+    aligned: Float[Tensor, "B E h w"] | None = None  # of the second embedding, of any length
 
 
 class GridHead(nn.Module):
@@ -72,6 +80,7 @@ class GridHead(nn.Module):
         self.embedding_tower = _tower(width, num_convs)
         self.box_tower = _tower(width, num_convs)
         self.embed = nn.Conv2d(width, embed_dim, 1)
+        self.align: nn.Conv2d | None = None
         self.box = nn.Conv2d(width, 4, 3, padding=1)
         self.centreness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(levels))
@@ -82,19 +91,33 @@ class GridHead(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(
-        self, levels: list[Tensor], projection: Projection | None = None
+        self, levels: list[Tensor], projections: Projections | None = None
     ) -> list[LevelOutput]:
         """Runs the towers over every level (B, width, h, w).
 
         Args:
             levels: The pyramid.
-            projection: What makes the embeddings, in place of `embed`.
+            projections: What makes the embeddings, in place of the head's own convolutions, of
+                which the second is left out after training.
         """
-        projection = projection or Projection(self.embed.weight, self.embed.bias)
+        if projections is None:
+            second = self.align if self.training else None
+            aligns = None if second is None else Projection(second.weight, second.bias)
+            projections = Projections(self.projection, aligns)
         return [
-            self._level(level, scale, projection)
+            self._level(level, scale, projections)
             for level, scale in zip(levels, self.scales, strict=True)
         ]
+
+    def add_second(self, width: int) -> nn.Conv2d:
+        """Makes a second embedding of this width, of the features that the first is made of."""
+        self.align = nn.Conv2d(self.embed.in_channels, width, 1)
+        return self.align
+
+    @property
+    def projection(self) -> Projection:
+        """What makes the embeddings that learn from names."""
+        return Projection(self.embed.weight, self.embed.bias)
 
     def embedded(
         self, level: Float[Tensor, "B C h w"], of_box: Float[Tensor, "B C h w"]
@@ -103,13 +126,18 @@ class GridHead(nn.Module):
         return self.embedding_tower(level)
 
     def _level(
-        self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""], projection: Projection
+        self, level: Float[Tensor, "B C h w"], scale: Float[Tensor, ""], projections: Projections
     ) -> LevelOutput:
         of_box = self.box_tower(level)
-        embeddings = F.conv2d(self.embedded(level, of_box), *projection)
+        features = self.embedded(level, of_box)
+        embeddings, aligned = (
+            None if each is None else F.conv2d(features, *each) for each in projections
+        )
+        assert embeddings is not None  # only the second may be left out
         # Deviation: bounded exponent, since one wild cell early in training gives an infinite box.
         distances = (precise(self.box(of_box)) * scale).clamp(max=math.log(1000)).exp()
-        return LevelOutput(embeddings, distances, precise(self.centreness(of_box)[:, 0]))
+        central = precise(self.centreness(of_box)[:, 0])
+        return LevelOutput(embeddings, distances, central, aligned)
 
 
 def _tower(width: int, num_convs: int) -> nn.Sequential:

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gridclip.io.errors import InputError, require_range
-from gridclip.ops.focal_loss import Cosines, NegativeMask
+from gridclip.ops.boxes import contained
+from gridclip.ops.focal_loss import Cosines, Leniency, NegativeMask
 from gridclip.ops.losses import pool_log_sum_exp, pool_top, pseudo_label_agreement
-from gridclip.structures import DetectionBatch
+from gridclip.ops.postprocess import best_logits
+from gridclip.structures import Cells, DetectionBatch, Targets
 
 NegativeKind = Literal["all", "verified", "equalised", "federated"]
 
@@ -35,16 +37,25 @@ class Negatives:
         rare_share: Of equalised: λ, share of training images below which a name counts as rare.
         num_names: Of federated: names a batch, boxed ones included.
         power: Of federated: how much more often frequent names are drawn.
+        unlabelled: Cells that some name scores above this, in [0, 1], and that lie in no box are
+            nobody's negatives: they may show an object that nobody annotated. 1: none.
+        related: λ, in [0, 1]: a name counts 1 - λ · cosine as a negative of another name's cells,
+            so that names that mean nearly the same are not pushed apart (RT-DETR-World, whose
+            form is recalled; it reports λ = 0.25). 0: fully.
     """
 
     kind: NegativeKind = "all"
     rare_share: float = 1.76e-3
     num_names: int = 50
     power: float = 0.5
+    unlabelled: float = 1.0
+    related: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("rare_share", "num_names", "power"):
             require_range(getattr(self, field), f"negatives.{field}", least=0)
+        for field in ("unlabelled", "related"):
+            require_range(getattr(self, field), f"negatives.{field}", least=0, most=1)
 
     def mask(self, batch: DetectionBatch) -> NegativeMask | None:
         """Where each name of the batch's vocabulary counts as a negative; None: everywhere.
@@ -63,6 +74,28 @@ class Negatives:
             case "federated":
                 drawn = self.draw(batch).expand(len(batch.targets), -1)
                 return NegativeMask(drawn, drawn)
+
+    @torch.no_grad()
+    def leniency(self, cosines: Cosines, cells: Cells, targets: list[Targets]) -> Leniency:
+        """Where negatives count less than fully.
+
+        Args:
+            cosines: Every cell and every name of the batch.
+            cells: The grid.
+            targets: The boxes of each image.
+        """
+        unknown = related = None
+        if self.unlabelled < 1:
+            with torch.autocast(cells.centres.device.type, enabled=False):
+                logits = [
+                    best_logits(cosines._replace(embeddings=each)) for each in cosines.embeddings
+                ]
+            likely = torch.stack(logits).sigmoid() > self.unlabelled
+            inside = [contained(cells.centres, target.boxes) for target in targets]
+            unknown = likely & ~torch.stack(inside)
+        if self.related:
+            related = 1 - self.related * (cosines.text @ cosines.text.mT).clamp(min=0)
+        return Leniency(unknown, related)
 
     def draw(self, batch: DetectionBatch) -> Bool[Tensor, "K"]:
         """Names of the batch's boxes, and others up to `num_names`, drawn without replacement.

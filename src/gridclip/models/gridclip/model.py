@@ -13,18 +13,35 @@ from torch import Tensor, nn
 from gridclip.io.errors import InputError
 from gridclip.models.base import Weights, as_boxes, freeze_unused, unlearnable
 from gridclip.models.dense.detector import DenseDetector, Grid, box_losses, grid_of, inside
-from gridclip.models.dense.grid_head import Projection
+from gridclip.models.dense.grid_head import Projections
 from gridclip.models.dense.region_ensemble import RegionEnsemble
+from gridclip.models.dense.second_opinion import SecondOpinion
 from gridclip.models.dense.word_region import WordRegionLoss
 from gridclip.models.encoders.attention_pool import Pooled
 from gridclip.models.encoders.backbones import Backbone
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
+from gridclip.models.gridclip.region_alignment import (
+    RegionAlignment,
+    look_at,
+    owners_of,
+    unannotated,
+)
 from gridclip.ops.assigners import Assigner
+from gridclip.ops.focal_loss import Cosines
 from gridclip.ops.losses import ImageDistance, image_alignment
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import Batch, ConceptBatch, DetectionBatch, ImageBatch, Images, Predictions
+from gridclip.ops.vectors import require_same_width
+from gridclip.structures import (
+    Batch,
+    ConceptBatch,
+    DetectionBatch,
+    ImageBatch,
+    Images,
+    Predictions,
+    RegionTargets,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +51,7 @@ class LossWeights(Weights):
     Args:
         grid: Grid-level alignment: cells against category text.
         image: Image-level alignment: the image's embedding against the frozen teacher's.
+        region: Region-level alignment: cells of a region against the frozen teacher's view of it.
         box: Generalised IoU of boxes.
         centreness: How central a cell is to its box.
         unboxed: Image-level alignment too, of image-level batches: images without boxes.
@@ -43,6 +61,7 @@ class LossWeights(Weights):
 
     grid: float = 1.0
     image: float = 0.1
+    region: float = 0.0
     box: float = 2.0
     centreness: float = 1.0
     unboxed: float = 0.0
@@ -56,7 +75,7 @@ def load_teacher(teacher: Teacher | None, weights: LossWeights) -> Teacher | Non
     Raises:
         InputError: if one does, and there is no teacher.
     """
-    if not (weights.image or weights.unboxed):
+    if not (weights.image or weights.unboxed or (weights.region and teacher is not None)):
         return None
     if teacher is None:
         asked = f"weights.image = {weights.image}, weights.unboxed = {weights.unboxed}"
@@ -95,6 +114,7 @@ def check_residual(backbone: Backbone, text_width: int) -> None:
 
 
 _WEIGHTS, _NEGATIVES = LossWeights(), Negatives()
+_REGIONS = RegionAlignment()
 _PSEUDO_LABEL_LOSS, _WORDS = PseudoLabelLoss(), WordRegionLoss()
 
 
@@ -106,13 +126,16 @@ class GridCLIP(DenseDetector):
         text: Names to unit vectors of width D.
         assigner: Which cell learns which object.
         teacher: The frozen image tower that teaches; needed where `weights.image` or
-            `weights.unboxed` > 0, and not loaded otherwise.
+            `weights.unboxed` > 0, or `weights.region` > 0 and the data stores no regions, and not
+            loaded where none is.
         width: Channels of pyramid and head.
         num_convs: Convolutions of each head tower; 4 in FCOS.
         clip_residual: Add the attention pool's map of cells, upsampled, to the embeddings. The pool
             must have the width of the text vectors, as it has in one and the same CLIP.
         weights: Weight of each loss.
         image_distance: Form of the image-level alignment.
+        regions: Form of the region-level alignment. Regions are those that the data stores
+            (`data.init_args.regions`), or else those that the teacher is shown at each step.
         negatives: Which names count as negatives in grid-level alignment.
         pseudo_labels: What image-level batches teach where `weights.pseudo` > 0.
         words: What captions teach where `weights.words` > 0.
@@ -133,7 +156,8 @@ class GridCLIP(DenseDetector):
         num_convs: int = 4,
         clip_residual: bool = False,
         weights: LossWeights = _WEIGHTS,
-        image_distance: ImageDistance = "l1",
+        image_distance: ImageDistance = "cosine",
+        regions: RegionAlignment = _REGIONS,
         negatives: Negatives = _NEGATIVES,
         pseudo_labels: PseudoLabelLoss = _PSEUDO_LABEL_LOSS,
         words: WordRegionLoss = _WORDS,
@@ -145,16 +169,31 @@ class GridCLIP(DenseDetector):
     ) -> None:
         grid = Grid(width, num_convs, prior, temperature, foldable=not clip_residual)
         super().__init__(backbone, text, assigner, grid, decoding, ensemble)
-        self.weights, self.image_distance = weights, image_distance
+        self.weights, self.image_distance, self.regions = weights, image_distance, regions
         self.clip_residual = clip_residual
         self.negatives, self.pseudo_labels, self.words = negatives, pseudo_labels, words
         self.teacher = load_teacher(teacher, weights)
         self.to_teacher = self.teacher and student_projection(backbone, self.teacher.width)
+        if weights.region and regions.branch == "own":
+            self._add_branch()
         if clip_residual:
             check_residual(backbone, text.width)
         if recompute:
             self.recompute()
         self._freeze_unused()
+
+    def _add_branch(self) -> None:
+        """Gives region-level alignment an embedding of its own, and a say in the score.
+
+        Raises:
+            InputError: if it should have a say, and the teacher's space is not that of the text.
+        """
+        seen = self.text.width if self.teacher is None else self.teacher.width
+        if self.regions.opinion:
+            require_same_width(seen, self.text.width, field="regions.opinion")
+        align = self.head.add_second(seen)
+        if self.regions.opinion:
+            self.opinion = SecondOpinion(align, self.text, self.regions.opinion)
 
     def pretrained(self) -> list[nn.Module]:
         """The backbone starts from CLIP or ImageNet, a text tower that is trained from CLIP."""
@@ -183,11 +222,11 @@ class GridCLIP(DenseDetector):
             raise unlearnable("GridCLIP", batch)
         return {"words": self.weights.words * self._word_loss(batch)}
 
-    def _predict(self, images: Images, projection: Projection | None = None) -> Predictions:
+    def _predict(self, images: Images, projections: Projections | None = None) -> Predictions:
         maps = self.backbone(images)
         aligned = self.training and self.weights.image > 0
         pooled = self._pool(images, maps, aligned)
-        predictions = self._read(maps, projection, self._residual(pooled))
+        predictions = self._read(maps, projections, self._residual(pooled))
         if not aligned:
             return predictions
         return predictions._replace(image=self._image_embedding(maps, pooled))
@@ -196,15 +235,60 @@ class GridCLIP(DenseDetector):
         predictions = self(batch.images, batch.vocabulary)
         assigned = self.assigner(predictions.cells, batch.targets)
         losses = box_losses(predictions, assigned, self.weights.box, self.weights.centreness)
+        cosines = self.cosines(predictions.embeddings, batch.vocabulary)
+        leniency = self.negatives.leniency(cosines, predictions.cells, batch.targets)
+        if self.weights.region:
+            regions = self._regions(batch, predictions, cosines)
+            if self.regions.spare:
+                spared = unannotated(predictions.cells, regions, batch.targets)
+                leniency = leniency.sparing(spared)
+            losses["region"] = self._region_loss(predictions, regions)
+        if self.opinion is not None and predictions.aligned is not None:
+            self.opinion.follow(predictions.aligned, cosines.text, assigned.labels)
         if self.weights.grid:
             losses["grid"] = self.weights.grid * self.alignment(
-                self.cosines(predictions.embeddings, batch.vocabulary),
-                assigned.labels,
-                self.negatives.mask(batch),
+                cosines, assigned.labels, self.negatives.mask(batch), leniency
             )
         if self.weights.image:
             losses["image"] = self.weights.image * self._gap_to_teacher(predictions.image, batch)
         return losses
+
+    def _regions(
+        self, batch: DetectionBatch, predictions: Predictions, cosines: Cosines
+    ) -> list[RegionTargets]:
+        """Regions with the teacher's embeddings: the stored ones, or what it is shown now.
+
+        Raises:
+            InputError: if there is neither.
+        """
+        if batch.regions is not None:
+            return batch.regions
+        if self.teacher is None:
+            raise InputError(
+                f"weights.region = {self.weights.region}, but this batch carries no embeddings of "
+                "regions, and there is no teacher",
+                field="teacher",
+                fix="name a teacher, or store regions (gridclip propose, gridclip clip "
+                "embed-proposals) and name the file as data.init_args.regions",
+            )
+        proposed = [
+            each.boxes[each.scores >= self.regions.least]
+            for each in self.proposals(predictions, cosines)
+        ]
+        return look_at(self.teacher, batch, proposed, self.regions)
+
+    def _region_loss(
+        self, predictions: Predictions, regions: list[RegionTargets]
+    ) -> Float[Tensor, ""]:
+        """Region-level alignment with the weight that it has by now."""
+        own = self.regions.branch == "own"
+        student = predictions.aligned if own else predictions.embeddings
+        assert student is not None  # the head makes it in training
+        seen = regions[0].embeddings.shape[1]
+        require_same_width(seen, student.shape[-1], field="data.init_args.regions")
+        owners = owners_of(self.assigner, predictions.cells, regions)
+        weight = self.weights.region * self.regions.share(self.progress)
+        return weight * self.regions.gap(student, owners, regions)
 
     def _image_level_losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         """Only what they read is run: neither boxes, nor the grid where nothing labels it."""
@@ -268,9 +352,11 @@ class GridCLIP(DenseDetector):
         weights, head, pool = self.weights, self.head, self.backbone.pool
         logits = weights.grid + weights.pseudo
         embeddings = logits + weights.words
+        features = embeddings + weights.region
         parts: list[tuple[nn.Module | nn.Parameter | None, float | bool]] = [
-            (head.embedding_tower, embeddings),
+            (head.embedding_tower, features),
             (head.embed, embeddings),
+            (head.align, weights.region),
             (self.log_scale, logits),
             (self.bias, logits),
             (head.box, weights.box),

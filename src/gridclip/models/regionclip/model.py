@@ -19,7 +19,6 @@ from gridclip.models.encoders.text import TextBank
 from gridclip.models.regionclip.released_weights import load_box_head
 from gridclip.models.two_stage.detector import (
     GivenBoxes,
-    Proposals,
     RegionPredictions,
     RegionReader,
     TwoStageDetector,
@@ -38,7 +37,7 @@ from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
 from gridclip.ops.boxes import boxes_from_offsets
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width, unit
-from gridclip.structures import Batch, DetectionBatch, Images, Targets, Vocabulary
+from gridclip.structures import Batch, DetectionBatch, Images, Proposals, Targets, Vocabulary
 
 _WEIGHTS, _SAMPLING = RegionWeights(), SamplingSettings()
 _NAMING = NamingLoss(gamma=0.5, background=0.2)

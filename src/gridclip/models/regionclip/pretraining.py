@@ -22,18 +22,13 @@ from gridclip.models.encoders.open_clip import Frozen
 from gridclip.models.encoders.region_encoders import RegionEncoder, whole
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.regionclip.region_sources import RandomRegions, RegionSource
-from gridclip.models.two_stage.detector import (
-    GivenBoxes,
-    Proposals,
-    RegionPredictions,
-    RegionReader,
-)
+from gridclip.models.two_stage.detector import GivenBoxes, RegionPredictions, RegionReader
 from gridclip.models.two_stage.roi_head import Fusion, fuse
 from gridclip.ops.distributed import share_of_mean, total
 from gridclip.ops.losses import info_nce
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width, unit
-from gridclip.structures import Batch, ConceptBatch, Images, Vocabulary
+from gridclip.structures import Batch, ConceptBatch, Images, Proposals, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)

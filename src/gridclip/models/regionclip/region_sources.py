@@ -13,10 +13,10 @@ from torchvision.models.detection.image_list import ImageList
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.state_dicts import fill, read_state
 from gridclip.models.encoders.open_clip import Frozen
-from gridclip.models.two_stage.detector import Proposals, TwoStageDetector, load_proposer
+from gridclip.models.two_stage.detector import TwoStageDetector, load_proposer
 from gridclip.models.two_stage.rpn import propose
 from gridclip.ops.images import PixelNorm
-from gridclip.structures import ConceptBatch, Images
+from gridclip.structures import ConceptBatch, Images, Proposals
 
 
 class RegionSource(nn.Module, ABC):

@@ -18,14 +18,7 @@ from gridclip.models.encoders.region_encoders import RegionEncoder
 from gridclip.models.encoders.text import TextBank
 from gridclip.ops.postprocess import DecodeSettings, decode
 from gridclip.ops.vectors import unit
-from gridclip.structures import Detections, Images, Record, Vocabulary
-
-
-class Proposals(NamedTuple):
-    """Where something may be in one image, best first."""
-
-    boxes: Float[Tensor, "R 4"]  # xyxy, pixels of the resized image
-    scores: Float[Tensor, "R"]  # objectness in [0, 1]
+from gridclip.structures import Detections, Images, Proposals, Record, Vocabulary
 
 
 class RegionPredictions(NamedTuple):

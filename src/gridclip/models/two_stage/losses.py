@@ -11,9 +11,8 @@ from torchvision.ops import box_iou
 
 from gridclip.io.errors import require_range
 from gridclip.models.base import Weights
-from gridclip.models.two_stage.detector import Proposals
 from gridclip.ops.boxes import offsets_from_boxes
-from gridclip.structures import Targets
+from gridclip.structures import Proposals, Targets
 
 
 @dataclass(frozen=True, kw_only=True)

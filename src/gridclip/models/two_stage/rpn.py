@@ -16,8 +16,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from gridclip.io.errors import require_range
-from gridclip.models.two_stage.detector import Proposals
-from gridclip.structures import Targets
+from gridclip.structures import Proposals, Targets
 
 _COARSEST = 32  # pixels of the resized image between neighbouring cells of C5
 

@@ -11,16 +11,11 @@ from gridclip.io.errors import InputError, require_at_least, require_positive
 from gridclip.models.encoders.region_views import RegionView, embed_regions
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
-from gridclip.models.two_stage.detector import (
-    Proposals,
-    RegionPredictions,
-    TwoStageDetector,
-    load_proposer,
-)
+from gridclip.models.two_stage.detector import RegionPredictions, TwoStageDetector, load_proposer
 from gridclip.models.two_stage.roi_head import fuse
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width
-from gridclip.structures import Batch, Images, Vocabulary
+from gridclip.structures import Batch, Images, Proposals, Vocabulary
 
 _DECODING = DecodeSettings(nms_iou=0.5)
 

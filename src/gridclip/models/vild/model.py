@@ -18,7 +18,7 @@ from gridclip.models.encoders.backbones import Backbone
 from gridclip.models.encoders.region_views import RegionView, embed_regions
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
-from gridclip.models.two_stage.detector import Proposals, RegionPredictions, TwoStageDetector
+from gridclip.models.two_stage.detector import RegionPredictions, TwoStageDetector
 from gridclip.models.two_stage.losses import (
     RegionWeights,
     SamplingSettings,
@@ -40,7 +40,7 @@ from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings, Reg
 from gridclip.ops.boxes import boxes_from_offsets
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width
-from gridclip.structures import Batch, DetectionBatch, Images, RegionTargets, Vocabulary
+from gridclip.structures import Batch, DetectionBatch, Images, Proposals, RegionTargets, Vocabulary
 
 
 def find_regions(

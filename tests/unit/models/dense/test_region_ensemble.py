@@ -45,6 +45,7 @@ def _detector(text, kind=GridCLIP, **settings):
     torch.manual_seed(0)
     weights = {"weights": LossWeights(image=0.0)} if kind is GridCLIP else {}
     parts = {"backbone": ClipResNet(MINI), "text": text, "assigner": FCOSAssigner()}
+    settings.setdefault("decoding", DecodeSettings(score="independent"))
     detector = kind(**parts, width=32, num_convs=1, **weights, **settings).eval()
     nn.init.normal_(detector.head.box.weight, std=0.1)
     nn.init.normal_(detector.head.centreness.weight, std=0.5)
@@ -94,7 +95,10 @@ def test_without_weight_the_tower_changes_nothing_and_with_all_it_alone_decides(
 @torch.no_grad()
 def test_names_that_the_detector_did_not_put_forward_may_win(text, images):
     """One pair enters from each image: its cell is the detector's choice, its name is not."""
-    decoding, many = DecodeSettings(candidates=1), Vocabulary(f"thing {n}" for n in range(20))
+    decoding, many = (
+        DecodeSettings(score="independent", candidates=1),
+        Vocabulary(f"thing {n}" for n in range(20)),
+    )
     plain = _detector(text, decoding=decoding).detect(images, many, RECORDS)
     alone = _detector(text, decoding=decoding, ensemble=_ensemble(weight=1.0))
     both = alone.detect(images, many, RECORDS)
@@ -107,7 +111,7 @@ def test_names_that_the_detector_did_not_put_forward_may_win(text, images):
 
 @torch.no_grad()
 def test_images_in_which_nothing_is_found_stay_empty(text, images):
-    decoding = DecodeSettings(threshold=1.0)
+    decoding = DecodeSettings(score="independent", threshold=1.0)
     detector = _detector(text, decoding=decoding, ensemble=_ensemble())
     assert [len(each.scores) for each in detector.detect(images, NAMES, RECORDS)] == [0, 0]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gridclip.models.dense.grid_head import GridHead
+from gridclip.models.dense.grid_head import GridHead, Projections
 from gridclip.models.dense.text_folding import Folding
 from gridclip.models.encoders.text import TextBank
 from gridclip.structures import Vocabulary
@@ -32,10 +32,11 @@ WORDS = Vocabulary(["a", "b", "c"])
 
 
 def cosines(head, folding=None):
-    projection = None if folding is None else folding.projection()
+    made = None if folding is None else folding.projection()
+    projections = None if made is None else Projections(made)
     text = _Words()(WORDS) if folding is None else folding.names(WORDS).text
     with torch.no_grad():
-        embeddings = head(LEVEL, projection)[0].embeddings.flatten(2).mT
+        embeddings = head(LEVEL, projections)[0].embeddings.flatten(2).mT
     return F.normalize(embeddings, dim=-1) @ text.mT
 
 

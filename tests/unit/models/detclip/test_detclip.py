@@ -124,7 +124,7 @@ def test_what_is_said_without_a_box_is_no_negative_of_its_image(resting, monkeyp
     monkeypatch.setattr(
         detector_module,
         "grid_alignment",
-        lambda *given, negative_mask: seen.append(negative_mask) or align(*given),
+        lambda *given, negative_mask, leniency: seen.append(negative_mask) or align(*given),
     )
     detector = _detector(resting)
     detector.losses(_batch())
@@ -148,7 +148,7 @@ def test_concepts_of_other_processes_are_columns_and_their_targets_stay_right(re
     monkeypatch.setattr(
         detector_module,
         "grid_alignment",
-        lambda cosines, owner, negative_mask: (
+        lambda cosines, owner, negative_mask, leniency: (
             owners.append(owner)
             or texts.append(cosines.text)
             or align(cosines, owner, negative_mask=negative_mask)

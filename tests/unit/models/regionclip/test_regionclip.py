@@ -17,7 +17,7 @@ from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.region_encoders import ClipRegions
 from gridclip.models.encoders.text import ClipText
 from gridclip.models.regionclip.model import RegionCLIP
-from gridclip.models.two_stage.detector import GivenBoxes, Proposals
+from gridclip.models.two_stage.detector import GivenBoxes
 from gridclip.models.two_stage.losses import (
     NamingLoss,
     RegionWeights,
@@ -30,7 +30,15 @@ from gridclip.models.two_stage.rpn import ProposalSettings
 from gridclip.models.vild.model import ViLD
 from gridclip.ops.boxes import boxes_from_offsets, offsets_from_boxes
 from gridclip.ops.postprocess import DecodeSettings
-from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targets, Vocabulary
+from gridclip.structures import (
+    DetectionBatch,
+    ImageBatch,
+    Images,
+    Proposals,
+    Record,
+    Targets,
+    Vocabulary,
+)
 
 MINI = ClipModel(name="gridclip-mini", weights="random")
 NAMES = ("red star", "green ring", "blue moon")

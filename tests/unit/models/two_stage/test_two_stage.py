@@ -9,7 +9,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
 from gridclip.io.errors import InputError
-from gridclip.models.two_stage.detector import Proposals
 from gridclip.models.two_stage.losses import (
     SamplingSettings,
     region_boxes,
@@ -27,7 +26,7 @@ from gridclip.models.two_stage.roi_head import (
 )
 from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings
 from gridclip.ops.boxes import boxes_from_offsets, offsets_from_boxes
-from gridclip.structures import Targets
+from gridclip.structures import Proposals, Targets
 
 
 @pytest.fixture(autouse=True)
