@@ -67,8 +67,8 @@ def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:
 def _alarm_table(metrics: Metrics) -> WholeTable:
     assert metrics.false_alarms is not None  # `evaluate` says how many there are
     limit, rate, threshold = metrics.false_alarms
-    title = "the boxes left by one threshold on the score, at few detections of absent names"
-    headings = ("allowed an image and name", "left", "score above", *FALSE_ALARM_METRICS)
+    title = "AP of the boxes above one score, at few detections an image and absent name"
+    headings = ("allowed", "reached", "score above", *FALSE_ALARM_METRICS)
     table = WholeTable(headings, title=title)
     figures = (_percent(getattr(metrics, name)) for name in FALSE_ALARM_METRICS)
     cells = (f"{value:.4g}" if math.isfinite(value) else "–" for value in (rate, threshold))
