@@ -115,7 +115,8 @@ RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scop
 def try_files(folder, examples):
     sound = count()
 
-    @settings(max_examples=examples, **RELAXED)
+    # The quick run tries the same files each time, so that it fails for changes, not by chance.
+    @settings(max_examples=examples, derandomize=examples < 100, **RELAXED)
     @given(place=st.sampled_from(PLACES), value=LIKELY | LIKELY | ANYTHING)
     def whatever_is_called_sound_is_read(place, value):
         if check_one(folder, place, value):
