@@ -9,6 +9,7 @@ from typing import NamedTuple, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from gridclip.io import trust
 from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
 
@@ -157,7 +158,9 @@ def _call(command: Command, arguments: list[str]) -> None:
     A list takes any number of words, such as `gridclip detect --run RUN --names NAMES IMAGE...`.
     """
     function = command.load()
-    parameters = inspect.signature(function).parameters.values()
+    signature = dict(inspect.signature(function).parameters)
+    takes_trust = signature.pop("trust", None) is not None
+    parameters = signature.values()
     positional: set[str | int] = {
         each.name
         for each in parameters
@@ -171,12 +174,19 @@ def _call(command: Command, arguments: list[str]) -> None:
         exit_on_error=False,
         parser_mode=PARSER_MODE,
     )
+    parser.add_argument(trust.FLAG, action="store_true", help=trust.HELP)
     for name in sorted(map(str, lists)):
         parser.add_argument(name, type=Path, nargs="+", help="One or several.")
-    parser.add_function_arguments(
-        function, skip=options | lists, as_group=False, as_positional=True
-    )
-    parser.add_function_arguments(function, skip=positional, as_group=False, as_positional=False)
+    for skipped, as_positional in ((options | lists, True), (positional, False)):
+        parser.add_function_arguments(
+            function, skip={*skipped, "trust"}, as_group=False, as_positional=as_positional
+        )
     words = ["--jobs" if word == "-j" else word for word in arguments]  # as make calls it
-    settings = parser.instantiate_classes(parser.parse_args(words))
-    function(**settings.as_dict())
+    with trust.importing_known_code(trust=trust.FLAG in words):
+        parsed = parser.parse_args(words)
+        if not parsed.trust:
+            trust.refuse_functions(parsed)
+        settings = parser.instantiate_classes(parsed).as_dict()
+    if not takes_trust:
+        del settings["trust"]
+    function(**settings)

@@ -51,7 +51,7 @@ def fitted(recipe, tmp_path_factory) -> Callable[[Case], Path]:
         keep = {"class_path": "detector_cases.KeepFirst", "init_args": {"folder": str(run)}}
         callbacks = f"--trainer.callbacks+={json.dumps(keep)}"
         command = ["fit", recipe(case, case.learns), f"--run_dir={run}"]
-        main([*command, "--checkpoint_every_steps=1", callbacks])
+        main([*command, "--checkpoint_every_steps=1", callbacks, "--trust"])
         return run
 
     return fit
@@ -65,7 +65,8 @@ def evaluated(fitted, recipe) -> Callable[[Case], list[str]]:
         if not case.learns:
             return [recipe(case, "boxes")]
         run = fitted(case)
-        return [f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/last.ckpt'}"]
+        checkpoint = f"--ckpt_path={run / 'checkpoints/last.ckpt'}"
+        return [f"--config={run / 'config.yaml'}", checkpoint, "--trust"]  # it names KeepFirst
 
     return arguments
 

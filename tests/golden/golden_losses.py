@@ -65,7 +65,7 @@ def fit(row: str, run: str, *, steps: int = STEPS) -> Losses:
     main(
         ["fit", f"--config={MINI / row}.yaml", f"--run_dir={run}", f"--trainer.max_steps={steps}"]
         + [*_smaller(data, "data.init_args"), "--trainer.limit_val_batches=0"]
-        + ["--trainer.deterministic=true", f"--trainer.callbacks={__name__}.Recorder"]
+        + ["--trainer.deterministic=true", f"--trainer.callbacks={__name__}.Recorder", "--trust"]
         + [f"--model.optimizer.lr={RATE}"]
         + ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
         + ["--trainer.enable_model_summary=false"]

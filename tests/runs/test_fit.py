@@ -204,7 +204,7 @@ class StopsEarly(lightning.Callback):
 
 def test_a_run_that_breaks_off_does_not_look_finished(short_run, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        short_run(tmp_path / "broken", f"--trainer.callbacks+={__name__}.StopsEarly")
+        short_run(tmp_path / "broken", f"--trainer.callbacks+={__name__}.StopsEarly", "--trust")
     assert stopped.value.code == 2
     assert "the disk is full" in capsys.readouterr().err
     assert (tmp_path / "broken" / "config.yaml").exists()

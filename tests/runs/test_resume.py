@@ -99,6 +99,7 @@ def fit(folder, root, *arguments, kill_after=None):
         "--trainer.enable_model_summary=false",
         "--trainer.callbacks+="
         + json.dumps({"class_path": f"{__name__}.Witness", "init_args": witness}),
+        "--trust",  # Noise and Witness are no classes of gridclip
         *arguments,
     ]
 

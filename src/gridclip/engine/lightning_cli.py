@@ -12,11 +12,11 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from gridclip.engine.callbacks.loggers import Throughput, default_loggers
 from gridclip.engine.callbacks.validation_images import ValidationImages
-from gridclip.engine.lightning_module import DetectionSystem
+from gridclip.engine.lightning_module import DetectionSystem, readable_checkpoint
 from gridclip.engine.run_folder import (
     RUN_DIR_VARIABLE,
     LastCheckpoint,
@@ -26,7 +26,9 @@ from gridclip.engine.run_folder import (
     refuse_finished,
     shared_run_dir,
 )
+from gridclip.io import trust
 from gridclip.io.arguments import PARSER_MODE
+from gridclip.io.errors import InputError
 
 # Imported so that a configuration can name their classes without the modules.
 NAMED_BY_CONFIGURATIONS = (
@@ -84,6 +86,46 @@ class GridClipCLI(LightningCLI):
             help="Steps between checkpoints within an epoch; each epoch's end has one anyway.",
         )
         parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
+        parser.add_argument(trust.FLAG, action="store_true", help=trust.HELP)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses, and refuses what a configuration must not decide.
+
+        Raises:
+            InputError: if a configuration trusts itself, or names code that is not trusted.
+        """
+        words = sys.argv[1:] if args is None else args
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
+        asked = trust.FLAG in words
+        if config.trust and not asked:
+            raise InputError(
+                "a configuration cannot trust itself",
+                field="trust",
+                fix=f"remove it; if you trust whoever wrote it, say {trust.FLAG} yourself",
+            )
+        trust.refuse_foreign_classes(config, trust=asked)
+        if not asked:
+            trust.refuse_functions(config)
+
+    def _parse_ckpt_path(self) -> None:
+        """Looks at the checkpoint before anything is built, wherever it comes from.
+
+        LightningCLI takes settings from it here. The configuration has them all, and a checkpoint
+        must not add classes to it.
+
+        Raises:
+            InputError: if it cannot be read as numbers, text and tensors alone, or must not be.
+        """
+        config = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
+        if config.get("weights_only") is False:
+            problem, fix = "is never false: a checkpoint that needs it runs code", "remove it"
+            raise InputError(problem, fix=fix, field="weights_only")
+        if "weights_only" in config:
+            config.weights_only = True
+        given = config.get("ckpt_path")
+        if given and given not in ("best", "last", "hpc"):  # Lightning's names for files of a run
+            config.ckpt_path = str(readable_checkpoint(str(given)))
 
     def before_instantiate_classes(self) -> None:
         """Chooses the run folder before anything is built."""
@@ -162,7 +204,9 @@ def parser_of_fit() -> Callable[[Sequence[str]], list[str]]:
     parser = run_lightning(["fit"], kind=_FitParser).parser
 
     def parse(words: Sequence[str]) -> list[str]:
-        names = parser.parse_args(["fit", *words]).keys()
+        # A sweep file is looked at, and what its commands say is not yet trusted.
+        with trust.importing_known_code(trust=False):
+            names = parser.parse_args(["fit", *words]).keys()
         return [name.removeprefix("fit.") for name in names]
 
     return parse
@@ -187,10 +231,12 @@ def run_lightning(
 
     Raises:
         ArgumentError: for an unknown key or a value of the wrong type, with the key's name.
-        InputError: for what is wrong otherwise.
+        InputError: for what is wrong otherwise, or names code that it may not import.
     """
     _try_whole_numbers_first()
-    with shared_run_dir():
+    words = sys.argv[1:] if arguments is None else arguments
+    files = [Path(word.rpartition("=")[2]) for word in words if word.endswith((".yaml", ".json"))]
+    with shared_run_dir(), trust.importing_known_code(trust=trust.FLAG in words, files=files):
         return kind(
             DetectionSystem,
             LightningDataModule,

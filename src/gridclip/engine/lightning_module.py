@@ -15,6 +15,7 @@ from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_s
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
+from gridclip.io.downloads import fetch, is_address
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.state_dicts import read_torch
 from gridclip.models.base import Detector
@@ -234,13 +235,20 @@ def check_weights(system: DetectionSystem, checkpoint: dict[str, Any], source: s
         )
 
 
-def load_weights(system: DetectionSystem, file: Path) -> None:
+def load_weights(
+    system: DetectionSystem, file: Path, checkpoint: dict[str, Any] | None = None
+) -> None:
     """Loads the weights of a checkpoint, and nothing else of it.
+
+    Args:
+        system: What to fill.
+        file: The checkpoint.
+        checkpoint: What was read of it before, if it was.
 
     Raises:
         InputError: if the file is missing, unreadable, or a checkpoint of another model.
     """
-    checkpoint = _read_checkpoint(file)
+    checkpoint = checkpoint or read_checkpoint(file)
     _complete(system, checkpoint)
     check_weights(system, checkpoint, file)
     system.load_state_dict(checkpoint["state_dict"])
@@ -261,13 +269,32 @@ def start_from(system: DetectionSystem, file: Path) -> None:
     Raises:
         InputError: if the file is missing, unreadable, or fits neither way.
     """
-    state = _read_checkpoint(file)["state_dict"]
+    state = read_checkpoint(file)["state_dict"]
     same = state.keys() == system.state_dict().keys()
     if same or not system.detector.initialise_from(state, file):
         load_weights(system, file)
 
 
-def _read_checkpoint(file: Path) -> dict[str, Any]:
+def readable_checkpoint(given: str) -> Path:
+    """Returns the file of a checkpoint that Lightning may read; one of the web is fetched.
+
+    Args:
+        given: --ckpt_path: a file, or an address of http or https.
+
+    Raises:
+        InputError: if it is neither, or holds something else than numbers, text and tensors.
+    """
+    file = fetch(given, field="ckpt_path") if is_address(given) else Path(given)
+    read_checkpoint(file)
+    return file
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Returns what a checkpoint holds: numbers, text and tensors.
+
+    Raises:
+        InputError: if the file is missing, or anything else.
+    """
     checkpoint = read_torch(file, fix=_FIX)
     if not isinstance(checkpoint.get("state_dict"), dict):
         raise InputError("is no checkpoint: it has no state_dict", file=file, fix=_FIX)

@@ -27,6 +27,7 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
     limit: int = 100,
     device: str = "cpu",
     speed: Speed = _SPEED,
+    trust: bool = False,
 ) -> None:
     """Find objects in images: writes detections.json and a copy of each image with boxes drawn.
 
@@ -39,10 +40,11 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         limit: At most so many boxes in an image.
         device: Where to run it: cpu, cuda, mps.
         speed: How to run it.
+        trust: Import also classes that the run names from elsewhere, such as your own.
     """
     require_writable(output / "detections.json")
     console = make_console()
-    detector = load(run, device, speed)
+    detector = load(run, device, speed, trust=trust)
     vocabulary = _names(names)
     results: dict[str, list[dict[str, Any]]] = {}
     for file in images:
@@ -64,6 +66,7 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
     output: Path | None = None,
     best: int = 3,
     device: str = "cpu",
+    trust: bool = False,
 ) -> None:
     """Name boxes of an image that you give.
 
@@ -75,11 +78,12 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
         output: Where to write every probability as json; nowhere by default.
         best: So many names of each box are shown, the likeliest.
         device: Where to run it: cpu, cuda, mps.
+        trust: Import also classes that the run names from elsewhere, such as your own.
     """
     if output is not None:
         require_writable(output)
     given = _read_boxes(boxes)
-    detector = load(run, device)
+    detector = load(run, device, trust=trust)
     named = detector.classify(image, given, _names(names))
     table = WholeTable(("box", "names"), left=("box", "names"), title=str(image))
     for box, shown in zip(given, named, strict=True):

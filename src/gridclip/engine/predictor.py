@@ -1,22 +1,31 @@
 """A trained detector, rebuilt from its run folder, and the command that uses it on images."""
 
+import inspect
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Float, UInt8
+from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 from PIL import Image
 
 from gridclip.data.images.decode import read_image
 from gridclip.data.transforms.augment import Resize, prepare
-from gridclip.engine.lightning_module import DetectionSystem, compile_networks, load_weights
+from gridclip.engine.lightning_module import (
+    DetectionSystem,
+    compile_networks,
+    load_weights,
+    read_checkpoint,
+)
+from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
+from gridclip.io.trust import importing_known_code, refuse_foreign_classes, refuse_functions
+from gridclip.io.yaml_text import read_yaml
 from gridclip.models.base import Detector
 from gridclip.models.two_stage.detector import RegionReader
 from gridclip.ops.images import pad
@@ -209,50 +218,61 @@ class TrainedDetector:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.speed.bf16)
 
 
-def load(run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED) -> TrainedDetector:
+def load(
+    run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED, *, trust: bool = False
+) -> TrainedDetector:
     """Rebuilds the detector of a run from its config.yaml and checkpoints/last.ckpt.
 
     Args:
-        run_dir: Folder of a training.
+        run_dir: Folder of a training, of anyone's: no code of it runs.
         device: Where to run it.
         speed: How to run it.
+        trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
 
     Raises:
-        InputError: if the folder is no run, or its parts do not fit.
+        InputError: if the folder is no run, its parts do not fit, or it needs trust.
     """
     folder = Path(run_dir)
-    recipe = _read_recipe(folder / "config.yaml")
-    settings = _without_past(recipe["model"])
-    system: DetectionSystem = _instantiate(DetectionSystem, settings, "model")
-    load_weights(system, folder / "checkpoints" / "last.ckpt")
-    given = (recipe.get("data") or {}).get("init_args", {}).get("val_resize")
-    resize = Resize() if given is None else _instantiate(Resize, given, "resize")
+    file = folder / "config.yaml"
+    recipe = _read_recipe(file)
+    refuse_foreign_classes(recipe["model"], trust=trust, file=file, field="model")
+    built, weights = _Builder(file, trust), folder / "checkpoints" / "last.ckpt"
+    settings = _without_past(recipe["model"], file)
+    checkpoint = read_checkpoint(weights)
+    system: DetectionSystem = built(DetectionSystem, settings, "model")
+    load_weights(system, weights, checkpoint)
+    resize = Resize() if recipe["resize"] is None else built(Resize, recipe["resize"], "val_resize")
     return TrainedDetector(system.detector.to(device), resize, speed)
 
 
-def _without_past(model: dict[str, Any]) -> dict[str, Any]:
+def _without_past(model: dict[str, Any], file: Path | None = None) -> dict[str, Any]:
     """A recipe without the files that training and evaluation took: they may be gone.
 
     Raises:
         InputError: if the class of its detector is not there.
     """
     detector = model["detector"]
-    past = _detector_class(str(detector.get("class_path"))).past_arguments
-    given = detector.get("init_args", {})
+    past = _detector_class(str(detector.get("class_path")), file).past_arguments
+    given = _mapping(detector, "init_args")
     kept = {name: None if name in past else value for name, value in given.items()}
     return model | {"init_from": None, "detector": detector | {"init_args": kept}}
 
 
-def _detector_class(path: str) -> type[Detector]:
+def _detector_class(path: str, file: Path | None) -> type[Detector]:
     try:
+        if "." not in path:  # which would import a module of this name
+            raise ValueError("it is no full path")
         found = pkgutil.resolve_name(path)
+        if not (inspect.isclass(found) and issubclass(found, Detector)):
+            raise ValueError("it is no class of a detector")
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"{path} is not there: {error}",
+            file=file,
             field="model.detector.class_path",
             fix="install the package of that detector, in the version that trained it",
         ) from error
-    return cast(type[Detector], found)
+    return found
 
 
 def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:
@@ -264,19 +284,41 @@ def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-        recipe["model"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise InputError(
-            f"is no recipe of a run: {error!r}", file=file, fix="give the folder of a training"
-        ) from error
-    return dict(recipe)
+    """Returns `model` of a recipe, with a detector in it, and `resize`, which may be None."""
+    fix = "give the folder of a training"
+    recipe = read_yaml(file, fix=fix)
+    model, data = (_mapping(recipe, part) for part in ("model", "data"))
+    if not _mapping(model, "detector"):
+        raise InputError("is no recipe of a run: it has no model.detector", file=file, fix=fix)
+    return {"model": model, "resize": _mapping(data, "init_args").get("val_resize")}
 
 
-def _instantiate(kind: type, settings: dict[str, Any], name: str) -> Any:  # noqa: ANN401
-    """Builds an object from the part of a recipe that describes it."""
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, name)
-    with torch.random.fork_rng():
-        return parser.instantiate_classes(parser.parse_object({name: settings}))[name]
+def _mapping(tree: object, key: str) -> dict[str, Any]:
+    """Returns the mapping under a key; an empty one if there is none."""
+    found = tree.get(key) if isinstance(tree, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+class _Builder(NamedTuple):
+    """Builds objects from the parts of a recipe that describe them."""
+
+    file: Path
+    trust: bool
+
+    def __call__(self, kind: type, settings: dict[str, Any], name: str) -> Any:  # noqa: ANN401
+        """Returns an object of this kind; `name` is for messages.
+
+        Raises:
+            InputError: if the settings do not describe one, or need trust.
+        """
+        parser = LightningArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
+        with importing_known_code(trust=self.trust, files=[self.file]), torch.random.fork_rng():
+            parser.add_class_arguments(kind, name)
+            try:
+                parsed = parser.parse_object({name: settings})
+            except ArgumentError as error:
+                fix = "give the run of a training with this version of gridclip"
+                raise InputError(str(error), file=self.file, field=name, fix=fix) from error
+            if not self.trust:
+                refuse_functions(parsed, file=self.file)
+            return parser.instantiate_classes(parsed)[name]

@@ -85,6 +85,7 @@ class SaveRecipe(SaveConfigCallback):
         recipe = self.config.clone()
         # Not the folder: another run of this recipe must not write over this one.
         recipe.run_dir = None
+        recipe.trust = False  # nobody is trusted by what they wrote themselves
         text = self.parser.dump(recipe, skip_none=False)
         write_text(Path(self.config.run_dir) / "config.yaml", text)
 

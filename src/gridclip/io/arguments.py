@@ -10,6 +10,8 @@ import re
 import yaml
 from jsonargparse import set_loader
 
+from gridclip.io.yaml_text import refuse_bombs
+
 PARSER_MODE = "gridclip"  # of parsers that read their words so
 FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"
@@ -35,7 +37,7 @@ def read_value(text: str) -> object:
     """Returns what a word, or the text of a file, stands for; the type of a setting may say else.
 
     Raises:
-        yaml.YAMLError: if it is neither.
+        yaml.YAMLError: if it is neither, or stands for too much.
     """
     if text.strip()[:1] in ("[", "{") and "\n" not in text:
         try:
@@ -44,7 +46,11 @@ def read_value(text: str) -> object:
             value = None
         if isinstance(value, list | dict):
             return value
-    return yaml.load(text, Loader=_Loader)
+    refuse_bombs(text)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, OverflowError) as error:  # a number of 5000 digits
+        raise yaml.YAMLError(str(error)) from error
 
 
 set_loader(PARSER_MODE, read_value, exceptions=(yaml.YAMLError,))

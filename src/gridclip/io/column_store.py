@@ -7,6 +7,7 @@ orders its header at random, and equal content must be equal bytes.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, Shaped, UInt8
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_range
 from gridclip.io.files import written_whole
 
 _KINDS = {
@@ -23,6 +24,7 @@ _KINDS = {
 }
 _CODES = {np.dtype(kind): code for code, kind in _KINDS.items()}
 _ROWS_AT_ONCE = 65_536
+_MOST_HEADER = 100_000_000  # bytes, as safetensors has it
 _STRINGS = "strings"  # key of the header: which columns are code points of numpy's strings
 
 
@@ -80,6 +82,31 @@ class Column(np.ndarray):
         return ColumnarFile.column, self.origin
 
 
+class Notes(dict[str, str]):
+    """What the writer noted about a whole file, by key; one that is absent is an InputError."""
+
+    def __init__(self, notes: Mapping[str, str], file: Path, remedy: str) -> None:
+        super().__init__(notes)
+        self.file, self.remedy = file, remedy
+
+    def __missing__(self, key: str) -> str:
+        fix = f"remove it, and {self.remedy}"
+        raise InputError(f"its header lacks {key!r}", fix=fix, file=self.file, field=key)
+
+    def number(self, key: str) -> float:
+        """Returns a note that is a finite number.
+
+        Raises:
+            InputError: if it is none.
+        """
+        try:
+            number = float(self[key])
+        except ValueError:
+            number = math.nan
+        require_range(number, f"{self.file}: {key}")
+        return number
+
+
 class ColumnarFile:
     """A file of columns, opened; it pickles as its name.
 
@@ -96,14 +123,15 @@ class ColumnarFile:
         InputError: if it is absent, cut short, or of another form.
     """
 
-    header: dict[str, str]
+    header: "Notes"
     names: tuple[str, ...]
 
     def __init__(self, file: Path, form: str, remedy: str) -> None:
         self.file, self.form, self.remedy = file, form, remedy
         self._bytes, self._listed = _open(file, remedy)
-        self.header = self._listed.pop("__metadata__", {})
+        self.header = Notes(self._listed.pop("__metadata__", {}), file, remedy)
         self.names = tuple(self._listed)
+        self._lengths: dict[str, int] = {}  # of axes, by their letters
         found = self.header.get("form", "another")
         if found != form:
             raise InputError(f"is of the form {found!r}, not {form!r}", fix=remedy, file=file)
@@ -111,20 +139,60 @@ class ColumnarFile:
     def __reduce__(self) -> tuple[Callable[..., "ColumnarFile"], tuple[Path, str, str]]:
         return ColumnarFile, (self.file, self.form, self.remedy)
 
-    def column(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """Returns a column, memory-mapped and read-only."""
-        entry = self._listed[name]
+    def column(
+        self, name: str, axes: str | None = None, kinds: str = "biufU"
+    ) -> Shaped[np.ndarray, "..."]:
+        """Returns a column, memory-mapped and read-only.
+
+        Args:
+            name: Which.
+            axes: What its axes must be, such as "I 2 E": numbers, and letters whose lengths are the
+                same in all columns of the file; "I+1" is one longer than I.
+            kinds: Which of numpy's kinds of values it may have.
+
+        Raises:
+            InputError: if there is no such column.
+        """
+        entry = self._listed.get(name)
+        if entry is None:
+            raise self._fault(f"has no column {name!r}", name)
         first, end = entry["data_offsets"]
         column = self._bytes[first:end].view(_KINDS[entry["dtype"]]).reshape(entry["shape"])
         if name in self.header.get(_STRINGS, "").split():
             column = column.view(f"<U{column.shape[-1]}")[..., 0]
+        if column.dtype.kind not in kinds or not self._fits(column.shape, axes):
+            wanted = f"{axes or 'any'} of the kinds {kinds}"
+            raise self._fault(f"is {column.dtype} {column.shape}, not {wanted}", name)
         mapped = column.view(Column)
         mapped.origin = self, name
         return mapped
 
-    def texts(self, name: str) -> Texts:
-        """Returns a column of strings."""
-        return Texts(self.column(name), self.column(f"{name}.ends"))
+    def texts(self, name: str, axis: str = "") -> Texts:
+        """Returns a column of strings; `axis` is a letter of `column` for how many they are.
+
+        Raises:
+            InputError: if there is no such column.
+        """
+        characters = self.column(name, f"{name}.characters", "u")
+        return Texts(characters, self.column(f"{name}.ends", f"{axis or name}+1", "i"))
+
+    def _fits(self, shape: tuple[int, ...], axes: str | None) -> bool:
+        """Returns whether a shape is as it must be; letters that are new take its lengths."""
+        if axes is None:
+            return True
+        wanted = axes.split()
+        if len(wanted) != len(shape):
+            return False
+        for axis, length in zip(wanted, shape, strict=True):
+            letter, _, more = axis.partition("+")
+            length -= int(more or 0)
+            known = int(letter) if letter.isdigit() else self._lengths.setdefault(letter, length)
+            if length < 0 or known != length:
+                return False
+        return True
+
+    def _fault(self, problem: str, name: str) -> InputError:
+        return InputError(problem, fix=f"remove it, and {self.remedy}", file=self.file, field=name)
 
 
 def write_columnar(
@@ -182,9 +250,13 @@ def _open(file: Path, remedy: str) -> tuple[UInt8[np.ndarray, "_"], dict[str, An
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            # The length is not yet to be trusted.
-            listed = json.loads(opened.read(min(length, file.stat().st_size)))
-        ends = [entry["data_offsets"][1] for key, entry in listed.items() if key[:2] != "__"]
+            if length > _MOST_HEADER:
+                raise ValueError(f"its header would have {length} bytes")
+            listed = json.loads(opened.read(length))
+        ends = [
+            _end(entry) if name != "__metadata__" else _require_notes(entry)
+            for name, entry in listed.items()
+        ]
         start = 8 + length
         if file.stat().st_size != start + max(ends):
             raise ValueError("its length is not what its header says")
@@ -194,3 +266,28 @@ def _open(file: Path, remedy: str) -> tuple[UInt8[np.ndarray, "_"], dict[str, An
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         problem = f"is cut short, or no file of this kind ({error})"
         raise InputError(problem, fix=f"remove it, and {remedy}", file=file) from error
+
+
+def _end(entry: dict[str, Any]) -> int:
+    """Returns where the bytes of a column end, which are as many as its shape needs.
+
+    Raises:
+        ValueError: if they are not, or the entry is none.
+    """
+    (first, end), shape = entry["data_offsets"], entry["shape"]
+    if not all(type(number) is int and number >= 0 for number in (first, end, *shape)):
+        raise ValueError(f"a column has the place {[first, end]} and the shape {shape}")
+    if end - first != math.prod(shape) * np.dtype(_KINDS[entry["dtype"]]).itemsize:
+        raise ValueError(f"a column of the shape {shape} has {end - first} bytes")
+    return int(end)
+
+
+def _require_notes(notes: dict[str, Any]) -> int:
+    """Returns 0, which is where notes end among the columns.
+
+    Raises:
+        ValueError: if something else than text is noted.
+    """
+    if not all(isinstance(note, str) for note in notes.values()):
+        raise ValueError("it notes something else than text")
+    return 0

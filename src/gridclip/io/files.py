@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,6 +83,68 @@ def require_writable(output: Path, *, field: str = "output", new: bool = False) 
             file=output,
             field=field,
         ) from error
+
+
+def require_inside(
+    file: Path, folder: Path, *, source: Path | None = None, field: str | None = None
+) -> None:
+    """Refuses a file that is not in a folder, however its path or a link leads out.
+
+    Args:
+        file: It may be absent.
+        folder: Where it must be.
+        source: Who names the file, if it is not the folder itself.
+        field: Where in that source.
+
+    Raises:
+        InputError: if it is elsewhere, or no file but a device or the like.
+    """
+    try:
+        target = file.resolve()
+        inside = target.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link that leads to itself
+        target, inside = file, False
+    if inside and (target.is_file() or not target.exists()):
+        return
+    raise InputError(
+        f"leads to {target}, which is no file of {folder}",
+        fix="remove what leads there, or copy the file into the folder",
+        file=source or file,
+        field=field,
+    )
+
+
+def refuse_paths_outside(folder: Path, paths: Iterable[str], *, source: Path, field: str) -> None:
+    """Refuses paths that lead out of the folder that they are relative to.
+
+    What they say counts, `..` included. Links in the folder are followed, for who lists paths
+    cannot make one.
+
+    Args:
+        folder: Of the images.
+        paths: As a file lists them.
+        source: That file.
+        field: Where it does.
+
+    Raises:
+        InputError: with count and examples.
+    """
+    root = os.path.normpath(folder.absolute())
+    suspects = [path for path in paths if path.startswith(("/", "\\")) or ".." in path]
+    outside = [
+        path
+        for path in suspects
+        if not Path(os.path.normpath(Path(root) / path)).is_relative_to(root)
+    ]
+    if outside:
+        raise InputError(
+            f"{len(outside)} images would lie outside {folder}: "
+            + ", ".join(map(repr, outside[:3]))
+            + (", ..." if len(outside) > 3 else ""),
+            fix="give the folder that holds all images, which may be /, or mend the paths",
+            file=source,
+            field=field,
+        )
 
 
 def is_finished(record: Path, recipe: object, *, field: str, other: str) -> bool:

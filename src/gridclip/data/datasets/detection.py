@@ -23,6 +23,7 @@ from gridclip.data.transforms.augment import Transform
 from gridclip.data.transforms.example import IMAGES, Example, Mosaic, to_tensor, wholly_inside
 from gridclip.data.vocabulary import LabelMap, category_frequency, repeat_factors
 from gridclip.io.errors import InputError
+from gridclip.io.files import refuse_paths_outside
 from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
 
 
@@ -229,7 +230,9 @@ def check_images(annotations: Annotations, folder: Path) -> None:
     Raises:
         InputError: with the count and the first names.
     """
-    unlisted = _unlisted(annotations.paths.tolist(), folder)
+    paths = annotations.paths.tolist()
+    refuse_paths_outside(folder, paths, source=annotations.file, field="images.file_name")
+    unlisted = _unlisted(paths, folder)
     # Path.is_file raises for a name that no file can have.
     missing = [file for file in unlisted if not os.path.isfile(file)]  # noqa: PTH113
     if missing:

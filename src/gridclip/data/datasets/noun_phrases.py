@@ -207,7 +207,8 @@ def check_parser(parser: str) -> None:
         InputError: naming those that there are.
     """
     kind, _, model = parser.partition(":")
-    if parser != "textblob" and (kind != "spacy" or not model):
+    # A path, unlike the name of a package, could be anyone's.
+    if parser != "textblob" and (kind != "spacy" or not model.isidentifier()):
         raise InputError(
             f"there is no parser {parser!r}",
             field="parser",

@@ -3,8 +3,9 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +15,10 @@ from gridclip.io.errors import InputError
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif")
 """Endings of image files, the one to take first where a sample of a shard has several."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+"""PIL's names of the formats that are read, whatever a file's name ends in. PIL knows more; one of
+them, PostScript, is a program, which another program would run."""
 
 _SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 _END_OF_JPEG = b"\xff\xd9"
@@ -27,10 +32,12 @@ def read_image(file: Path) -> UInt8[np.ndarray, "h w 3"]:
     and LVIS refer to the stored pixels (as in torchvision's CocoDetection and pycocotools).
 
     Args:
-        file: Any format that PIL reads, 8 bits a channel.
+        file: Any format of FORMATS, 8 bits a channel, of at most 179 million pixels (PIL's limit,
+            above which a small file may unpack to all memory).
 
     Raises:
-        InputError: if it is missing, cut short, corrupt, or of more than 8 bits a channel.
+        InputError: if it is missing, cut short, corrupt, too large, or of more than 8 bits a
+            channel.
     """
     with reading_faults(file):
         content = file.read_bytes()
@@ -43,7 +50,7 @@ def decode_image(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         InputError: if they are cut short, corrupt, or of more than 8 bits a channel.
     """
-    with reading_faults(place), Image.open(io.BytesIO(content)) as image:
+    with reading_faults(place), _opened(io.BytesIO(content)) as image:
         mode = image.mode
         if image.format == "JPEG" and mode == "RGB" and content.endswith(_END_OF_JPEG):
             pixels = _decode_jpeg(content)
@@ -87,10 +94,21 @@ def read_header(opened: io.BufferedIOBase | Path, place: Path) -> ImageHeader:
     Raises:
         InputError: if it is no image.
     """
-    with reading_faults(place), Image.open(opened) as image:  # type: ignore[arg-type]
+    with reading_faults(place), _opened(opened) as image:
         width, height = image.size
         format = str(image.format)
     return ImageHeader(height, width, _SUFFIX_OF.get(format, format.lower()))
+
+
+def _opened(source: Any) -> Image.Image:  # noqa: ANN401 - a path, or a file of bytes
+    """Returns an image of a format that is read, of which only the header is read so far."""
+    return Image.open(source, formats=_readable())
+
+
+@cache
+def _readable() -> list[str]:
+    Image.init()  # of what this PIL was built with
+    return [each for each in FORMATS if each in Image.OPEN]
 
 
 def is_image(name: str) -> bool:

@@ -189,7 +189,7 @@ class Shards(ImageList):
 
     def __init__(self, place: Path, folder: Path, index: ColumnarFile) -> None:
         self.place, self.index = place, index
-        listed: list[tuple[str, int]] = json.loads(index.header["shards"])
+        listed = _listed_shards(index)
         self.files = [folder / name for name, _ in listed]
         for file, (_, count) in zip(self.files, listed, strict=True):
             found = file.stat().st_size if file.is_file() else None
@@ -201,12 +201,26 @@ class Shards(ImageList):
                     file=file,
                 )
         self._map()
+        self._require_inside(np.array([count for _, count in listed]))
 
     def _map(self) -> None:
-        self._shards = self.index.column("shards")
-        self._offsets = self.index.column("offsets")
-        self._texts = {name: self.index.texts(name) for name in ("paths", "names", "captions")}
+        self._shards = self.index.column("shards", "I", "i")
+        self._offsets = self.index.column("offsets", "I", "i")
+        self._texts = {name: self.index.texts(name, "I") for name in ("paths", "names", "captions")}
         self._descriptors: dict[int, int] = {}
+
+    def _require_inside(self, lengths: Int64[np.ndarray, "F"]) -> None:
+        """Refuses an index whose images do not all lie in its shards; F shards have these bytes."""
+        shards, offsets, counts = self._shards, self._offsets, self.byte_counts
+        known = (shards >= 0) & (shards < len(lengths)) & (offsets >= 0) & (counts >= 0)
+        inside = known & (offsets <= lengths[np.where(known, shards, 0)] - counts)
+        if not inside.all():
+            row = int(np.flatnonzero(~inside)[0])
+            raise InputError(
+                f"image {row} would lie outside its shard",
+                fix="remove the index, and open or pack the shards again",
+                file=self.index.file,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"place": self.place, "index": self.index, "files": self.files}
@@ -222,12 +236,12 @@ class Shards(ImageList):
     @property
     def byte_counts(self) -> Int64[np.ndarray, "I"]:
         """Length of each image."""
-        return self.index.column("byte_counts")
+        return self.index.column("byte_counts", "I", "i")
 
     @property
     def sizes(self) -> Int64[np.ndarray, "I 2"]:
         """Height and width of each image."""
-        return self.index.column("sizes")
+        return self.index.column("sizes", "I 2", "i")
 
     def image(self, row: int) -> ListedImage:
         """Returns path, classes and captions of one image."""
@@ -261,6 +275,26 @@ class Shards(ImageList):
                 os.close(self._descriptors.pop(next(iter(self._descriptors))))
             self._descriptors[shard] = os.open(self.files[shard], os.O_RDONLY)
         return self._descriptors[shard]
+
+
+def _listed_shards(index: ColumnarFile) -> list[tuple[str, int]]:
+    """Returns name and length of each shard of an index, all of which lie in one folder.
+
+    Raises:
+        InputError: if it names something else.
+    """
+    try:
+        listed = [(str(name), int(count)) for name, count in json.loads(index.header["shards"])]
+    except (ValueError, TypeError, RecursionError):
+        listed = []
+    if not listed or any(Path(name).name != name for name, _ in listed):
+        raise InputError(
+            f"names no files beside it: {index.header['shards']:.80}",
+            fix="remove it, and open or pack the shards again",
+            file=index.file,
+            field="shards",
+        )
+    return listed
 
 
 def open_shards(place: Path) -> Shards:

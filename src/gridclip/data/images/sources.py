@@ -15,6 +15,7 @@ from gridclip.data.images.decode import is_image, read_header
 from gridclip.data.images.image_list import ImageList, ListedImage
 from gridclip.data.images.shards import INDEX, is_shard, open_shards
 from gridclip.io.errors import InputError
+from gridclip.io.files import refuse_paths_outside
 from gridclip.io.json_table import JsonTable, is_path, is_text, read_json
 from gridclip.io.text import ending, read_json_lines, read_lines
 
@@ -85,11 +86,13 @@ class ImageFiles(ImageList):
         listed: The images.
 
     Raises:
-        InputError: if there is none, or a file is missing.
+        InputError: if there is none, or a file is missing, or would be outside the folder.
     """
 
     def __init__(self, place: Path, folder: Path, listed: Sequence[ListedImage]) -> None:
         self.place, self.folder, self.listed = place, folder, listed
+        paths = [image.path for image in listed]
+        refuse_paths_outside(folder, paths, source=place, field="image")
         if not listed:
             endings = "give .jpg, .png or other images"
             raise InputError("there is no image", fix=endings, file=place)

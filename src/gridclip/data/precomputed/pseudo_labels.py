@@ -72,18 +72,19 @@ class PseudoLabels:
     def __init__(self, file: str | Path) -> None:
         self._columns = ColumnarFile(Path(file), FORM, REMEDY)
         self.file, header = self._columns.file, self._columns.header
-        self.sizes: Int64[np.ndarray, "I 2"] = self._columns.column("sizes")
-        self._best: Int32[np.ndarray, "I S"] = self._columns.column("best")
-        self._cosines: Float32[np.ndarray, "I S"] = self._columns.column("cosines")
-        self._log_sums: Float32[np.ndarray, I] = self._columns.column("log_sums")
-        self._images: Float16[np.ndarray, "I 2 E"] = self._columns.column("embeddings")
-        self._texts: Float32[np.ndarray, "K E"] = self._columns.column("texts")
+        column = self._columns.column
+        self.sizes: Int64[np.ndarray, "I 2"] = column("sizes", "I 2", "i")
+        self._best: Int32[np.ndarray, "I S"] = column("best", "I S", "i")
+        self._cosines: Float32[np.ndarray, "I S"] = column("cosines", "I S", "f")
+        self._log_sums: Float32[np.ndarray, I] = column("log_sums", "I", "f")
+        self._images: Float16[np.ndarray, "I 2 E"] = column("embeddings", "I 2 E", "f")
+        self._texts: Float32[np.ndarray, "K E"] = column("texts", "K E", "f")
         self.recipe = Recipe(
-            vocabulary=Vocabulary(self._columns.texts("names").all()),
+            vocabulary=Vocabulary(self._columns.texts("names", "K").all()),
             keep=Keep(
-                threshold=float(header["threshold"]),
-                top_k=int(header["top_k"]),
-                temperature=float(header["temperature"]),
+                threshold=header.number("threshold"),
+                top_k=int(header.number("top_k")),
+                temperature=header.number("temperature"),
             ),
             stored=self._best.shape[1],
             origin={name: header[name] for name in ("teacher", "text", "source")},

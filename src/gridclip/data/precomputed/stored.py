@@ -31,6 +31,7 @@ class StoredByPath:
     """
 
     form: ClassVar[str]  # names the kind of file
+    axes: ClassVar[str] = "I 2 E"  # of the embeddings of I images
     maker: ClassVar[str]  # the command that writes it
     lacking: ClassVar[str]  # the message about images that are not in it
     fix: ClassVar[str]  # how they get into it; {file} stands for its name
@@ -39,8 +40,8 @@ class StoredByPath:
         self.columns = ColumnarFile(Path(file), self.form, f"make it with {self.maker}")
         self.file = self.columns.file
         self.fingerprint = self.columns.header["teacher"]
-        self._paths = self.columns.texts("paths")
-        self._vectors = self.columns.column("embeddings")
+        self._paths = self.columns.texts("paths", "I")
+        self._vectors = self.columns.column("embeddings", self.axes, "f")
         self.width: int = self._vectors.shape[2]
 
     def __reduce__(self) -> tuple[type["StoredByPath"], tuple[Path]]:
@@ -62,7 +63,7 @@ class StoredByPath:
         if missing:
             raise self._fault(missing, self.lacking)
         if folder is not None:
-            counts = self.columns.column("byte_counts")
+            counts = self.columns.column("byte_counts", "I", "i")
             found = {path: (folder / path).stat().st_size for path in rows}
             changed = [path for path, row in rows.items() if counts[row] != found[path]]
             if changed:
@@ -137,6 +138,7 @@ class StoredRegions(StoredByPath):
     """
 
     form = "gridclip regions 1"
+    axes = "R 2 E"
     maker = "gridclip clip embed-proposals"
     lacking = "have no embedded proposals"
     fix = (
@@ -147,8 +149,12 @@ class StoredRegions(StoredByPath):
     def __init__(self, file: str | Path) -> None:
         super().__init__(file)
         self.recipe = self.columns.header["recipe"]
-        self._limit = int(self.columns.header["limit"])
-        self._counts, self._boxes = (self.columns.column(name) for name in ("counts", "boxes"))
+        self._limit = int(self.columns.header.number("limit"))
+        self._counts = self.columns.column("counts", "I", "i")
+        self._boxes = self.columns.column("boxes", "R 4", "f")
+        if len(self._boxes) != self._limit * len(self._counts):
+            problem = f"{len(self._boxes)} boxes are not {self._limit} for each image"
+            raise InputError(problem, fix=f"make it with {self.maker}", file=self.file)
 
     def __len__(self) -> int:
         return int(self._counts.sum())
@@ -197,9 +203,10 @@ class StoredProposals:
     def __init__(self, file: str | Path) -> None:
         self._columns = ColumnarFile(Path(file), FORM, REMEDY)
         self.file, self.fingerprint = self._columns.file, self._columns.header["fingerprint"]
-        self._paths = self._columns.texts("paths")
-        self._ends = self._columns.column("ends")
-        self._boxes, self._scores = (self._columns.column(name) for name in ("boxes", "scores"))
+        self._paths = self._columns.texts("paths", "I")
+        self._ends = self._columns.column("ends", "I+1", "i")
+        self._boxes = self._columns.column("boxes", "R 4", "f")
+        self._scores = self._columns.column("scores", "R", "f")
 
     def __reduce__(self) -> tuple[type["StoredProposals"], tuple[Path]]:
         return type(self), (self.file,)

@@ -44,6 +44,7 @@ def propose_command(  # noqa: PLR0913 - one argument a setting
     limit: int = 300,
     least: float = 0.0,
     num_workers: int = 0,
+    trust: bool = False,
 ) -> None:
     """Store where something may be in each image, whatever it is, best first.
 
@@ -58,11 +59,12 @@ def propose_command(  # noqa: PLR0913 - one argument a setting
         least: Least score of a proposal, in [0, 1]; 0.2 suits one-stage detectors, whose cells all
             say something.
         num_workers: Processes that read images; 0 reads in this one.
+        trust: Import also classes that the run names from elsewhere, such as your own.
     """
     require_at_least(1, limit=limit)
     require_fraction(least=least)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    listed, trained = open_images(source, images), load(run, device)
+    listed, trained = open_images(source, images), load(run, device, trust=trust)
     if not isinstance(trained.detector, TwoStageDetector | DenseDetector):
         raise InputError(
             f"{type(trained.detector).__name__} makes no proposals",

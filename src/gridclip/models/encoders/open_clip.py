@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
+from gridclip.io.state_dicts import read_torch
 from gridclip.ops.images import PixelNorm
 
 MINI_FOLDER = Path(__file__).parent / "mini"
@@ -51,11 +52,15 @@ class ClipModel:
         import open_clip
 
         self._check_name()
+        source = self._source()
+        if source is not None and Path(source).is_file():
+            _require_readable(Path(source))
         try:
-            model: nn.Module = open_clip.create_model(self.name, pretrained=self._source())
-        except (RuntimeError, OSError) as error:
+            model: nn.Module = open_clip.create_model(self.name, pretrained=source)
+        except Exception as error:  # a file of other tensors fails wherever open_clip misses one
             raise InputError(
-                f"cannot load weights {self.weights!r} into {self.name}: {error}",
+                f"cannot load weights {self.weights!r} into {self.name}: "
+                f"{type(error).__name__}: {error}",
                 field="weights",
                 fix="give a file made for this model, a tag from open_clip.list_pretrained(), or "
                 "random (a tag is downloaded, so it needs a network the first time)",
@@ -100,6 +105,12 @@ class ClipModel:
                 field="weights",
                 fix="give a tag, a file, or random",
             )
+
+
+def _require_readable(file: Path) -> None:
+    """Refuses a file of weights that open_clip could not read, or that would take all memory."""
+    if file.suffix not in (".safetensors", ".npz", ".npy"):  # they hold nothing but numbers
+        read_torch(file, field="weights", fix="give a file of tensors, such as a .safetensors")
 
 
 def pixels_of(model: nn.Module) -> tuple[PixelNorm, int]:

@@ -16,6 +16,7 @@ from gridclip.data.category_names import prompt_name, read_names
 from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder, written_whole
 from gridclip.io.json_table import read_json, texts_of
+from gridclip.io.state_dicts import read_tensor
 from gridclip.io.text import ending
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen
 from gridclip.structures import Vocabulary
@@ -109,8 +110,7 @@ class ClipText(TextBank):
         """Returns the mean unit vector over the templates of every name."""
         file = self._cache_file(vocabulary)
         if file is not None and file.is_file():
-            kept: Tensor = torch.load(file, weights_only=True)
-            return kept
+            return read_tensor(file, fix="remove it: it is made again")
         names = [prompt_name(name) for name in vocabulary.names]
         vectors = average_prompts(self._sentences, names, self.templates, self.batch_size).cpu()
         if file is not None:
@@ -215,7 +215,9 @@ def _read_matrix(file: Path) -> Float[Tensor, "K D"]:
     import numpy as np
 
     try:
-        matrix = torch.from_numpy(np.load(file, allow_pickle=False)).float()
+        # Mapped, so that a header of a few bytes cannot ask for all memory.
+        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        matrix = torch.from_numpy(np.array(mapped)).float()
     except (OSError, EOFError, ValueError, TypeError) as error:
         raise InputError(f"cannot be read: {error}", file=file, fix="give a .npy file") from error
     if matrix.ndim != 2 or not bool(matrix.isfinite().all()):

@@ -10,13 +10,14 @@ import hashlib
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gridclip.io.files import write_text
+from gridclip.io.files import require_inside, write_text
 from gridclip.io.run_metrics import MAIN_METRICS, bare, finite_numbers, is_precision, peek_json
 from gridclip.sweeps.results.paired import paired_data
 from gridclip.sweeps.results.runs import SEED_NAMES, runs_of_sweep
@@ -62,12 +63,10 @@ def make_page(title: str, data: Mapping[str, object]) -> str:
         "policy": policy,
         "style": style,
         "script": script,
-        "data": _inert(data),  # the last: it may say {{x}}
+        "data": _inert(data),
     }
-    page = _asset("report.html")
-    for name, part in parts.items():
-        page = page.replace("{{" + name + "}}", part, 1)
-    return page
+    # In one pass, because a part may say {{style}} itself.
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _asset("report.html"))
 
 
 def _asset(name: str) -> str:
@@ -90,6 +89,9 @@ def write_report(
 ) -> Path:
     """Writes the report page of a sweep, whether it is finished or not.
 
+    It shows files of the sweep's folder alone: a link out of it, in a sweep that somebody else
+    made, would put a file of this machine into a page that is passed on.
+
     Args:
         spec: The sweep file.
         folder: The folder of the sweep.
@@ -98,12 +100,25 @@ def write_report(
 
     Returns:
         The page.
+
+    Raises:
+        InputError: if a trial's files are not in the folder.
     """
+    for trial in trials:
+        for name in READ_OF_TRIAL:
+            require_inside(trial.folder / name, folder)
     file = output or folder / "report.html"
     write_text(file, make_page(f"{spec.name}: sweep report", page_data(spec, folder, trials)))
     return file
 
 
+READ_OF_TRIAL = (
+    "metrics.json",
+    "history.jsonl",
+    "categories.csv",
+    "log.txt",
+    "pictures/examples.json",
+)
 LOGS_SHOWN = 20  # of failed trials; more say the same
 LOG_LINES = 20
 FREQUENCIES = ("f", "c", "r")  # frequent, common, rare; in the order of the page
@@ -164,7 +179,7 @@ def page_data(spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> dict[st
         ],
         "paired": paired_data(runs_of_sweep(spec, trials), shown),
         "logs": _logs(trials),
-        "examples": _examples(best.folder) if best else [],
+        "examples": _examples(best.folder, folder) if best else [],
     }
 
 
@@ -296,16 +311,23 @@ def _logs(trials: Sequence[Trial]) -> dict[str, str]:
     return {str(trial.number): trial.log_tail(LOG_LINES) for trial in failed}
 
 
-def _examples(folder: Path) -> list[dict[str, Any]]:
-    """Returns the example images of a trial with their boxes; none if it kept none."""
-    file = folder / "pictures" / "examples.json"
+def _examples(trial: Path, sweep: Path) -> list[dict[str, Any]]:
+    """Returns the example images of a trial with their boxes; none if it kept none.
+
+    Raises:
+        InputError: if one lies outside the folder of the sweep.
+    """
+    file = trial / "pictures" / "examples.json"
     try:
         examples = json.loads(file.read_text(encoding="utf-8"))
+        pictures = [file.parent / example["picture"] for example in examples]
+        for row, picture in enumerate(pictures):
+            require_inside(picture, sweep, source=file, field=f"[{row}].picture")
         return [
-            example | {"picture": _data_url(file.parent / example["picture"])}
-            for example in examples
+            example | {"picture": _data_url(picture)}
+            for example, picture in zip(examples, pictures, strict=True)
         ]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
 
 
