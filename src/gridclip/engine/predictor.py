@@ -286,6 +286,8 @@ def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:
 def _read_recipe(file: Path) -> dict[str, Any]:
     """Returns `model` of a recipe, with a detector in it, and `resize`, which may be None."""
     fix = "give the folder of a training"
+    if not file.is_file():
+        raise InputError("is no recipe of a run: it is not there", file=file, fix=fix)
     recipe = read_yaml(file, fix=fix)
     model, data = (_mapping(recipe, part) for part in ("model", "data"))
     if not _mapping(model, "detector"):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from gridclip.io.errors import InputError
+from gridclip.io.text import read_text
 
 MOST_VALUES = 100_000
 """Values that any text may stand for; a longer one for as many as it has room for."""
@@ -44,8 +45,8 @@ def read_yaml(file: Path, *, fix: str) -> object:
         InputError: if it is absent, or no such file.
     """
     try:
-        return parse_yaml(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return parse_yaml(read_text(file))
+    except yaml.YAMLError as error:
         raise InputError(f"cannot be read as YAML: {error}", fix=fix, file=file) from error
 
 
