@@ -26,7 +26,7 @@ SHOWN = 3  # commands
 TRIED = 20  # values of one parameter
 
 
-def check_sweep(file: Path, seed: int = 0, cap: int | None = None) -> None:
+def check_sweep(file: Path, seed: int = 0, cap: int | None = None, trust: bool = False) -> None:
     """Say what a sweep file would start, and what would go wrong, without starting anything.
 
     The exit status is 0 if nothing is wrong, 1 if a trial would fail, 2 if W&B would refuse the
@@ -36,6 +36,7 @@ def check_sweep(file: Path, seed: int = 0, cap: int | None = None) -> None:
         file: The sweep file.
         seed: Of the search, as for `gridclip sweep run`.
         cap: No more trials than this, as there.
+        trust: Import also classes from elsewhere that its commands name, such as your own.
     """
     spec, console = read_sweep(file), make_console()
     say(console, f"{spec.name}: W&B would take it")
@@ -50,7 +51,7 @@ def check_sweep(file: Path, seed: int = 0, cap: int | None = None) -> None:
         say(console, f"trial {number}: {shlex.join(_words(spec, point))}")
     faults = [
         *_missing(spec, points[0]),
-        *_refused(spec, points[0], lambda line: say(console, line)),
+        *_refused(spec, points[0], lambda line: say(console, line), trust),
     ]
     for fault in faults:
         say(console, f"wrong: {fault}")
@@ -96,14 +97,16 @@ def _missing(spec: SweepSpec, point: Point) -> Iterator[str]:
         yield f"program: there is no file {spec.program} in {Path.cwd()}"
 
 
-def _refused(spec: SweepSpec, point: Point, tell: Callable[[str], None]) -> Iterator[str]:
+def _refused(
+    spec: SweepSpec, point: Point, tell: Callable[[str], None], trust: bool
+) -> Iterator[str]:
     """Yields the parameters, and the values, that `gridclip fit` does not take."""
     if _fit_words(_words(spec, point)) is None:
         tell("parameters: not checked, for the command is no `gridclip fit`")
         return
     from gridclip.engine.lightning_cli import parser_of_fit  # seconds
 
-    check = _Check(spec, parser_of_fit())
+    check = _Check(spec, parser_of_fit(trusted=trust))
     wrong = check.culprits(point)
     yield from wrong.values()
     known = {name: value for name, value in point.items() if name not in wrong}

@@ -195,17 +195,19 @@ class _FitParser(GridClipCLI):
     def _run_subcommand(self, subcommand: str) -> None: ...
 
 
-def parser_of_fit() -> Callable[[Sequence[str]], list[str]]:
+def parser_of_fit(*, trusted: bool) -> Callable[[Sequence[str]], list[str]]:
     """Returns a function that takes the words after `gridclip fit` as a trial would have them.
 
     It returns the dotted names of all settings, and raises an ArgumentError at a key that no class
     has and at a value of the wrong type. It builds nothing and writes nothing.
+
+    Args:
+        trusted: Whether it may import classes from elsewhere; that the words say so does not do.
     """
     parser = run_lightning(["fit"], kind=_FitParser).parser
 
     def parse(words: Sequence[str]) -> list[str]:
-        # A sweep file is looked at, and what its commands say is not yet trusted.
-        with trust.importing_known_code(trust=False):
+        with trust.importing_known_code(trust=trusted):
             names = parser.parse_args(["fit", *words]).keys()
         return [name.removeprefix("fit.") for name in names]
 
