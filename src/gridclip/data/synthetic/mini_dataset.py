@@ -71,6 +71,9 @@ def make_mini(
 ) -> None:
     """Draw the mini data set: train.json, val.json, captions.jsonl and the folders images, hybrid.
 
+    Beside them train_all.json, the training images with a box for every object: what a detector
+    learns from it is the upper bound of what one can learn from train.json.
+
     The 288 categories are a colour, a texture and a shape each, in a long tail. Of the 96 rare ones
     72 have a shape that no box shows, and 24 are new combinations, of which 1 to 9 training images
     show boxes; all stand in training images without a box as well. The files name these groups
@@ -102,24 +105,39 @@ def make_mini(
     make_hybrid(dir / "hybrid", asdict(recipe))
 
 
+class _Split(NamedTuple):
+    """What is known of a split's images, without categories."""
+
+    document: dict[str, list[Json]]
+    everything: list[Json]  # annotations of all objects, those without a box as well
+    captions: list[Json]
+
+
 def _write(folder: Path, recipe: _Recipe) -> None:
-    train, captions = _write_images(folder, "train", recipe)
-    val, _ = _write_images(folder, "val", recipe)
-    categories = _categories(train["annotations"], min(1.0, recipe.train_images / _FULL))
-    for name, document in (("train.json", train), ("val.json", val)):
-        whole = {**document, "categories": categories, GROUPS: _GROUPS}
+    scale = min(1.0, recipe.train_images / _FULL)
+    (train, everything, captions), (val, _, _) = (
+        _write_images(folder, split, recipe) for split in ("train", "val")
+    )
+    unlabelled = [{**image, "not_exhaustive_category_ids": []} for image in train["images"]]
+    seen = {"images": unlabelled, "annotations": everything}
+    categories = _categories(train["annotations"], scale)
+    for name, document, named in (
+        ("train.json", train, categories),
+        ("val.json", val, categories),
+        ("train_all.json", seen, _categories(everything, scale)),
+    ):
+        whole = {**document, "categories": named, GROUPS: _GROUPS}
         (folder / name).write_text(json.dumps(whole))
     write_lines(captions, folder / "captions.jsonl")
     (folder / RECORD).write_text(json.dumps(asdict(recipe)) + "\n")
 
 
-def _write_images(
-    folder: Path, split: Split, recipe: _Recipe
-) -> tuple[dict[str, list[Json]], list[Json]]:
-    """Writes a split's images; returns its json without categories, and the captions."""
+def _write_images(folder: Path, split: Split, recipe: _Recipe) -> _Split:
+    """Writes a split's images; returns what is known of them."""
     (folder / "images" / split).mkdir(parents=True)
     images: list[Json] = []
     annotations: list[Json] = []
+    everything: list[Json] = []
     captions: list[Json] = []
     rng = np.random.default_rng([recipe.seed, split == "val", 1])  # leaves the scenes' own alone
     for row, labelled in enumerate(_label_scenes(split, recipe)):
@@ -128,9 +146,10 @@ def _write_images(
         images.append(_image(rng, labelled, row + 1, file_name, split))
         scene, ids = labelled.scene, [_ID[kind] for kind in labelled.scene.kinds]
         annotations += scene.annotations(row + 1, len(annotations) + 1, ids, labelled.boxed)
+        everything += scene.annotations(row + 1, len(everything) + 1, ids, [True] * len(ids))
         caption = describe(rng, labelled.scene.kinds)
         captions.append({"file_name": file_name, "caption": caption})
-    return {"images": images, "annotations": annotations}, captions
+    return _Split({"images": images, "annotations": annotations}, everything, captions)
 
 
 def _label_scenes(split: Split, recipe: _Recipe) -> Iterator[_Labelled]:

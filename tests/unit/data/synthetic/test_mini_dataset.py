@@ -74,6 +74,25 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
     assert one["images/val/000001.jpg"] != one["images/train/000001.jpg"]
 
 
+def test_the_upper_bounds_file_has_every_box_of_the_training_file_and_the_rare_shapes(folder):
+    some, every = (
+        json.loads((folder / name).read_text()) for name in ("train.json", "train_all.json")
+    )
+    boxes = [
+        Counter(
+            (each["image_id"], each["category_id"], *each["bbox"]) for each in of["annotations"]
+        )
+        for of in (some, every)
+    ]
+    assert boxes[0] < boxes[1]
+    names = {each["id"]: each["name"] for each in every["categories"]}
+    shown = [{names[each["category_id"]] for each in of["annotations"]} for of in (some, every)]
+    assert not {name for name in shown[0] if name.split()[-1] in RARE_SHAPES}
+    assert {name.split()[-1] for name in shown[1]} >= {*RARE_SHAPES}
+    assert len(LVIS(str(folder / "train_all.json")).get_ann_ids()) == len(every["annotations"])
+    assert len(read_annotations(folder / "train_all.json").boxes.values) == sum(boxes[1].values())
+
+
 def test_both_readers_of_the_field_accept_the_files(folder):
     for split, count in (("train", TRAIN), ("val", VAL)):
         official = LVIS(str(folder / f"{split}.json"))
