@@ -92,6 +92,8 @@ GROUPS = {
                 "FILE --output FILE", "store a teacher's embeddings"),
         Command("clip train", "gridclip.engine.clip_training.mini_clip:train_mini_clip",
                 "", "train the mini CLIP again"),
+        Command("clip probe", "gridclip.engine.precompute.probe:probe_command",
+                "FILE", "how well a teacher names given boxes"),
         Command("clip convert-regionclip",
                 "gridclip.models.regionclip.released_weights:convert_regionclip",
                 "FILE --output CLIP", "RegionCLIP's published weights"),

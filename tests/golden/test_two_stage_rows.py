@@ -14,7 +14,8 @@ def prepared(workplace):
     source, proposals = f"{mini}/train.json", f"{mini}/vild_proposals.safetensors"
     regions = f"--output={mini}/vild_regions.safetensors"
     main(["propose", source, "--run=runs/proposing", f"--output={proposals}", "--limit=8"])
-    main(["clip", "embed-proposals", proposals, f"--source={source}", regions, "--limit=8"])
+    made = [proposals, f"--source={source}", regions, "--limit=8", "--view=pasted"]
+    main(["clip", "embed-proposals", *made])
 
 
 @pytest.mark.parametrize("row", each(TWO_STAGE))

@@ -42,7 +42,7 @@ def regions(text_run, mini_root, tmp_path_factory):
     main(["propose", source, f"--run={text_run}", f"--output={proposals}", "--limit=4"])
     main(
         ["clip", "embed-proposals", proposals, f"--source={source}", f"--output={output}"]
-        + ["--limit=4"]
+        + ["--limit=4", "--view=pasted"]
     )
     return Path(output)
 
@@ -77,6 +77,15 @@ def test_a_mini_row_trains_on_stored_regions_and_finds_what_it_is_asked_for(
     found = gridclip.load(run).detect(image, ["red striped star", "a cup"], threshold=0.0)
     assert 0 < len(found) <= 100
     assert {each.name for each in found} <= {"red striped star", "a cup"}
+
+
+def test_regions_that_were_stored_in_another_view_are_refused(regions, mini_root, tmp_path, capsys):
+    stored = f"--data.init_args.regions={regions}"
+    with pytest.raises(SystemExit):
+        fit("vild.yaml", tmp_path / "run", mini_root, stored, "--model.detector.init_args.view=roi")
+    told = capsys.readouterr().err
+    assert "data.regions: the teacher was shown regions in the view 'pasted', not in 'roi'" in told
+    assert "embed-proposals --view roi" in told
 
 
 def test_stored_regions_of_another_teacher_are_refused(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gridclip.data.datamodules.base import EvaluatedData
+from gridclip.data.precomputed.stored import StoredRegions
 from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_schedule
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.lvis import Metrics, Protocol
@@ -79,7 +80,7 @@ class DetectionSystem(LightningModule):
         return data if isinstance(data, EvaluatedData) else None
 
     def on_fit_start(self) -> None:
-        """Refuses stored embeddings of another teacher than the one that this training has.
+        """Refuses stored embeddings of another teacher, or another view, than this training's.
 
         Raises:
             InputError: naming both.
@@ -93,6 +94,15 @@ class DetectionSystem(LightningModule):
                     file=each.file,
                     field=f"data.{field}",
                     fix="embed the images with this teacher, or name that one",
+                )
+            view = self.detector.region_view
+            if isinstance(each, StoredRegions) and view not in (None, each.view):
+                raise InputError(
+                    f"the teacher was shown regions in the view {each.view!r}, not in {view!r}",
+                    file=each.file,
+                    field=f"data.{field}",
+                    fix=f"store them again (gridclip clip embed-proposals --view {view}), or set "
+                    f"the detector's view to {each.view}",
                 )
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:

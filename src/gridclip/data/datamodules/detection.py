@@ -1,5 +1,6 @@
 """An LVIS- or COCO-form data set, from its folder to batches."""
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,9 @@ from gridclip.data.transforms.augment import (
     TrainingTransform,
 )
 from gridclip.data.vocabulary import RareSplit, label_map, verified_names
-from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.errors import InputError, require_at_least, require_fraction
+
+logger = logging.getLogger(__name__)
 
 
 class DetectionData(EvaluatedData):
@@ -63,6 +66,8 @@ class DetectionData(EvaluatedData):
             for the teacher; for augmentations that it would not notice, but for mirroring.
         regions: File of embedded proposals (`gridclip clip embed-proposals`), for ViLD. Of a crop
             those that are seen whole take part; other colours are refused.
+        regions_named: Warn where the teacher of these regions names a smaller share of annotated
+            boxes right (`gridclip clip probe`): most of what it teaches is wrong.
         image_level: Images without boxes to train on too, in batches of their own.
         image_level_ratio: Image-level batches for each detection batch; 0 leaves them out.
         image_level_batch_size: Image-level images a process and step.
@@ -91,6 +96,7 @@ class DetectionData(EvaluatedData):
         verified: bool = False,
         embeddings: str | None = None,
         regions: str | None = None,
+        regions_named: float = 0.3,
         image_level: ImageLevelSource | None = None,
         image_level_ratio: float = 1.0,
         image_level_batch_size: int = 2,
@@ -119,7 +125,8 @@ class DetectionData(EvaluatedData):
         self.batch_size, self.seed = batch_size, seed
         self.repeat_threshold, self.verified = repeat_threshold, verified
         self.embeddings = None if embeddings is None else _stored(embeddings, augmentation)
-        self.regions_file = regions
+        require_fraction(regions_named=regions_named)
+        self.regions_file, self.regions_named = regions, regions_named
         if regions is not None:
             changed = {"colour", "mosaic"}.intersection(augmentation.uncacheable())
             if changed:
@@ -215,6 +222,19 @@ class DetectionData(EvaluatedData):
         for stored in self.stored_embeddings.values():
             # Asking for the length of every file takes minutes on a network disk.
             stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
+        if self.regions is not None:
+            self._warn_of(self.regions)
+
+    def _warn_of(self, regions: StoredRegions) -> None:
+        """Warns of regions whose teacher names little, so that they teach little."""
+        if regions.named is not None and regions.named < self.regions_named:
+            logger.warning(
+                "%s: the teacher, shown regions in the view %r, names %.1f %% of annotated boxes "
+                "right, below data.init_args.regions_named (%g %%); compare views with: "
+                "gridclip clip probe %s --images %s",
+                *(regions.file, regions.view, 100 * regions.named, 100 * self.regions_named),
+                *(self.train_annotations, self.images),
+            )
 
     def _pools(self) -> dict[Kind, SamplingPool]:
         pools: dict[Kind, SamplingPool] = {

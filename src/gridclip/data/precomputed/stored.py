@@ -127,6 +127,10 @@ class RegionsOfImage(NamedTuple):
     embeddings: Float32[np.ndarray, "R E"]  # unit length, but for the rounding of float16
 
 
+FIRST_VIEW = "vild"
+"""How teachers were shown regions before files said how."""
+
+
 class StoredRegions(StoredByPath):
     """A teacher's embeddings of proposals, as they are and mirrored, by the path of their image.
 
@@ -134,7 +138,11 @@ class StoredRegions(StoredByPath):
     resized and perhaps mirrored; not for one that a crop cuts, nor under other colours.
 
     Attributes:
-        recipe: How the crops were made.
+        recipe: Names all that the embeddings depend on: teacher, view, proposals and images.
+        view: How the teacher was shown a region; a file of before it was recorded has the one view
+            that there was.
+        named: Share of annotated boxes that the teacher named right in this view
+            (`gridclip clip probe`); None: nobody looked.
     """
 
     form = "gridclip regions 1"
@@ -148,8 +156,10 @@ class StoredRegions(StoredByPath):
 
     def __init__(self, file: str | Path) -> None:
         super().__init__(file)
-        self.recipe = self.columns.header["recipe"]
-        self._limit = int(self.columns.header.number("limit"))
+        header = self.columns.header
+        self.recipe, self.view = header["recipe"], header.get("view", FIRST_VIEW)
+        self.named = header.number("named") if "named" in header else None
+        self._limit = int(header.number("limit"))
         self._counts = self.columns.column("counts", "I", "i")
         self._boxes = self.columns.column("boxes", "R 4", "f")
         if len(self._boxes) != self._limit * len(self._counts):

@@ -21,6 +21,7 @@ from gridclip.data.precomputed.stored import (
 )
 from gridclip.data.transforms.augment import prepare
 from gridclip.engine.precompute.embed_images import DecodedImages
+from gridclip.engine.precompute.probe import named_share
 from gridclip.engine.precompute.resume import RowJournal, is_made, journal_beside
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
@@ -29,7 +30,8 @@ from gridclip.io.tables import make_console, say
 from gridclip.models.dense.detector import DenseDetector
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
-from gridclip.models.encoders.region_views import embed_regions
+from gridclip.models.encoders.region_views import RegionView, embed_regions
+from gridclip.models.encoders.text import TextBank
 from gridclip.models.two_stage.detector import TwoStageDetector
 from gridclip.ops.images import pad
 from gridclip.structures import Images
@@ -109,7 +111,7 @@ def propose(
 
 
 _CLIP = ClipModel()
-_OTHER = "embeddings of other proposals, of other images, or by another teacher"
+_OTHER = "embeddings of other proposals, of other images, by another teacher or in another view"
 _IMAGES_AT_ONCE = 4  # between two entries of the journal
 
 
@@ -121,11 +123,14 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     images: Path | None = None,
     clip: ClipModel = _CLIP,
     teacher: Teacher | None = None,
+    view: RegionView = "vild",
+    text: TextBank | None = None,
+    probed: int = 2000,
     limit: int = 300,
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> None:
-    """Store what a frozen CLIP says of proposals, each cut out at 1 and 1.5 times its size.
+    """Store what a frozen CLIP says of proposals, and how well it names annotated boxes so.
 
     If it is interrupted, call it again: it goes on where it was, and gives the same file.
 
@@ -137,34 +142,44 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
             or else its own.
         clip: The CLIP whose image tower is the teacher.
         teacher: Another teacher, in place of a CLIP.
+        view: squeezed, vild (as published), pasted or roi (docs/data.md): how the teacher is shown
+            a proposal. gridclip clip probe tells which it reads best.
+        text: Other text vectors than the teacher's own, to name annotated boxes by.
+        probed: So many of the source's annotated boxes are named, and the share that is right is
+            kept in the file; 0 for none.
         limit: At most so many proposals an image, the best; ViLD takes 300.
-        batch_size: Crops that the teacher sees at a time.
+        batch_size: Regions that the teacher sees at a time.
         num_workers: Processes that read images; 0 reads in this one.
     """
-    require_at_least(1, limit=limit)
+    require_at_least(1, limit=limit, batch_size=batch_size)
+    require_at_least(0, probed=probed)
     listed, chosen = open_images(source, images), teacher or ClipTeacher(clip)
     found = StoredProposals(proposals)
     chosen.load()
-    recipe = digest(
-        chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, (1.0, 1.5)
-    )
+    recipe = digest(chosen.fingerprint(), found.fingerprint, listed.fingerprint(), limit, view)
     if not is_made(output, recipe, lambda: StoredRegions(output).recipe, _OTHER):
         with journal_beside(output) as journal:
+            named = named_share(source, listed, chosen, view, text, limit=probed)
             kept = RowJournal(
                 journal, recipe, width=limit * 2 * chosen.width, batch_size=_IMAGES_AT_ONCE
             )
             order = _by_path(listed)
             boxes = [found.of(listed.image(row).path).boxes[:limit] for row in order]
             decoded = DecodedImages(listed, order[kept.done :])
-            _embed_all(decoded, boxes, chosen, kept, (limit, batch_size, num_workers))
-            _write(output, listed, order, boxes, kept, chosen, recipe)
-    say(make_console(), f"{len(StoredRegions(output))} proposals of {len(listed)} images: {output}")
+            _embed_all(decoded, boxes, chosen, view, kept, (limit, batch_size, num_workers))
+            header = {"teacher": chosen.fingerprint(), "limit": str(limit), "recipe": recipe}
+            header |= {"view": view} | ({} if named is None else {"named": f"{named:.4f}"})
+            _write(output, listed, order, boxes, kept, header)
+    stored = StoredRegions(output)
+    share = "" if stored.named is None else f", annotated boxes named right: {stored.named:.1%}"
+    say(make_console(), f"{len(stored)} proposals of {len(listed)} images{share}: {output}")
 
 
 def embed_both_ways(
     teacher: Teacher,
     pixels: UInt8[Tensor, "3 h w"],
     boxes: Float32[np.ndarray, "R 4"],
+    view: RegionView,
     batch_size: int = 64,
 ) -> Float16[np.ndarray, "R 2 E"]:
     """Embeds regions of an image, and of its mirror image.
@@ -173,6 +188,7 @@ def embed_both_ways(
         teacher: Loaded.
         pixels: RGB.
         boxes: xyxy, pixels of the image.
+        view: How the teacher is shown them.
         batch_size: Regions that the teacher sees at a time.
     """
     plain = torch.tensor(boxes, device=pixels.device)
@@ -180,7 +196,7 @@ def embed_both_ways(
     mirrored[:, [2, 0]] = pixels.shape[2] - plain[:, [0, 2]]
     sizes = torch.tensor([pixels.shape[1:]] * 2, device=pixels.device)
     images = Images(torch.stack([pixels, pixels.flip(2)]), sizes)
-    both = embed_regions(teacher, images, [plain, mirrored], batch_size=batch_size)
+    both = embed_regions(teacher, images, [plain, mirrored], view, batch_size=batch_size)
     return torch.stack(both, dim=1).half().cpu().numpy()
 
 
@@ -188,6 +204,7 @@ def _embed_all(
     decoded: DecodedImages,
     boxes: list[Float32[np.ndarray, "_ 4"]],
     teacher: Teacher,
+    view: RegionView,
     kept: RowJournal,
     sizes: tuple[int, int, int],
 ) -> None:
@@ -201,7 +218,7 @@ def _embed_all(
     for batch in track(batches, "embedding", disable=not len(decoded)):
         rows = np.zeros((len(batch), limit, 2, teacher.width), dtype=np.float16)
         for row, (image, pixels) in enumerate(zip(range(kept.done, len(boxes)), batch)):  # noqa: B905
-            seen = embed_both_ways(teacher, pixels.to(device), boxes[image], batch_size)
+            seen = embed_both_ways(teacher, pixels.to(device), boxes[image], view, batch_size)
             rows[row, : len(seen)] = seen
         kept.append(rows.reshape(len(batch), -1))
 
@@ -211,17 +228,16 @@ def _by_path(images: ImageList) -> list[int]:
     return sorted(range(len(images)), key=lambda row: encode_text(images.image(row).path))
 
 
-def _write(  # noqa: PLR0913 - the parts of a file
+def _write(
     file: Path,
     images: ImageList,
     order: list[int],
     boxes: list[Float32[np.ndarray, "_ 4"]],
     kept: RowJournal,
-    teacher: Teacher,
-    recipe: str,
+    header: dict[str, str],
 ) -> None:
     """Writes every image's regions, filled up with zeros, so that nothing need be copied."""
-    limit = kept.width // (2 * teacher.width)
+    limit = int(header["limit"])
     filled = np.zeros((len(order), limit, 4), dtype=np.float32)
     for row, each in enumerate(boxes):
         filled[row, : len(each)] = each
@@ -229,8 +245,7 @@ def _write(  # noqa: PLR0913 - the parts of a file
         "boxes": filled.reshape(-1, 4),
         "counts": np.array([len(each) for each in boxes], dtype=np.int32),
         "byte_counts": np.asarray(images.byte_counts)[order].astype(np.int64),
-        "embeddings": kept.rows().reshape(-1, 2, teacher.width),
+        "embeddings": kept.rows().reshape(-1, 2, kept.width // (2 * limit)),
         **text_columns("paths", [images.image(row).path for row in order]),
     }
-    header = {"teacher": teacher.fingerprint(), "limit": str(limit), "recipe": recipe}
     write_columnar(file, StoredRegions.form, header, columns)

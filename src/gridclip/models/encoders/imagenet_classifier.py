@@ -123,6 +123,10 @@ class ClassifierTeacher(Teacher):
         network: RegionEncoder = self.regions.network  # type: ignore[assignment]
         return network
 
+    def own_text(self) -> TextBank:
+        """The text that its classes are named by."""
+        return self.text
+
     @torch.no_grad()
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
         """Unit vector of each image."""

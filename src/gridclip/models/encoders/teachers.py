@@ -11,6 +11,7 @@ from gridclip.data.precomputed.stored import StoredEmbeddings
 from gridclip.io.errors import InputError
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen, pixels_of
 from gridclip.models.encoders.region_encoders import ClipRegions, RegionEncoder
+from gridclip.models.encoders.text import ClipText, TextBank
 from gridclip.ops.images import squeeze
 from gridclip.structures import Images
 
@@ -52,6 +53,14 @@ class Teacher(nn.Module, ABC):
             InputError: if the network makes no map.
         """
         raise self._unable("makes no map of an image")
+
+    def own_text(self) -> TextBank:
+        """Vectors of names in the teacher's space.
+
+        Raises:
+            InputError: if it comes without any.
+        """
+        raise self._unable("knows no names")
 
     def _unable(self, problem: str) -> InputError:
         fix = "give the ClipTeacher of a CLIP ResNet, or a ClassifierTeacher"
@@ -152,6 +161,10 @@ class ClipTeacher(Teacher):
             self.regions = Frozen(ClipRegions(self.clip).to(self.norm.mean.device))
         network: RegionEncoder = self.regions.network  # type: ignore[assignment]
         return network
+
+    def own_text(self) -> TextBank:
+        """The CLIP's text tower."""
+        return ClipText(self.clip)
 
     def forward(self, images: Images) -> Float[Tensor, "B E"]:
         """Unit vector of each image."""

@@ -170,6 +170,7 @@ class GridCLIP(DenseDetector):
         grid = Grid(width, num_convs, prior, temperature, foldable=not clip_residual)
         super().__init__(backbone, text, assigner, grid, decoding, ensemble)
         self.weights, self.image_distance, self.regions = weights, image_distance, regions
+        self.region_view = regions.view if weights.region else None
         self.clip_residual = clip_residual
         self.negatives, self.pseudo_labels, self.words = negatives, pseudo_labels, words
         self.teacher = load_teacher(teacher, weights)

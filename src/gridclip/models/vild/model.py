@@ -89,7 +89,8 @@ class ViLD(TwoStageDetector):
             head, `vild-ensemble` from each with a head of its own.
         teacher: The frozen image tower that embeds crops where the data carries no stored
             embeddings; slow, as it sees each region of each step anew.
-        view: How the teacher is shown a region; `vild` is as published.
+        view: How the teacher is shown a region, now or when its embeddings were stored; `vild` is
+            as published.
         width: Channels of the pyramid.
         head: How heavy each head is.
         proposals: How many, and from which anchors.
@@ -141,6 +142,7 @@ class ViLD(TwoStageDetector):
         self.classifier = TextClassifier(text.width, temperature, learn_temperature)
         self.names = variant != "vild-image" and weights.text > 0
         self.distils = variant != "vild-text" and weights.image > 0
+        self.region_view = view if self.distils else None
         self.teacher = teacher if self.distils else None
         if self.teacher is not None:
             self.teacher.load()

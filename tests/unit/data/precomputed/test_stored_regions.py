@@ -19,8 +19,10 @@ from gridclip.data.precomputed.stored import (
 from gridclip.data.synthetic.painter import Kind, draw_scene
 from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.engine.precompute.regions import embed_proposals_command
+from gridclip.io.column_store import ColumnarFile, write_columnar
 from gridclip.io.errors import InputError
 from gridclip.models.encoders.open_clip import ClipModel
+from gridclip.models.encoders.region_views import embed_regions
 from gridclip.models.encoders.teachers import ClipTeacher
 from gridclip.structures import Images
 
@@ -139,13 +141,12 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(root, stored, tmp_pa
     monkeypatch.setattr("gridclip.engine.precompute.regions._IMAGES_AT_ONCE", 1)
     given = {"source": root / "train.json", "output": tmp_path / "r"}
     again = Interrupted(ClipModel())
-    again.left = (
-        3  # the first image at two scales, plain and mirrored at once, and one of the second
-    )
+    # The annotated box at both scales; the first image, mirrored at once; half of another.
+    again.left = 5
     with pytest.raises(KeyboardInterrupt):
         embed_proposals_command(root / "proposals", teacher=again, **given)
     assert not (tmp_path / "r").exists()
-    again.left = 2
+    again.left = 4
     embed_proposals_command(root / "proposals", teacher=again, **given)
     assert (tmp_path / "r").read_bytes() == stored.file.read_bytes()
     embed_proposals_command(root / "proposals", teacher=again, **given)  # is there: no crop is seen
@@ -161,6 +162,68 @@ def test_a_limit_takes_the_best_and_another_recipe_is_not_written_over(root, tmp
     with pytest.raises(InputError, match=r"r: output: holds embeddings of other proposals"):
         embed_proposals_command(root / "proposals", limit=3, **given)
     assert (tmp_path / "r").read_bytes() == before
+
+
+def test_another_view_is_stored_as_such_and_not_taken_for_the_first(root, stored, tmp_path):
+    given = {"source": root / "train.json", "output": tmp_path / "r"}
+    embed_proposals_command(root / "proposals", view="pasted", **given)
+    pasted = StoredRegions(tmp_path / "r")
+    assert (stored.view, pasted.view) == ("vild", "pasted")
+    assert pasted.recipe != stored.recipe
+    teacher = ClipTeacher(ClipModel())
+    teacher.load()
+    image = torch.from_numpy(read_image(root / "images" / "b.png")).permute(2, 0, 1)
+    for mirrored in (False, True):
+        box = torch.tensor([[96 - 90, 10, 96 - 10, 60] if mirrored else BOXES["b"][0]]).float()
+        pixels = image.flip(2) if mirrored else image
+        seen = embed_regions(
+            teacher, Images(pixels[None], torch.tensor([[64, 96]])), [box], "pasted"
+        )
+        found = pasted.of("b.png", mirrored).embeddings
+        np.testing.assert_allclose(found, seen[0].numpy(), atol=2.5e-4)
+    with pytest.raises(InputError, match=r"by another teacher or in another view"):
+        embed_proposals_command(root / "proposals", **given)
+
+
+def test_the_share_of_boxes_that_the_teacher_names_is_kept_with_the_regions(root, tmp_path, capsys):
+    given = {"source": root / "train.json", "limit": 1}
+    # One category, so any box is named right; no figure of no boxes.
+    embed_proposals_command(root / "proposals", output=tmp_path / "r", **given)
+    assert StoredRegions(tmp_path / "r").named == 1.0
+    assert "annotated boxes named right: 100.0%" in capsys.readouterr().out.replace("\n", " ")
+    embed_proposals_command(root / "proposals", output=tmp_path / "n", probed=0, **given)
+    assert StoredRegions(tmp_path / "n").named is None
+
+
+def rewritten(file, output, **changed):
+    """The same columns under another header; None leaves an entry out."""
+    whole = ColumnarFile(file, StoredRegions.form, "")
+    names = ("boxes", "counts", "byte_counts", "embeddings", "paths", "paths.ends")
+    header = {name: value for name, value in whole.header.items() if name not in changed}
+    header |= {name: value for name, value in changed.items() if value is not None}
+    write_columnar(output, StoredRegions.form, header, {name: whole.column(name) for name in names})
+    return output
+
+
+def test_a_file_of_before_views_were_recorded_has_the_first_one(root, stored, tmp_path):
+    old = StoredRegions(rewritten(stored.file, tmp_path / "old", view=None, named=None))
+    assert (old.view, old.named, old.fingerprint) == ("vild", None, stored.fingerprint)
+    for one, two in zip(old.of("a.png", True), stored.of("a.png", True), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("named", "warns"), [("0.2900", True), ("0.0000", True), ("0.3", False)])
+def test_a_training_warns_of_a_teacher_that_names_little(
+    root, stored, tmp_path, caplog, named, warns
+):
+    data(root, regions=str(rewritten(stored.file, tmp_path / "r", named=named))).setup("fit")
+    assert ("gridclip clip probe" in caplog.text) == warns
+    if warns:
+        assert f"'vild', names {100 * float(named):.1f} % of annotated boxes" in caplog.text
+        assert f"{root / 'train.json'} --images {root / 'images'}" in caplog.text
+    caplog.clear()
+    data(root, regions=str(tmp_path / "r"), regions_named=0.0).setup("fit")
+    assert not caplog.text
 
 
 def test_stored_regions_pickle_as_their_name_and_name_what_they_lack(root, stored):

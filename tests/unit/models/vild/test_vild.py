@@ -28,6 +28,7 @@ from gridclip.structures import (
 )
 
 MINI = ClipModel(name="gridclip-mini", weights="random")
+BUNDLED = ClipModel()
 NOT_THERE = ClipModel(name="no-such-clip", weights="random")
 NAMES = ("red star", "green ring", "blue moon")
 VARIANTS = ("vild-text", "vild-image", "vild", "vild-ensemble")
@@ -184,6 +185,15 @@ def test_a_looking_teacher_teaches_what_stored_embeddings_of_the_same_proposals_
         detector.losses(batch._replace(regions=regions))["image"] for regions in (None, stored)
     )
     assert one.item() == pytest.approx(two.item(), rel=1e-5)
+
+
+def test_a_teacher_says_something_else_of_another_view(text):
+    one, two = (_detector(text, teacher=BUNDLED, view=view) for view in ("vild", "pasted"))
+    assert (one.region_view, two.region_view) == ("vild", "pasted")
+    assert _detector(text, "vild-text", view="pasted").region_view is None  # learns of none
+    batch = _batch()._replace(regions=None)
+    one, two = (detector.eval().losses(batch)["image"].item() for detector in (one, two))
+    assert abs(one - two) > 1e-3
 
 
 def test_embeddings_of_another_width_are_refused(text):
