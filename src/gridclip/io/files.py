@@ -177,7 +177,7 @@ def read_recipe(record: Path) -> object:
     """Returns what a json file says; None if it is absent or not json."""
     try:
         return json.loads(record.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

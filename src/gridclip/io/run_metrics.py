@@ -113,5 +113,5 @@ def peek_json(file: Path) -> object:
 def _parsed(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

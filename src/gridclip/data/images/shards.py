@@ -246,7 +246,13 @@ class Shards(ImageList):
     def image(self, row: int) -> ListedImage:
         """Returns path, classes and captions of one image."""
         path, names, captions = (self._texts[key].of(row) for key in self._texts)
-        return ListedImage(path, tuple(json.loads(names)), tuple(json.loads(captions)))
+        try:
+            return ListedImage(path, tuple(json.loads(names)), tuple(json.loads(captions)))
+        except (ValueError, TypeError, RecursionError) as error:
+            fix = "remove the index, and open or pack the shards again"
+            raise InputError(
+                f"says of image {row} what is no list", fix=fix, file=self.index.file
+            ) from error
 
     def read(self, row: int) -> bytes:
         """Reads the bytes of one image."""

@@ -133,7 +133,7 @@ class Journal:
         for line in whole.split(b"\n")[:-1]:
             try:
                 change = json.loads(line)
-            except ValueError:  # cut short
+            except (ValueError, RecursionError):  # cut short, or not ours
                 continue
             self._apply(change)
 

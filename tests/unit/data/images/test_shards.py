@@ -148,6 +148,21 @@ def test_a_packing_that_was_killed_goes_on_and_ends_the_same(photographs, tmp_pa
     assert bytes_of(output) == bytes_of(tmp_path / "whole")
 
 
+@pytest.mark.field
+def test_a_second_packing_is_refused_while_the_first_is_at_work(photographs, tmp_path):
+    images, output = open_images(photographs), tmp_path / "packed"
+    read = images.read
+
+    def read_among_others(row):
+        with pytest.raises(InputError, match=r"packed: output_dir: is just being packed"):
+            pack(open_images(photographs), output, shard_bytes=7000)
+        return read(row)
+
+    images.read = read_among_others
+    assert len(pack(images, output, shard_bytes=7000)) == len(images)
+    assert {file.name for file in tmp_path.iterdir()} == {photographs.name, "packed"}
+
+
 def test_an_image_that_cannot_be_decoded_stops_the_packing_with_its_name(photographs, tmp_path):
     (photographs / "3.jpg").write_bytes(jpeg(3)[:-20])
     with pytest.raises(InputError, match=r"3.jpg: the image cannot be read"):
