@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from hostile_world import Case, Open, Payload, World
+from hostile_world import Case, Open, Payload, World, bomb
 from PIL import Image
 
 from gridclip.data.annotations.reader import read_annotations
@@ -168,6 +168,14 @@ def linked(name: str) -> Callable[[World], Open]:
     return sweep(plant)
 
 
+def sweep_file(text: str) -> Callable[[World], Open]:
+    def make(world: World) -> Open:
+        (world.root / "sweep.yaml").write_text(text)
+        return lambda: read_sweep(world.root / "sweep.yaml")
+
+    return make
+
+
 LEADS = "leads to .*secret.txt"
 PICTURE = r"\[0\].picture"
 NO_FILE = "no file of this kind"
@@ -229,6 +237,8 @@ CASES = [
     ),
     Case("image after its shard", shards(offsets=2**62), "index.safetensors", "", "outside"),
     Case("image before its shard", shards(offsets=-5), "index.safetensors", "", "outside"),
+    Case("aliases in a sweep", sweep_file(bomb()), "sweep.yaml", "", "stands for more"),
+    Case("nesting in a sweep", sweep_file("a: " + "[" * 10_000), "sweep.yaml", "", "YAML"),
     Case("names without end", nested_names, "names.json", "", "json"),
     Case("picture by path", example("../../../../../secret.txt"), "examples.json", PICTURE, LEADS),
     Case("picture anywhere", example("{secret}"), "examples.json", PICTURE, LEADS),

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 
 import torch
-from hostile_world import EVIL, Case, Open, Payload, World
+from hostile_world import EVIL, Case, Open, Payload, World, bomb
 
 from gridclip.cli import main
 from gridclip.models.encoders.backbones import TimmBackbone
@@ -98,11 +98,6 @@ def recipe(text: str, how: str = "load") -> Callable[[World], Open]:
         return world.load if how == "load" else world.call(how)
 
     return make
-
-
-def bomb(levels: int = 30) -> str:
-    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels))]
-    return "\n".join([*lines, f"model: {{detector: *a{levels - 1}}}"])
 
 
 def function_as_callback(function: str) -> list[dict[str, object]]:

@@ -75,3 +75,9 @@ class Case(NamedTuple):
         """The pattern of the message."""
         place = "".join(f"{each}: " for each in (self.file, self.field) if each)
         return rf"{place}(.|\n)*{self.problem}(.|\n)*\n  fix: .*{self.fix}"
+
+
+def bomb(levels: int = 30) -> str:
+    """YAML of a page that stands for 2 to the power of `levels` values."""
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels))]
+    return "\n".join([*lines, f"model: {{detector: *a{levels - 1}}}"])

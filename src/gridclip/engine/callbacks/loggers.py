@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from gridclip.io.run_metrics import MAIN_METRICS, optional_metrics
+from gridclip.io.yaml_text import parse_yaml
 from gridclip.structures import Batch
 
 
@@ -196,5 +196,5 @@ def _read(file: Path) -> dict[str, Any]:
     """Returns the content of a YAML or JSON file; nothing if it is absent."""
     if not file.is_file():
         return {}
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = parse_yaml(file.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}

@@ -10,6 +10,7 @@ import yaml
 
 from gridclip.io.errors import InputError
 from gridclip.io.run_metrics import read_history, read_metrics, shown_metrics
+from gridclip.io.yaml_text import parse_yaml
 from gridclip.sweeps.spec.distributions import identity
 from gridclip.sweeps.spec.parameters import swept
 from gridclip.sweeps.spec.sweep_file import Metric, SweepSpec
@@ -178,7 +179,7 @@ def _read_recipe(folder: Path) -> dict[str, object]:
     """Returns the settings of a run by their dotted names."""
     file = folder / RECIPE
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"cannot be read: {error}", fix="name run folders", file=file) from error
     if not isinstance(content, dict):

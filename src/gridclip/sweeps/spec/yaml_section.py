@@ -9,6 +9,7 @@ from typing import TypeGuard
 import yaml
 
 from gridclip.io.errors import InputError
+from gridclip.io.yaml_text import refuse_bombs
 
 Place = tuple[str, ...]  # the keys that lead to a value, outermost first
 Number = int | float  # 3 and 3.0 differ in YAML and in W&B
@@ -143,7 +144,9 @@ def read_yaml(file: Path) -> Section:
         InputError: if the file can't be read, is no YAML, has a key twice, or is no mapping.
     """
     try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        refuse_bombs(text)
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         lines = dict(_lines(node, (), file)) if node is not None else {}
         data = loader.construct_document(node) if node is not None else None
