@@ -107,15 +107,15 @@ def test_a_finished_run_is_evaluated_and_used_by_the_other_score(trained, tmp_pa
     main(
         ["validate", f"--config={config}", f"--run_dir={tmp_path / 'figures'}"]
         + [f"--ckpt_path={checkpoint}", "--trainer.limit_val_batches=1"]
-        + ["--model.detector.init_args.decoding.score=competing"]
+        + ["--model.detector.init_args.decoding.score=independent"]
     )
     assert set(_metrics(tmp_path / "figures")) >= FIGURES
     other = Path(shutil.copytree(trained, tmp_path / "other"))
     recipe = yaml.safe_load(config.read_text())
-    recipe["model"]["detector"]["init_args"]["decoding"]["score"] = "competing"
+    recipe["model"]["detector"]["init_args"]["decoding"]["score"] = "independent"
     (other / "config.yaml").write_text(yaml.safe_dump(recipe))
     grey, names = np.full((128, 128, 3), 99, np.uint8), ["red plain circle", "blue striped square"]
-    plain, competing = (
+    competing, plain = (
         gridclip.load(run).detect(grey, names, threshold=0.0) for run in (trained, other)
     )
     assert [each.score for each in plain] != [each.score for each in competing]
