@@ -1,19 +1,45 @@
 """Writes files whole or not at all, asks before work whether they can be, and names the cache."""
 
+import functools
 import json
+import logging
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gridclip.io.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 
 def cache_folder() -> Path:
-    """Returns the folder of all caches, $GRIDCLIP_CACHE or ~/.cache/gridclip; it may not exist."""
-    return Path(os.environ.get("GRIDCLIP_CACHE") or Path.home() / ".cache" / "gridclip")
+    """Returns the folder of all caches, $GRIDCLIP_CACHE or ~/.cache/gridclip; it may not exist.
+
+    A user without a home, or with one that is not theirs, as containers have, gets a folder that is
+    removed at the end, and a warning.
+    """
+    if given := os.environ.get("GRIDCLIP_CACHE"):
+        return Path(given)
+    try:
+        folder = Path.home() / ".cache" / "gridclip"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError) as error:  # the first where not even a name of it is known
+        return Path(_passing_cache(str(error)).name)
+    return folder
+
+
+@functools.cache
+def _passing_cache(reason: str) -> tempfile.TemporaryDirectory[str]:
+    logger.warning(
+        "nothing can be kept in a cache at home (%s), so it is made again each time; "
+        "set GRIDCLIP_CACHE to a folder of yours",
+        reason,
+    )
+    return tempfile.TemporaryDirectory(prefix="gridclip-cache-")
 
 
 @contextmanager
@@ -64,14 +90,27 @@ def require_writable(output: Path, *, field: str = "output", new: bool = False) 
         new: Whether a file that exists is refused too.
 
     Raises:
-        InputError: if it is a folder, cannot be written, or exists and must not.
+        InputError: if it is a folder or a device, cannot be written, or exists and must not.
     """
+    _require_room(output, field)
     if new and output.exists():
         problem, fix = "exists already", "give the name of a new file"
         raise InputError(problem, fix=fix, file=output, field=field)
     if output.is_dir():
         raise InputError("is a folder", fix="give a file in it", file=output, field=field)
+    if output.exists() and not output.is_file():  # the rename would replace /dev/null
+        raise InputError("is no plain file", fix="name a file", file=output, field=field)
+
+
+def _require_room(output: Path, field: str) -> None:
+    """Makes the folder that a path is in, and tries to write there; the path itself is not made.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     try:
+        with suppress(FileNotFoundError):
+            output.stat()  # which finds a name that is too long
         output.parent.mkdir(parents=True, exist_ok=True)
         trial = output.with_name(f".{secrets.token_hex(8)}.trial")
         trial.touch()
@@ -157,14 +196,14 @@ def is_finished(record: Path, recipe: object, *, field: str, other: str) -> bool
         other: What the folder holds if another recipe made it; `{made}` in it becomes that recipe.
 
     Raises:
-        InputError: if the folder holds something else.
+        InputError: if the folder holds something else, or cannot be written.
     """
-    folder = record.parent
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    made = read_recipe(record)
+    folder, made = record.parent, read_recipe(record)
     if made == recipe:
         return True
+    _require_room(folder, field)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
     raise InputError(
         f"holds {'something else' if made is None else other.format(made=made)}",
         fix="name a new folder, or remove this one",

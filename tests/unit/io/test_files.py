@@ -1,12 +1,14 @@
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from gridclip.io.errors import InputError
-from gridclip.io.files import require_writable, write_text, written_whole
+from gridclip.io.files import cache_folder, is_finished, require_writable, write_text, written_whole
 
 
 @pytest.fixture
@@ -161,3 +163,58 @@ def test_only_where_a_new_file_is_wanted_one_that_exists_is_refused(file):
     file.write_text("old")
     assert "exists already" in refused(file, new=True)
     assert "exists already" in refused(file.parent, new=True)
+
+
+@pytest.mark.field
+def test_a_device_or_a_name_that_no_disk_takes_is_no_output(tmp_path):
+    assert "is no plain file" in refused(Path("/dev/null"))
+    assert "File name too long" in refused(tmp_path / ("n" * 300))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("folder", ["/proc/self/set", "file/set", "n" * 300])
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, folder):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="dir: cannot be written"):
+        is_finished(tmp_path / folder / "record.json", {}, field="dir", other="another")
+
+
+HOMELESS = """
+import os, sys
+from pathlib import Path
+from gridclip.io.files import cache_folder
+os.environ.pop("GRIDCLIP_CACHE", None)
+os.environ.pop("HOME", None)
+if len(sys.argv) > 1:
+    os.environ["HOME"] = sys.argv[1]
+if os.getuid() == 0:
+    os.setuid(54321)
+folder = cache_folder()
+(folder / "kept").touch()
+print(folder, folder == cache_folder())
+"""
+
+
+@pytest.mark.field
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user that has no home")
+@pytest.mark.parametrize("home", [None, "/proc", "locked"])
+def test_a_user_without_a_home_of_their_own_has_a_cache_until_the_end(tmp_path, home):
+    if home == "locked":
+        home = tmp_path / "locked"
+        home.mkdir(mode=0o700)
+    command = [sys.executable, "-c", HOMELESS, *([str(home)] if home else [])]
+    environment = {**os.environ, "TMPDIR": "/tmp"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    folder, same = done.stdout.split()
+    assert same == "True"
+    assert "set GRIDCLIP_CACHE" in done.stderr
+    assert not Path(folder).exists()
+
+
+def test_a_cache_is_where_the_environment_says_else_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRIDCLIP_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.delenv("GRIDCLIP_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert cache_folder() == tmp_path / "me" / ".cache" / "gridclip"

@@ -22,7 +22,7 @@ from gridclip.data.images.decode import SUFFIXES, is_image, read_header
 from gridclip.data.images.image_list import ImageList, ListedImage, fingerprint_of
 from gridclip.io.column_store import ColumnarFile, digest, text_columns, write_columnar
 from gridclip.io.errors import InputError
-from gridclip.io.files import cache_folder
+from gridclip.io.files import cache_folder, require_writable
 from gridclip.io.json_table import texts_of
 from gridclip.io.text import decode_text, ending
 
@@ -318,6 +318,7 @@ def open_shards(place: Path) -> Shards:
     states = [(str(file.resolve()), *_state(file)) for file in files]
     kept = cache_folder() / "shards" / f"{digest(FORM, states)}.safetensors"
     if not kept.is_file():
+        require_writable(kept, field="GRIDCLIP_CACHE")  # their index is mapped from there
         write_index(files, kept)
     folder = place if place.is_dir() else place.parent
     return Shards(place, folder, ColumnarFile(kept, FORM, "open the shards again"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from gridclip.io.state_dicts import read_tensor
 from gridclip.io.text import ending
 from gridclip.models.encoders.open_clip import RANDOM, ClipModel, Frozen
 from gridclip.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 TEMPLATES = (
     "a {}",
@@ -114,8 +117,7 @@ class ClipText(TextBank):
         names = [prompt_name(name) for name in vocabulary.names]
         vectors = average_prompts(self._sentences, names, self.templates, self.batch_size).cpu()
         if file is not None:
-            with written_whole(file) as part:
-                torch.save(vectors, part)
+            _keep(vectors, file)
         return vectors
 
     @torch.no_grad()
@@ -142,6 +144,20 @@ class ClipText(TextBank):
             return None
         recipe = json.dumps([self.fingerprint(), vocabulary.names])
         return cache_folder() / "text" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.pt"
+
+
+def _keep(vectors: Float[Tensor, "K D"], file: Path) -> None:
+    """Writes vectors into the cache; where they cannot be written, they are made again."""
+    try:
+        with written_whole(file) as part:
+            torch.save(vectors, part)
+    except (OSError, RuntimeError) as error:  # torch raises the second where a disk is full
+        logger.warning(
+            "text vectors cannot be kept in %s (%s), so they are made again each time; "
+            "set GRIDCLIP_CACHE to a folder of yours",
+            file.parent,
+            error,
+        )
 
 
 def average_prompts(
