@@ -26,13 +26,22 @@ class Vocabulary:
         names: Category names as the data set spells them, at least one, all distinct.
 
     Raises:
-        InputError: if there is no name, an empty one, or one twice.
+        InputError: if there is no name, an empty one, one twice, or what is no list of texts.
     """
 
     __slots__ = ("names",)
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names)
+    def __init__(self, names: Iterable[object]) -> None:
+        if isinstance(names, str):  # whose letters are no names
+            raise InputError(
+                f"{names!r} is one text", fix=f"give a list: [{names!r}]", field="names"
+            )
+        texts: list[str] = []
+        for each in names:
+            if not isinstance(each, str):
+                raise InputError(f"{each!r} is no text", fix="give texts only", field="names")
+            texts.append(each)
+        self.names = tuple(texts)
         if not self.names:
             raise InputError("the vocabulary is empty", fix="give at least one category name")
         if not all(name.strip() for name in self.names):

@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Float, UInt8
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
-from PIL import Image
 
-from gridclip.data.images.decode import read_image
+from gridclip.data.images.given import ImageLike, listed, pixels_of
 from gridclip.data.transforms.augment import Resize, prepare
 from gridclip.engine.lightning_module import (
     DetectionSystem,
@@ -23,7 +22,7 @@ from gridclip.engine.lightning_module import (
     read_checkpoint,
 )
 from gridclip.io.arguments import PARSER_MODE
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least, require_fraction
 from gridclip.io.trust import importing_known_code, refuse_foreign_classes, refuse_functions
 from gridclip.io.yaml_text import read_yaml
 from gridclip.models.base import Detector
@@ -31,18 +30,8 @@ from gridclip.models.two_stage.detector import RegionReader
 from gridclip.ops.images import pad
 from gridclip.structures import Detections, Images, Record, Vocabulary
 
-ImageLike = str | Path | Image.Image | UInt8[np.ndarray, "height width 3"]
-
-
 Boxes = Sequence[Sequence[float | int]] | Float[np.ndarray, "R 4"]
 """xyxy, pixels of the original image."""
-
-
-def pixels_of(image: ImageLike) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns RGB pixels of whatever it is; a file is read."""
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    return np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
 
 
 def corners_of(boxes: Boxes, width: int, height: int) -> Float[np.ndarray, "R 4"]:
@@ -117,30 +106,38 @@ class TrainedDetector:
         """Finds objects of these names in one image, best first.
 
         Args:
-            image: A file, a PIL image, or RGB pixels.
+            image: A file, a PIL image, or RGB pixels (height x width x 3, uint8). A file is turned
+                upright, as its EXIF orientation says, and boxes are in pixels of the upright
+                image; to search the stored pixels, give them.
             names: What to look for: any words, whether trained on or not.
             threshold: Least score, in [0, 1].
-            limit: At most so many.
+            limit: At most so many, at least 1.
 
         Raises:
-            InputError: for an image that cannot be read, or names that are empty or double.
+            InputError: for an image that cannot be read, or is none; names that are empty, double
+                or no list of texts; a threshold or a limit out of range.
         """
+        require_fraction(threshold=threshold)
+        require_at_least(1, limit=limit)
         found = self.detect_many([image], names)[0]
         return [each for each in found if each.score >= threshold][:limit]
 
     def detect_many(self, images: Sequence[ImageLike], names: Sequence[str]) -> list[list[Found]]:
         """Finds objects of these names in images of any sizes at once: each one's, best first.
 
-        They are padded to the largest, so images of like size make the quickest batch.
+        They are padded to the largest, so images of like size make the quickest batch. Of no image
+        the answer is an empty list.
 
         Args:
-            images: Files, PIL images, or RGB pixels.
+            images: Files, PIL images, or RGB pixels, as for `detect`.
             names: What to look for.
 
         Raises:
             InputError: as `detect`.
         """
-        vocabulary, pixels = Vocabulary(names), [pixels_of(image) for image in images]
+        vocabulary, pixels = Vocabulary(names), [pixels_of(image) for image in listed(images)]
+        if not pixels:
+            return []
         records = [Record(0, "", height=len(each), width=each.shape[1]) for each in pixels]
         batch = self._batch(pixels)
         with self._fast():
@@ -154,8 +151,8 @@ class TrainedDetector:
         """Names boxes that are given: the probability of each name in each box, likeliest first.
 
         Args:
-            image: A file, a PIL image, or RGB pixels.
-            boxes: xyxy, pixels of the image.
+            image: A file, a PIL image, or RGB pixels, as for `detect`.
+            boxes: xyxy, pixels of the image; of a file, of the upright image.
             names: What they may show; a box's probabilities add up to 1.
 
         Raises:
@@ -176,8 +173,8 @@ class TrainedDetector:
         """Unit vector of each box, in the space of the text vectors.
 
         Args:
-            image: A file, a PIL image, or RGB pixels.
-            boxes: xyxy, pixels of the image.
+            image: A file, a PIL image, or RGB pixels, as for `detect`.
+            boxes: xyxy, pixels of the image; of a file, of the upright image.
 
         Raises:
             InputError: as `classify`.
@@ -230,9 +227,10 @@ def load(
         trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
 
     Raises:
-        InputError: if the folder is no run, its parts do not fit, or it needs trust.
+        InputError: if the folder is no run, its parts do not fit, it needs trust, or the device is
+            not there.
     """
-    folder = Path(run_dir)
+    folder, place = Path(run_dir), _device(device)
     file = folder / "config.yaml"
     recipe = _read_recipe(file)
     refuse_foreign_classes(recipe["model"], trust=trust, file=file, field="model")
@@ -242,7 +240,29 @@ def load(
     system: DetectionSystem = built(DetectionSystem, settings, "model")
     load_weights(system, weights, checkpoint)
     resize = Resize() if recipe["resize"] is None else built(Resize, recipe["resize"], "val_resize")
-    return TrainedDetector(system.detector.to(device), resize, speed)
+    return TrainedDetector(system.detector.to(place), resize, speed)
+
+
+def _device(name: str) -> torch.device:
+    """Returns a device, once it has held a number.
+
+    Raises:
+        InputError: if this machine has no such device, with those that it has.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        there = ["cpu"]
+        if torch.accelerator.is_available():
+            kind = torch.accelerator.current_accelerator()
+            there += [f"{kind}:{number}" for number in range(torch.accelerator.device_count())]
+        raise InputError(
+            f"{name} is not on this machine: {str(error).partition(chr(10))[0]}",
+            field="device",
+            fix=f"give {' or '.join(there)}",
+        ) from error
+    return device
 
 
 def _without_past(model: dict[str, Any], file: Path | None = None) -> dict[str, Any]:

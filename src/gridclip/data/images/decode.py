@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from gridclip.io.errors import InputError
 
@@ -44,25 +44,75 @@ def read_image(file: Path) -> UInt8[np.ndarray, "h w 3"]:
     return decode_image(content, file)
 
 
+class Photograph(NamedTuple):
+    """An image as viewers show it."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]  # RGB
+    turned: bool  # whether it is stored otherwise: turned or mirrored
+
+
+def read_upright(file: Path) -> Photograph:
+    """Reads an image as `read_image` does, and turns it as its EXIF orientation says.
+
+    For photographs that nobody has annotated: cameras store them as the sensor lay.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    with reading_faults(file):
+        content = file.read_bytes()
+    pixels, orientation = _decode(content, file)
+    if orientation not in range(2, 9):
+        return Photograph(pixels, turned=False)
+    stored = Image.fromarray(pixels)
+    stored.getexif()[ExifTags.Base.Orientation] = orientation
+    return Photograph(np.asarray(ImageOps.exif_transpose(stored)), turned=True)
+
+
 def decode_image(content: bytes, place: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes the bytes of an image file, as `read_image` does; `place` is for the message.
 
     Raises:
         InputError: if they are cut short, corrupt, or of more than 8 bits a channel.
     """
+    return _decode(content, place)[0]
+
+
+def _decode(content: bytes, place: Path) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
+    """Returns the pixels as they are stored, and the EXIF orientation that applies to them."""
     with reading_faults(place), _opened(io.BytesIO(content)) as image:
-        mode = image.mode
-        if image.format == "JPEG" and mode == "RGB" and content.endswith(_END_OF_JPEG):
+        if image.format == "JPEG" and image.mode == "RGB" and content.endswith(_END_OF_JPEG):
             pixels = _decode_jpeg(content)
         else:
-            pixels = np.array(image if mode == "RGB" else image.convert("RGB"))
-    if mode in _DEEP_MODES:
+            pixels = rgb_of(image, place)
+        return pixels, _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of an image that was read, 1 to 8; 1 where there is none.
+
+    PIL has applied that of a TIFF file by then, for which it is a part of the format.
+    """
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of a broken block PIL raises what its parser does; viewers ignore it
+        return 1
+
+
+def rgb_of(image: Image.Image, place: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the pixels of a PIL image as RGB; `place` is for the message.
+
+    Raises:
+        InputError: if it cannot be read, or has more than 8 bits a channel.
+    """
+    if image.mode in _DEEP_MODES:
         raise InputError(
-            f"the image has more than 8 bits a channel (mode {mode})",
+            f"the image has more than 8 bits a channel (mode {image.mode})",
             fix="write it again with 8 bits a channel",
             file=place,
         )
-    return pixels
+    with reading_faults(place):
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _decode_jpeg(content: bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -137,10 +187,12 @@ def require_size(
 
 
 @contextmanager
-def reading_faults(file: Path) -> Iterator[None]:
+def reading_faults(file: str | Path) -> Iterator[None]:
     """Raises any error of an image's reader as an InputError that names the file."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # PIL's readers raise whatever their format's parser does
         raise InputError(
             f"the image cannot be read ({type(error).__name__}: {error})",
