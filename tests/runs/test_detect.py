@@ -1,0 +1,186 @@
+"""`gridclip detect` on what people give it: what was found is never lost, what is wrong is said."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gridclip
+from gridclip.cli import main
+from gridclip.engine.predict_commands import _drawings
+from gridclip.io.errors import InputError
+
+pytestmark = pytest.mark.field
+
+NAMES = ["red plain circle", "blue striped square"]
+
+
+@pytest.fixture(scope="module")
+def detector(trained):
+    return gridclip.load(trained)
+
+
+@pytest.fixture
+def image(mini_root):
+    return min((mini_root / "images").rglob("*.jpg"))
+
+
+def detect(trained, output, *images, options=("--threshold=0",)):
+    """The exit status of the command."""
+    command = ["detect", f"--run={trained}", f"--names={', '.join(NAMES)}", f"--output={output}"]
+    try:
+        main([*command, *options, *map(str, images)])
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def kept(output):
+    return json.loads((output / "detections.json").read_text())
+
+
+def test_two_images_of_one_name_keep_a_drawing_each(trained, image, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        shutil.copy(image, tmp_path / folder / "frame.jpg")
+    Image.open(image).save(tmp_path / "b" / "FRAME.png")
+    given = [tmp_path / "a/frame.jpg", tmp_path / "b/frame.jpg", tmp_path / "b/FRAME.png"]
+    assert detect(trained, tmp_path / "out", *given) == 0
+    drawn = {each.name for each in (tmp_path / "out").glob("*.png")}
+    assert drawn == {"frame-detected.png", "frame-detected-2.png", "FRAME-detected-3.png"}
+    assert set(kept(tmp_path / "out")) == set(map(str, given))
+
+
+def test_no_drawing_takes_the_place_of_another_or_of_an_image_that_is_given(tmp_path):
+    given = [tmp_path / name for name in ("a.jpg", "a-detected.png", "a.png", "b.jpg", "b.jpg")]
+    drawings = _drawings(given, tmp_path)
+    assert [*drawings] == given[:4]
+    assert [each.name for each in drawings.values()] == [
+        "a-detected-2.png",
+        "a-detected-detected.png",
+        "a-detected-3.png",
+        "b-detected.png",
+    ]
+
+
+def test_an_image_that_cannot_be_read_costs_no_other(trained, image, tmp_path, capsys):
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(image.read_bytes()[:300])
+    given = [tmp_path / "absent.jpg", image, cut, tmp_path]
+    assert detect(trained, tmp_path / "out", *given) == 1
+    assert [*kept(tmp_path / "out")] == [str(image)]
+    assert kept(tmp_path / "out")[str(image)]
+    told = capsys.readouterr().err
+    assert "3 of 4 images could not be read" in told
+    assert str(cut) in told
+    assert "absent.jpg" in told
+
+
+def test_what_was_found_is_kept_when_the_command_is_stopped(trained, image, tmp_path, monkeypatch):
+    second, stopped = tmp_path / "second.jpg", []
+    shutil.copy(image, second)
+
+    def stop(console, line):
+        stopped.append(line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gridclip.engine.predict_commands.say", stop)
+    with pytest.raises(KeyboardInterrupt):
+        detect(trained, tmp_path / "out", image, second)
+    assert len(stopped) == 1
+    assert [*kept(tmp_path / "out")] == [str(image)]
+
+
+def test_a_turned_photograph_is_searched_upright_which_is_said(
+    trained, detector, image, tmp_path, capsys
+):
+    upright, exif = Image.open(image), Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: the stored rows are columns of the scene
+    phone = tmp_path / "phone.png"
+    upright.transpose(Image.Transpose.ROTATE_90).save(phone, exif=exif)
+    expected = detector.detect(upright, NAMES, threshold=0.0)
+    assert detector.detect(phone, NAMES, threshold=0.0) == expected
+    assert detector.detect(Image.open(phone), NAMES, threshold=0.0) != expected  # as it is stored
+    assert detect(trained, tmp_path / "out", phone) == 0
+    assert "turned upright as its EXIF says" in capsys.readouterr().out
+    assert kept(tmp_path / "out")[str(phone)][0]["box"] == pytest.approx(expected[0].box, abs=1e-3)
+    drawn = np.asarray(Image.open(tmp_path / "out" / "phone-detected.png"))
+    assert drawn.shape[0] * upright.width == drawn.shape[1] * upright.height
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"limit": -1}, "limit"),
+        ({"limit": 0}, "limit"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"threshold": 40.0}, "threshold"),
+        ({"threshold": -1.0}, "threshold"),
+    ],
+)
+def test_a_threshold_or_limit_out_of_range_is_refused(
+    trained, detector, image, tmp_path, capsys, given, field
+):
+    with pytest.raises(InputError, match=f"{field}: .* is out of range"):
+        detector.detect(image, NAMES, **given)
+    options = [f"--{name}={value}" for name, value in given.items()]
+    assert detect(trained, tmp_path / "out", image, options=options) == 2
+    assert field in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_no_image_nothing_is_found(detector):
+    assert detector.detect_many([], NAMES) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_an_image_of_a_single_row_or_column_is_searched(detector, size):
+    detector.detect(Image.new("RGB", size), NAMES, threshold=0.0)
+
+
+def test_a_single_text_is_no_list_of_names(detector, image):
+    with pytest.raises(InputError, match=r"names: 'cat' is one text\n  fix: give a list"):
+        detector.detect(image, "cat")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "xpu", "", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(trained, device, capsys):
+    with pytest.raises(InputError, match="is not on this machine") as caught:
+        gridclip.load(trained, device)
+    assert "fix: give cpu" in str(caught.value)
+
+
+@pytest.mark.parametrize("output", ["file", "/proc/self/x", "n" * 300])
+def test_an_output_that_cannot_be_written_is_refused_before_the_run_is_read(
+    tmp_path, image, output, capsys
+):
+    (tmp_path / "file").touch()
+    assert detect(tmp_path / "no run", tmp_path / output, image) == 2
+    assert "output: cannot be written" in capsys.readouterr().err
+
+
+class Dead:
+    """A screen that takes nothing more."""
+
+    encoding = "utf-8"
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+    def flush(self):
+        self.write("")
+
+    def isatty(self):
+        return False
+
+
+def test_a_screen_that_fails_costs_no_boxes(trained, image, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Dead())
+    with pytest.raises((OSError, AttributeError)):
+        detect(trained, tmp_path / "out", image)
+    assert [*kept(tmp_path / "out")] == [str(image)]
+    assert Path(tmp_path / "out" / f"{image.stem}-detected.png").exists()
