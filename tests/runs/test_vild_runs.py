@@ -9,6 +9,8 @@ import torch
 import gridclip
 from gridclip.cli import main
 from gridclip.data.precomputed.stored import StoredProposals, StoredRegions
+from gridclip.engine.precompute import regions as precompute
+from gridclip.engine.precompute.regions import propose
 from gridclip.models.encoders.teachers import ClipTeacher
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,40 @@ def regions(text_run, mini_root, tmp_path_factory):
         + ["--limit=4", "--view=pasted"]
     )
     return Path(output)
+
+
+@pytest.mark.field
+def test_an_image_that_cannot_be_read_costs_no_proposals_of_others(
+    text_run, regions, mini_root, tmp_path, capsys, monkeypatch
+):
+    """Once it is there again, the command goes on to the file of one that was not interrupted."""
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    listed = json.loads((mini_root / "train.json").read_text())["images"]
+    for image in listed:
+        (tmp_path / "images" / image["file_name"]).symlink_to(
+            mini_root / "images" / image["file_name"]
+        )
+    (tmp_path / "train.json").symlink_to(mini_root / "train.json")
+    broken = tmp_path / "images" / listed[40]["file_name"]
+    whole = broken.read_bytes()
+    broken.unlink()
+    broken.write_bytes(bytes(len(whole)))
+    output = tmp_path / "proposals"
+    command = ["propose", str(tmp_path / "train.json"), f"--run={text_run}", "--limit=4"]
+    with pytest.raises(SystemExit):
+        main([*command, f"--output={output}"])
+    assert broken.name in capsys.readouterr().err
+    broken.write_bytes(whole)
+    asked = []
+
+    def counted(*given):
+        asked.append(given)
+        return propose(*given)
+
+    monkeypatch.setattr(precompute, "propose", counted)
+    main([*command, f"--output={output}"])
+    assert len(asked) == len(listed) - 40
+    assert output.read_bytes() == regions.with_name("proposals").read_bytes()
 
 
 def test_proposals_are_those_of_the_run_in_pixels_of_the_files(text_run, regions, mini_root):

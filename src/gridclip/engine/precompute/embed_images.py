@@ -18,7 +18,8 @@ from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.stored import StoredEmbeddings
 from gridclip.engine.precompute.resume import RowJournal, journal_beside
 from gridclip.io.column_store import Texts, encode_text, text_columns, write_columnar
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.files import require_writable
 from gridclip.io.tables import make_console, say
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
@@ -148,6 +149,9 @@ def embed_command(  # noqa: PLR0913 - one argument a setting
         batch_size: Images a step.
         num_workers: Processes that read images; 0 reads in this one.
     """
+    require_at_least(1, batch_size=batch_size)
+    require_at_least(0, num_workers=num_workers)
+    require_writable(output)
     listed = open_images(source, images)
     chosen = teacher or ClipTeacher(clip)
     count = embed(listed, chosen, output, batch_size=batch_size, num_workers=num_workers)

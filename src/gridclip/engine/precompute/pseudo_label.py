@@ -13,7 +13,8 @@ from gridclip.data.images.sources import open_images
 from gridclip.data.precomputed.pseudo_labels import Keep, PseudoLabels, Recipe, write_pseudo_labels
 from gridclip.engine.precompute.embed_images import embed_images
 from gridclip.engine.precompute.resume import is_made, journal_beside
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.files import require_writable
 from gridclip.io.tables import make_console, say
 from gridclip.models.encoders import ClipTeacher, Teacher
 from gridclip.models.encoders.open_clip import ClipModel
@@ -73,6 +74,9 @@ def pseudo_label_command(  # noqa: PLR0913 - one argument a setting
         batch_size: Images a step.
         num_workers: Processes that read images; 0 reads in this one.
     """
+    require_at_least(1, batch_size=batch_size)
+    require_at_least(0, num_workers=num_workers)
+    require_writable(output)
     names, listed = read_names(vocabulary), open_images(source, images)
     if not min(keep.top_k, len(names)) <= stored:
         fix = "store at least as many names an image as are kept"

@@ -26,6 +26,7 @@ from gridclip.engine.precompute.resume import RowJournal, is_made, journal_besid
 from gridclip.engine.predictor import TrainedDetector, load
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError, require_at_least, require_fraction
+from gridclip.io.files import require_writable
 from gridclip.io.tables import make_console, say
 from gridclip.models.dense.detector import DenseDetector
 from gridclip.models.encoders import ClipTeacher, Teacher
@@ -50,6 +51,9 @@ def propose_command(  # noqa: PLR0913 - one argument a setting
 ) -> None:
     """Store where something may be in each image, whatever it is, best first.
 
+    If it is interrupted, call it again: with the same images it goes on where it was, and gives the
+    same file.
+
     Args:
         source: An annotation file of LVIS or COCO form, or what else gridclip data pack takes.
         run: Folder of a training. A two-stage detector has proposals; of a one-stage detector they
@@ -64,7 +68,9 @@ def propose_command(  # noqa: PLR0913 - one argument a setting
         trust: Import also classes that the run names from elsewhere, such as your own.
     """
     require_at_least(1, limit=limit)
+    require_at_least(0, num_workers=num_workers)
     require_fraction(least=least)
+    require_writable(output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     listed, trained = open_images(source, images), load(run, device, trust=trust)
     if not isinstance(trained.detector, TwoStageDetector | DenseDetector):
@@ -74,17 +80,35 @@ def propose_command(  # noqa: PLR0913 - one argument a setting
             file=run,
             field="run",
         )
-    decoded = DataLoader(
-        DecodedImages(listed, range(len(listed))), None, num_workers=num_workers, collate_fn=None
-    )
-    found = {
-        listed.image(row).path: propose(trained, pixels, limit, least)
-        for row, pixels in enumerate(track(decoded, "proposing", total=len(listed)))
-    }
     weights = hashlib.sha256((run / "checkpoints" / "last.ckpt").read_bytes()).hexdigest()
-    write_proposals(output, found, source=f"{weights} {trained.resize} {limit} {least}")
+    maker = f"{weights} {trained.resize} {limit} {least}"
+    with journal_beside(output) as journal:
+        recipe = f"{maker} {listed.fingerprint()}"
+        kept = RowJournal(journal, recipe, width=5 * limit, batch_size=1, dtype="<f4")
+        left = range(kept.done, len(listed))
+        decoded = DataLoader(
+            DecodedImages(listed, left), None, num_workers=num_workers, collate_fn=None
+        )
+        for pixels in track(decoded, "proposing", total=len(left)):
+            kept.append(_as_row(propose(trained, pixels, limit, least), limit))
+        rows = zip(range(len(listed)), kept.rows(), strict=True)
+        found = {listed.image(row).path: _from_row(entry) for row, entry in rows}
+        write_proposals(output, found, source=maker)
     count = sum(len(each.boxes) for each in found.values())
     say(make_console(), f"{count} proposals in {len(listed)} images: {output}")
+
+
+def _as_row(found: BoxesOfImage, limit: int) -> Float32[np.ndarray, "1 W"]:
+    """Returns boxes and scores as a row of the journal, filled up with NaN."""
+    row = np.full((1, limit, 5), np.nan, dtype=np.float32)
+    row[0, : len(found.boxes)] = np.column_stack([found.boxes, found.scores])
+    return row.reshape(1, -1)
+
+
+def _from_row(row: Float32[np.ndarray, "W"]) -> BoxesOfImage:
+    table = row.reshape(-1, 5)
+    table = table[~np.isnan(table[:, 4])]
+    return BoxesOfImage(table[:, :4], table[:, 4])
 
 
 @torch.no_grad()
@@ -152,7 +176,8 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
         num_workers: Processes that read images; 0 reads in this one.
     """
     require_at_least(1, limit=limit, batch_size=batch_size)
-    require_at_least(0, probed=probed)
+    require_at_least(0, probed=probed, num_workers=num_workers)
+    require_writable(output)
     listed, chosen = open_images(source, images), teacher or ClipTeacher(clip)
     found = StoredProposals(proposals)
     chosen.load()

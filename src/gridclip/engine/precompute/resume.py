@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from jaxtyping import Float16
+from jaxtyping import Float
 
 from gridclip.io.errors import InputError
 from gridclip.io.files import require_writable
@@ -25,10 +25,14 @@ class RowJournal:
         width: Numbers of a row.
         batch_size: Rows of a batch. Only whole batches count as done, so that the batches after an
             interruption are those of a run without one, and give the same bytes.
+        dtype: Of the numbers, as numpy spells it.
     """
 
-    def __init__(self, file: Path, recipe: str, *, width: int, batch_size: int) -> None:
-        self.file, self.width = file, width
+    def __init__(
+        self, file: Path, recipe: str, *, width: int, batch_size: int, dtype: str = "<f2"
+    ) -> None:
+        self.file, self.width, self._dtype = file, width, np.dtype(dtype)
+        self._stride = width * self._dtype.itemsize
         head = hashlib.sha256(recipe.encode()).hexdigest().encode()
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab+") as opened:
@@ -36,23 +40,23 @@ class RowJournal:
             if opened.read(_HEAD) != head:
                 opened.truncate(0)
                 opened.write(head)
-            self.done = (opened.seek(0, os.SEEK_END) - _HEAD) // (2 * width)
+            self.done = (opened.seek(0, os.SEEK_END) - _HEAD) // self._stride
             self.done -= self.done % batch_size
 
-    def append(self, rows: Float16[np.ndarray, "b W"]) -> None:
+    def append(self, rows: Float[np.ndarray, "b W"]) -> None:
         """Writes one batch behind those that are done."""
         with self.file.open("rb+") as opened:
-            opened.seek(_HEAD + 2 * self.width * self.done)
-            opened.write(rows.astype("<f2").tobytes())
+            opened.seek(_HEAD + self._stride * self.done)
+            opened.write(rows.astype(self._dtype).tobytes())
             opened.truncate()
         self.done += len(rows)
 
-    def rows(self) -> Float16[np.ndarray, "R W"]:
+    def rows(self) -> Float[np.ndarray, "R W"]:
         """Returns what is done, memory-mapped."""
         if not self.done:
-            return np.zeros((0, self.width), dtype=np.float16)
+            return np.zeros((0, self.width), dtype=self._dtype)
         shape = (self.done, self.width)
-        return np.memmap(self.file, dtype="<f2", mode="r", offset=_HEAD, shape=shape)
+        return np.memmap(self.file, dtype=self._dtype, mode="r", offset=_HEAD, shape=shape)
 
 
 @contextmanager
