@@ -99,6 +99,11 @@ def test_a_subset_of_the_images_is_scored_on_that_subset_only(trained, mini_root
         + ["--data.init_args.val_batch_size=2", "--trainer.limit_val_batches=2"]
     )
     assert _metrics(tmp_path)["num_images"] == 4
+    asked = yaml.safe_load((tmp_path / "evaluated.yaml").read_text())
+    assert asked["ckpt_path"] == str(
+        trained / "checkpoints" / "last.ckpt"
+    )  # whose figures these are
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_a_finished_run_is_evaluated_and_used_by_the_other_score(trained, tmp_path):

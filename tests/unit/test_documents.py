@@ -43,7 +43,7 @@ COMMAND = re.compile(r"(?<![\w/.-])gridclip ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)
 OPTION = re.compile(r"(?<=\s)--(\w+)(?![\w.])")
 TARGET = re.compile(r"(?<=[`\n])make (?:[A-Z]+=\S+ )?([a-z-]+)")
 
-ELSEWHERE = {"config.yaml", "experiments/mini/plain_grid.yaml", "plain_grid.yaml"}
+ELSEWHERE = {"config.yaml", "evaluated.yaml", "experiments/mini/plain_grid.yaml", "plain_grid.yaml"}
 """Files of a run folder, and those that a reader writes by a recipe."""
 
 every_document = pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -17,15 +19,16 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from gridclip.engine.callbacks.loggers import Throughput, default_loggers
 from gridclip.engine.callbacks.validation_images import ValidationImages
 from gridclip.engine.lightning_module import DetectionSystem, readable_checkpoint
-from gridclip.engine.run_folder import (
+from gridclip.engine.optimizers import require_end
+from gridclip.engine.run_claim import (
     RUN_DIR_VARIABLE,
-    LastCheckpoint,
-    RunFiles,
-    SaveRecipe,
     choose_run_dir,
-    refuse_finished,
+    claim,
+    is_first_process,
+    refuse_results,
     shared_run_dir,
 )
+from gridclip.engine.run_folder import LastCheckpoint, RunFiles, SaveRecipe
 from gridclip.io import trust
 from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
@@ -69,7 +72,16 @@ class Paper:
 
 
 class GridClipCLI(LightningCLI):
-    """LightningCLI with a run folder, two loggers and a final evaluation."""
+    """LightningCLI with a run folder, two loggers and a final evaluation.
+
+    Args:
+        ending: What is to be undone in the end; the claim of the run folder is added.
+        settings: Of LightningCLI.
+    """
+
+    def __init__(self, ending: ExitStack, **settings: Any) -> None:  # noqa: ANN401
+        self.ending = ending
+        super().__init__(**settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the arguments that belong to no class."""
@@ -128,13 +140,15 @@ class GridClipCLI(LightningCLI):
             config.ckpt_path = str(readable_checkpoint(str(given)))
 
     def before_instantiate_classes(self) -> None:
-        """Chooses the run folder before anything is built."""
+        """Chooses and claims the run folder before anything is built."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         paths = [Path(str(path)) for path in config.get("config") or []]
-        folder = choose_run_dir(config.run_dir, paths)
+        command = self.subcommand if is_first_process() else None
+        folder = choose_run_dir(config.run_dir, paths, make=command is not None)
         config.run_dir = os.environ[RUN_DIR_VARIABLE] = str(folder)
-        if self.subcommand == "fit" and config.get("ckpt_path") is None:
-            refuse_finished(folder)
+        if command is not None:
+            self.ending.callback(claim(folder).release)
+            refuse_results(folder, command, config.get("ckpt_path"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
         """Adds what every run has: loggers, checkpoints, history, images."""
@@ -154,14 +168,25 @@ class GridClipCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(bar)
         if logger is not False:
             self.trainer_defaults["callbacks"] += [LearningRateMonitor("step"), Throughput()]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, ImportError) as error:  # no such accelerator, or not its package
+            raise _at_fault(error) from error
+        if self.subcommand == "fit":
+            require_end(trainer)
+        return trainer
 
     def after_fit(self) -> None:
-        """Evaluates the last weights, if they are not yet, and concludes the run."""
+        """Evaluates the last weights, if they are not yet, and concludes the run.
+
+        Where nothing was left to train, the figures of these weights stand.
+        """
         dry = bool(getattr(self.trainer, "fast_dev_run", False))
         if dry or self.trainer.interrupted or not hasattr(self.datamodule, "val_annotations"):
             return
         files = next(c for c in self.trainer.callbacks if isinstance(c, RunFiles))  # type: ignore[attr-defined]
+        if files.step is None and (files.folder / "metrics.json").exists():
+            return
         if files.step != self.trainer.global_step:
             self.trainer.validate(self.model, datamodule=self.datamodule)
         files.conclude(self.trainer, self.model)
@@ -226,6 +251,12 @@ def _try_whole_numbers_first() -> None:
             annotations[name] = int | float | None
 
 
+def _at_fault(error: Exception) -> InputError:
+    """Returns what Lightning says of a setting of its Trainer, such as a GPU that is not there."""
+    fix = "give another value of that --trainer option"
+    return InputError(str(error), fix=fix, field="trainer")
+
+
 def run_lightning(
     arguments: list[str] | None, *, run: bool = True, kind: type[GridClipCLI] = GridClipCLI
 ) -> GridClipCLI:
@@ -238,16 +269,25 @@ def run_lightning(
     _try_whole_numbers_first()
     words = sys.argv[1:] if arguments is None else arguments
     files = [Path(word.rpartition("=")[2]) for word in words if word.endswith((".yaml", ".json"))]
-    with shared_run_dir(), trust.importing_known_code(trust=trust.FLAG in words, files=files):
-        return kind(
-            DetectionSystem,
-            LightningDataModule,
-            subclass_mode_data=True,
-            args=arguments,
-            run=run,
-            seed_everything_default=0,
-            save_config_callback=SaveRecipe,
-            save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
-            auto_configure_optimizers=False,
-            parser_kwargs={"prog": "gridclip", "exit_on_error": False, "parser_mode": PARSER_MODE},
-        )
+    known = trust.importing_known_code(trust=trust.FLAG in words, files=files)
+    with shared_run_dir(), known, ExitStack() as ending:
+        try:
+            return kind(
+                ending,
+                model_class=DetectionSystem,
+                datamodule_class=LightningDataModule,
+                subclass_mode_data=True,
+                args=arguments,
+                run=run,
+                seed_everything_default=0,
+                save_config_callback=SaveRecipe,
+                save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
+                auto_configure_optimizers=False,
+                parser_kwargs={
+                    "prog": "gridclip",
+                    "exit_on_error": False,
+                    "parser_mode": PARSER_MODE,
+                },
+            )
+        except MisconfigurationException as error:
+            raise _at_fault(error) from error

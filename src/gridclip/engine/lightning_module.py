@@ -12,7 +12,12 @@ from torch.optim import Optimizer
 
 from gridclip.data.datamodules.base import EvaluatedData
 from gridclip.data.precomputed.stored import StoredRegions
-from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_schedule
+from gridclip.engine.optimizers import (
+    OptimizerSettings,
+    make_optimizer,
+    make_schedule,
+    planned_steps,
+)
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.lvis import Metrics, Protocol
 from gridclip.evaluation.metric import LVISAveragePrecision
@@ -191,8 +196,7 @@ class DetectionSystem(LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of nine forms
         """The optimizer, and its schedule over all steps of the training."""
         optimizer = make_optimizer(self.detector, self.settings)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = make_schedule(optimizer, self.settings, steps)
+        schedule = make_schedule(optimizer, self.settings, planned_steps(self.trainer))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gridclip.io.errors import require_range
+from gridclip.io.errors import InputError, require_range
 from gridclip.models.base import Detector
 
 
@@ -60,6 +61,38 @@ def make_optimizer(detector: Detector, settings: OptimizerSettings) -> Optimizer
             for (pretrained, decays), parameters in groups.items()
         ],
         fused=settings.fused or None,
+    )
+
+
+def require_end(trainer: Trainer) -> None:
+    """Refuses a training without an end, over which no learning rate can be planned.
+
+    Raises:
+        InputError: if neither max_steps nor max_epochs is one, as with max_time alone.
+    """
+    if trainer.max_steps == trainer.max_epochs == -1:
+        raise _endless()
+
+
+def planned_steps(trainer: Trainer) -> int:
+    """Returns the optimizer steps of a whole training.
+
+    Raises:
+        InputError: if it has no end.
+    """
+    require_end(trainer)
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):  # epochs of a loader that does not say how long it is
+        raise _endless()
+    return int(steps)
+
+
+def _endless() -> InputError:
+    return InputError(
+        "the training has no end",
+        field="trainer.max_steps",
+        fix="give --trainer.max_steps or --trainer.max_epochs, over which the learning rate is "
+        "planned; --trainer.max_time may still end it earlier",
     )
 
 

@@ -5,6 +5,8 @@ checkpoints/last.ckpt  tensors and counters only; always whole
 history.jsonl          one line per validation
 categories.csv         AP of each category, and how many training images show it
 metrics.json           written last, and only when the evaluation is complete
+evaluated.yaml         in place of config.yaml: what validate, test or predict were asked, by the
+                       weights that they name
 pictures/              annotations beside detections
 """
 
@@ -12,10 +14,8 @@ import csv
 import io
 import json
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,68 +26,27 @@ from lightning.pytorch.cli import SaveConfigCallback
 from gridclip.data.vocabulary import image_counts
 from gridclip.engine.callbacks import loggers
 from gridclip.evaluation.lvis import write_metrics
-from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.errors import require_at_least
 from gridclip.io.files import write_text, written_whole
-
-RUN_DIR_VARIABLE = "GRIDCLIP_RUN_DIR"
-
-
-def choose_run_dir(asked: str | None, configs: list[Path], root: Path = Path("runs")) -> Path:
-    """Returns the folder of a run: as given, of the environment, or runs/<row>/<time>.
-
-    Args:
-        asked: --run_dir, if it is given.
-        configs: Configuration files; the first one names the row.
-        root: Where runs go that nobody named.
-    """
-    row = "-".join(configs[0].with_suffix("").parts[-2:]) if configs else "run"
-    chosen = asked or os.environ.get(RUN_DIR_VARIABLE)
-    return Path(chosen) if chosen else root / row / time.strftime("%Y%m%d-%H%M%S")
-
-
-@contextmanager
-def shared_run_dir() -> Iterator[None]:
-    """Lets only the processes that Lightning starts for DDP inherit the run folder.
-
-    They get it by the environment, which is restored afterwards.
-    """
-    before = os.environ.get(RUN_DIR_VARIABLE)
-    try:
-        yield
-    finally:
-        os.environ.pop(RUN_DIR_VARIABLE, None)
-        if before is not None:
-            os.environ[RUN_DIR_VARIABLE] = before
-
-
-def refuse_finished(folder: Path) -> None:
-    """Refuses to train into a folder whose run is finished.
-
-    Raises:
-        InputError: if metrics.json is there.
-    """
-    if (folder / "metrics.json").exists():
-        raise InputError(
-            "this folder holds a finished run",
-            file=folder,
-            field="run_dir",
-            fix="give another --run_dir, or move the old run away",
-        )
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Writes config.yaml into the run folder, so that `gridclip.load` can rebuild the model."""
+    """Writes config.yaml into the run folder, so that `gridclip.load` can rebuild the model.
+
+    An evaluation alone is no such run: its settings, with the weights' file, are evaluated.yaml.
+    """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the recipe whole; only a training writes one."""
-        if stage != "fit" or bool(getattr(trainer, "fast_dev_run", False)):
+        """Writes the recipe whole."""
+        if bool(getattr(trainer, "fast_dev_run", False)):
             return
+        name = "config.yaml" if stage == "fit" else "evaluated.yaml"
         recipe = self.config.clone()
         # Not the folder: another run of this recipe must not write over this one.
         recipe.run_dir = None
         recipe.trust = False  # nobody is trusted by what they wrote themselves
         text = self.parser.dump(recipe, skip_none=False)
-        write_text(Path(self.config.run_dir) / "config.yaml", text)
+        write_text(Path(self.config.run_dir) / name, text)
 
 
 class LastCheckpoint(Checkpoint):
@@ -160,7 +119,13 @@ class RunFiles(Callback):
         self.step: int | None = None  # of the last validation within a fit
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drops what was measured after the checkpoint of a resumed training: it comes again."""
+        """Drops what was measured after the checkpoint of a resumed training: it comes again.
+
+        The final figures go too: they are of weights that the next checkpoint replaces.
+        """
+        if trainer.is_global_zero and not bool(getattr(trainer, "fast_dev_run", False)):
+            for name in ("metrics.json", "categories.csv"):
+                (self.folder / name).unlink(missing_ok=True)
         if trainer.is_global_zero:
             loggers.announce(self.folder, trainer.loggers)
         file = self.folder / "history.jsonl"

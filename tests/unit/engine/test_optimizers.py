@@ -1,8 +1,19 @@
+import math
+from datetime import timedelta
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
-from gridclip.engine.optimizers import OptimizerSettings, make_optimizer, make_schedule, rate
+from gridclip.engine.optimizers import (
+    OptimizerSettings,
+    make_optimizer,
+    make_schedule,
+    planned_steps,
+    rate,
+    require_end,
+)
 from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
 
@@ -105,3 +116,35 @@ def test_the_fused_optimizer_makes_the_same_step():
         moved.append([parameter.detach() for parameter in tiny.parameters()])
     for one, other in zip(*moved, strict=True):
         assert torch.allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("limits", "ends"),
+    [
+        ({"max_steps": -1, "max_epochs": -1}, False),
+        ({"max_epochs": -1, "max_time": timedelta(seconds=20)}, False),
+        ({"max_epochs": -1, "min_epochs": 3}, False),
+        ({}, True),  # Lightning ends at 1000 epochs
+        ({"max_steps": 5}, True),
+        ({"max_steps": 5, "max_epochs": -1}, True),
+        ({"max_epochs": 2, "max_time": timedelta(seconds=20)}, True),
+    ],
+)
+def test_a_training_needs_an_end_to_plan_its_learning_rate_over(limits, ends, tmp_path):
+    trainer = Trainer(**limits, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    if ends:
+        require_end(trainer)
+        return
+    with pytest.raises(InputError, match=r"trainer\.max_steps: the training has no end"):
+        require_end(trainer)
+
+
+@pytest.mark.field
+def test_epochs_of_an_unknown_length_are_no_end(tmp_path):
+    class Unending(Trainer):
+        estimated_stepping_batches = math.inf
+
+    trainer = Unending(max_epochs=3, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    with pytest.raises(InputError, match="no end"):
+        planned_steps(trainer)

@@ -19,8 +19,7 @@ from gridclip.structures import Batch
 
 
 def default_loggers(folder: Path) -> list[Logger]:
-    """Returns both loggers, which write under the run folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Returns both loggers, which write under the run folder; the first process has made it."""
     mode = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline")
     return [
         TensorBoardLogger(save_dir=folder, name="tensorboard", version=""),
