@@ -1,7 +1,10 @@
 """The command line: Lightning's four verbs, and the small commands around them."""
 
+import errno
 import importlib
 import inspect
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from gridclip.io import trust
 from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -109,28 +113,46 @@ COMMANDS = {command.words: command for group in GROUPS.values() for command in g
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; an error in what was given ends it with status 2 and one message."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    verb, pair = " ".join(arguments[:1]), " ".join(arguments[:2])
-    try:
-        if verb in VERBS:
-            from gridclip.engine.lightning_cli import run_lightning
+    """Run one command; an error in what was given ends it with status 2 and one message.
 
-            run_lightning(None if argv is None else arguments)
-        elif pair in COMMANDS:
-            _call(COMMANDS[pair], arguments[2:])
-        elif verb in COMMANDS:
-            _call(COMMANDS[verb], arguments[1:])
-        elif not arguments or {"-h", "--help"} & set(arguments[:2]):
-            sys.stdout.write(_help())
-        else:
-            raise InputError(f"there is no command {pair!r}", fix="see gridclip --help")
+    A full disk, or a screen that nobody reads any more, ends it with status 1.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # signs that the terminal lacks
+    try:
+        _run(argv)
+        sys.stdout.flush()
     except (InputError, ArgumentError, ValueError) as error:
         fault = _input_error(error)
         if fault is None:
             raise
         sys.stderr.write(f"error: {fault}\n")
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        if error.errno != errno.EPIPE:
+            sys.stderr.write(f"error: {error.filename or 'what was printed'}: {error.strerror}\n")
+        # Python would try again, and complain, at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb, pair = " ".join(arguments[:1]), " ".join(arguments[:2])
+    if verb in VERBS:
+        from gridclip.engine.lightning_cli import run_lightning
+
+        run_lightning(None if argv is None else arguments)
+    elif pair in COMMANDS:
+        _call(COMMANDS[pair], arguments[2:])
+    elif verb in COMMANDS:
+        _call(COMMANDS[verb], arguments[1:])
+    elif not arguments or {"-h", "--help"} & set(arguments[:2]):
+        sys.stdout.write(_help())
+    else:
+        raise InputError(f"there is no command {pair!r}", fix="see gridclip --help")
 
 
 def _help() -> str:

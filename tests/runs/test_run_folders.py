@@ -94,7 +94,7 @@ def test_a_run_that_is_trained_further_is_not_finished_until_it_is(short_run, fi
     checkpoint = f"--ckpt_path={finished / 'checkpoints/last.ckpt'}"
     breaks = f"--trainer.callbacks+={__name__}.Breaks"
     with pytest.raises(SystemExit):
-        short_run(finished, checkpoint, breaks, steps=9)
+        short_run(finished, checkpoint, breaks, "--trust", steps=9)
     assert "broken" in capsys.readouterr().err
     assert not (finished / "metrics.json").exists()
     lines = (finished / "history.jsonl").read_text().splitlines()

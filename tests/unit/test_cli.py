@@ -1,3 +1,5 @@
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +81,109 @@ def test_one_batch_stays_one_batch_where_rich_was_imported_before_lightning(tmp_
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert said.stdout.splitlines()[-1] == "1", said.stderr
+
+
+SCENE = {
+    "images": [{"id": 1, "width": 9, "height": 9, "file_name": "a.jpg"}],
+    "categories": [{"id": 1, "name": "cup"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25}],
+}
+FOUND = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 1}]
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("screen", "status", "told"),
+    [
+        ("ascii", 0, ""),
+        ("full", 1, "error: what was printed: No space left on device\n"),
+        ("closed", 1, ""),
+    ],
+)
+def test_a_screen_that_takes_nothing_costs_no_figures(tmp_path, screen, status, told):
+    """An ASCII terminal, a full disk, and `| head` that has gone."""
+    (tmp_path / "gt.json").write_text(json.dumps(SCENE))
+    (tmp_path / "dt.json").write_text(json.dumps(FOUND))
+    output = tmp_path / "metrics.json"
+    command = [sys.executable, "-m", "gridclip", "evaluate", f"--output={output}"]
+    command += [f"--annotations={tmp_path / 'gt.json'}", f"--detections={tmp_path / 'dt.json'}"]
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open("/dev/full" if screen == "full" else tmp_path / "out", "w") as screen_file:  # noqa: PTH123
+        done = subprocess.run(
+            command,
+            stdout=writes if screen == "closed" else screen_file,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii" if screen == "ascii" else "utf-8"},
+        )
+    os.close(writes)
+    assert json.loads(output.read_text())["AP"] == pytest.approx(1)
+    assert done.returncode == status, done.stderr
+    assert done.stderr == told or not told
+    assert "Traceback" not in done.stderr
+    if screen == "ascii":
+        assert "100.0" in (tmp_path / "out").read_text()
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate --annotations=gt --detections=dt --output={}",
+        "classify a.jpg --run=run --boxes=boxes --names=cup --output={}",
+        "detect a.jpg --run=run --names=cup --output={}",
+        "propose source --run=run --output={}",
+        "data check file --fix={}",
+        "data concepts source --output={}.txt",
+        "data embed source --output={}",
+        "data entities dir --output={}",
+        "data hold-out file {}",
+        "data mini {}",
+        "data pseudo-label source --vocabulary=names --output={}",
+        "data show dir --output={}.jpg",
+        "clip convert-regionclip file --output={}.safetensors",
+        "clip embed-proposals proposals --source=source --output={}",
+        "clip train --output={}",
+        "dashboard show --output={}",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(
+    command, tmp_path, monkeypatch, capsys
+):
+    """Nothing else that the command names is there, and nothing of it is asked for."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(command.format("file/out").split())
+    assert ended.value.code == 2
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    "command",
+    [
+        "classify a.jpg --run=run --boxes=boxes --names=cup --best=0",
+        "detect a.jpg --run=run --names=cup --limit=0",
+        "detect a.jpg --run=run --names=cup --threshold=40",
+        "propose source --run=run --output=out --limit=0",
+        "propose source --run=run --output=out --num_workers=-1",
+        "data concepts source --output=out.txt --min_count=0",
+        "data embed source --output=out --batch_size=0",
+        "data embed source --output=out --num_workers=-1",
+        "data mini dir --train_images=0",
+        "data pseudo-label source --vocabulary=names --output=out --batch_size=0",
+        "data show dir --count=0",
+        "clip embed-proposals proposals --source=source --output=out --batch_size=0",
+        "clip train --output=out --steps=0",
+    ],
+)
+def test_a_number_out_of_range_is_found_before_anything_is_read(
+    command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 2
+    assert "is out of range" in capsys.readouterr().err

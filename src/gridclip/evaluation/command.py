@@ -39,6 +39,8 @@ def evaluate_command(
         require_writable(output)
     truth = GroundTruth.of(annotations, groups)
     metrics = evaluate(truth, detections, protocol=protocol, false_alarms=false_alarms)
+    if output is not None:
+        write_metrics(metrics, output)  # first: a terminal that fails must not cost the figures
     title = (
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
         f"{protocol} protocol: {RULES[protocol]}"
@@ -51,8 +53,6 @@ def evaluate_command(
     console.print(_alarm_table(metrics))
     if truth.groups:
         console.print(_group_table(truth, metrics))
-    if output is not None:
-        write_metrics(metrics, output)
 
 
 def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:

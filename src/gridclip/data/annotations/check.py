@@ -38,17 +38,18 @@ def check_annotations(file: Path, *, images: Path | None = None, fix: Path | Non
     content = read_content(file)
     lists = parse_lists(file, content)
     found = find_problems(file, lists, images)
+    # Checked before it is written: what is left out may break other rows, or leave nothing.
+    mended = None if fix is None else edited(lists, found.edits)
+    if fix is not None and mended is not None and mended.images:
+        remaining = find_problems(fix, mended)
+        write_edited(content, found.edits, fix)  # before a screen can fail
     console = make_console()
     _print(console, file, found, lists)
     left = bool(found.findings)
-    if fix is not None:
-        # Checked before it is written: what is left out may break other rows, or leave nothing.
-        mended = edited(lists, found.edits)
+    if fix is not None and mended is not None:
         if not mended.images:
             problem, advice = "not written: every image is at fault", "mend the problems by hand"
             raise InputError(problem, fix=advice, file=fix)
-        remaining = find_problems(fix, mended)
-        write_edited(content, found.edits, fix)
         say(console, f"\nwrote {fix}")
         _print(console, fix, remaining, mended)
         left = bool(remaining.findings)

@@ -14,8 +14,8 @@ from gridclip.data.datasets.grounding import read_grounding
 from gridclip.data.datasets.noun_phrases import Phrases, words
 from gridclip.data.images.sources import CAPTIONS, open_images
 from gridclip.data.vocabulary import image_counts
-from gridclip.io.errors import InputError
-from gridclip.io.files import write_text
+from gridclip.io.errors import InputError, require_at_least
+from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import read_content
 from gridclip.io.tables import make_console, say
 from gridclip.io.text import ending, read_lines
@@ -54,6 +54,8 @@ def concepts_command(
     """
     if ending(output) not in _ENDINGS:
         raise InputError("is neither .txt nor .csv", file=output, field="output", fix="name it so")
+    require_writable(output)
+    require_at_least(1, min_count=min_count)
     pool = ConceptCounts()
     phrases = Phrases(parser)
     for source in sources:

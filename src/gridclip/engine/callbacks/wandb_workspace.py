@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gridclip.engine.callbacks.loggers import logged_in
 from gridclip.io.errors import InputError
-from gridclip.io.files import write_text
+from gridclip.io.files import require_writable, write_text
 from gridclip.io.tables import make_console, say
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import read_sweep
@@ -86,6 +86,8 @@ def show_workspace(
         sweep: Compare runs by what this sweep file varies.
         output: Where to write it; on the screen if left out.
     """
+    if output is not None:
+        require_writable(output)
     text = workspace_json(make_workspace(entity, project, *_of_sweep(sweep)))
     if output is None:
         Console().print_json(text)

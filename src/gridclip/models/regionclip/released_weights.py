@@ -60,14 +60,16 @@ def convert_regionclip(file: Path, *, output: Path, clip: ClipModel = _CLIP) -> 
     state = _whole(given, blank, file)
     with written_whole(output) as part:
         save_file(state, part)
-    console = make_console()
-    say(console, f"{len(state)} tensors of {clip.name}: {output}")
+    written = [f"{len(state)} tensors of {clip.name}: {output}"]
     if groups[BOX]:
         head = output.with_name(f"{output.stem}-boxes.safetensors")
         box = _box_head(groups[BOX], state["visual.attnpool.c_proj.weight"].shape[0], file)
         with written_whole(head) as part:
             save_file(box, part)
-        say(console, f"box head: {head}")
+        written.append(f"box head: {head}")
+    console = make_console()
+    for line in written:
+        say(console, line)
 
 
 def load_box_head(head: nn.Linear, file: Path) -> None:
