@@ -49,7 +49,7 @@ def refused(image):
         (Image.new("F", (9, 6)), "8 bits a channel"),
         (Image.new("RGB", (0, 6)), "a pixel or more"),
     ],
-    ids=str,
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
 def test_what_is_no_8_bit_rgb_image_is_refused_with_what_makes_it_one(image, advice):
     assert advice in refused(image)
