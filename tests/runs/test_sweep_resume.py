@@ -74,7 +74,7 @@ def left_over(folder: Path) -> list[psutil.Process]:
             environment = process.environ()
         except psutil.Error:
             continue
-        if MARK in environment and environment["GRIDCLIP_RUN_DIR"].startswith(str(folder)):
+        if MARK in environment and environment.get("GRIDCLIP_RUN_DIR", "").startswith(str(folder)):
             found.append(process)
     return found
 
