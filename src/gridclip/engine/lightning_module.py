@@ -115,12 +115,7 @@ class DetectionSystem(LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step = (seed, self.trainer.current_epoch, index, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
-        self.detector.progress = self.trainer.global_step / self._steps
-
-    @property
-    def _steps(self) -> float:
-        """Optimizer steps of the whole training."""
-        return max(1.0, float(self.trainer.estimated_stepping_batches))
+        self.detector.progress = self.trainer.global_step / max(1, planned_steps(self.trainer))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Returns the sum of the losses, each logged under its name, kinds of batch apart."""
