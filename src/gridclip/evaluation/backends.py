@@ -16,7 +16,7 @@ from gridclip.data.annotations.schema import NEGATIVE, NOT_EXHAUSTIVE
 from gridclip.data.annotations.table import Ragged
 from gridclip.evaluation.detections import DetectionTable
 from gridclip.evaluation.ground_truth import GroundTruth
-from gridclip.io.errors import InputError
+from gridclip.io.errors import needing
 
 Backend = Literal["hotcoco", "lvis"]
 
@@ -49,13 +49,8 @@ def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.nda
 
 def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
     """Returns precision by lvis 0.5.3, some 20 times slower (benchmarks/evaluation.py)."""
-    try:
+    with needing("lvis"):
         from lvis import LVIS, LVISEval, LVISResults
-    except ImportError as error:
-        raise InputError(
-            f"the lvis backend can't be imported ({error})",
-            fix="pip install lvis pycocotools, or use the hotcoco backend",
-        ) from error
     if not hasattr(np, "float"):  # lvis uses a name that numpy took away in 1.24
         np.float = float  # type: ignore[attr-defined]
 

@@ -1,6 +1,8 @@
 """The one error for bad input: it names the file, the field and the fix."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,6 +28,22 @@ class InputError(Exception):
         place = [str(part) for part in (file, field) if part is not None]
         advice = f"\n  fix: {fix}" if fix else ""
         super().__init__(": ".join([*place, problem]) + advice)
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Says in one line how to install packages that not every user needs: those imported within.
+
+    Args:
+        extra: What brings them, by its name among the package's optional dependencies.
+
+    Raises:
+        InputError: if one of them cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{error}; run: pip install 'gridclip[{extra}]'") from error
 
 
 def require_range(

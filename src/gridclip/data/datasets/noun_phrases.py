@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, needing
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _KEPT = 100_000  # texts whose words or phrases a process remembers
@@ -56,8 +56,8 @@ class Phrases:
     """The cleaned noun phrases of captions; what was asked lately is remembered.
 
     Args:
-        parser: `textblob` (no download is needed), or `spacy:MODEL` for a model that you have
-            installed, such as spacy:en_core_web_sm.
+        parser: `textblob` (of the extra captions; no download is needed), or `spacy:MODEL` for a
+            model that you have installed, such as spacy:en_core_web_sm.
 
     Raises:
         InputError: if there is no such parser, or it is not installed.
@@ -121,7 +121,8 @@ class TextBlobParser(PhraseParser):
     """
 
     def __init__(self) -> None:
-        from textblob.en import parse, parser
+        with needing("captions"):
+            from textblob.en import parse, parser
 
         self._parse, self._lexicon = parse, parser.lexicon
         parse("a dog")  # which reads the lexicon: once, before processes are forked

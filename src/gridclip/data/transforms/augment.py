@@ -1,7 +1,6 @@
 """From an image and its boxes to what the network sees: resize, flip, crop, colour."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from gridclip.data.transforms.example import (
     resize,
     to_tensor,
 )
+from gridclip.data.transforms.libraries import LIBRARIES, LibraryName
 from gridclip.io.errors import InputError, require_at_least, require_fraction
 
 # Makes another example of one; all random choices are the generator's.
@@ -76,6 +76,8 @@ class Augmentation:
             with a scale from 0.1 to 2.
         mosaic: Probability that an image with boxes is joined from parts of four (2004.10934).
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
+        library: What draws the crop window and changes the colours. Both libraries cut the same
+            windows; the colours of one image are not the same.
     """
 
     flip: float = 0.5
@@ -86,6 +88,7 @@ class Augmentation:
     canvas: int = 0
     mosaic: float = 0.0
     min_visibility: float = 0.1
+    library: LibraryName = "albumentations"
 
     def __post_init__(self) -> None:
         require_fraction(
@@ -179,8 +182,9 @@ class EvaluationTransform:
 class TrainingTransform:
     """Crop, resize, flip and colour, in this order: one resampling, colours on the small image.
 
-    Crop window and colours are albumentations'; the rest is done here, because a stored embedding
-    has to know whether its image was mirrored, and so that no pixel is resampled to be cropped.
+    Crop window and colours are a library's (libraries.py); the rest is done here, because a stored
+    embedding has to know whether its image was mirrored, and so that no pixel is resampled to be
+    cropped.
 
     Args:
         settings: A shortest side is drawn from its list for each image.
@@ -188,20 +192,15 @@ class TrainingTransform:
     """
 
     def __init__(self, settings: Resize, augmentation: Augmentation) -> None:
-        # Without this, importing albumentations asks the network for a newer release.
-        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-        import albumentations
-
         self.settings, self.augmentation = settings, augmentation
-        self._safe = albumentations.BBoxSafeRandomCrop(augmentation.erosion)
-        strength = augmentation.colour
-        self._colour = albumentations.ColorJitter(strength, strength, strength, strength / 10, p=1)
+        self._library = LIBRARIES[augmentation.library](augmentation.erosion, augmentation.colour)
 
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
         """Makes a training example, a function of the example and the generator alone."""
         augmentation = self.augmentation
         if generator.random() < augmentation.crop:
-            window = self._safe_window(example, generator)
+            seed = int(generator.integers(2**32))
+            window = self._library.window(example.boxes, example.image.shape[:2], seed)
             example = crop(example, window, augmentation.min_visibility)
         factor = generator.uniform(*augmentation.scale)
         if augmentation.canvas:
@@ -213,22 +212,9 @@ class TrainingTransform:
         if generator.random() < augmentation.flip:
             example = mirror(example)
         if augmentation.colour:
-            self._colour.set_random_seed(int(generator.integers(2**32)))
-            example = example._replace(image=self._colour(image=example.image)["image"])
+            seed = int(generator.integers(2**32))
+            example = example._replace(image=self._library.colour(example.image, seed))
         return example
-
-    def _safe_window(
-        self, example: Example, generator: np.random.Generator
-    ) -> tuple[int, int, int, int]:
-        """Returns a window around all boxes, or cutting into them as far as the erosion allows."""
-        height, width, _ = example.image.shape
-        self._safe.set_random_seed(int(generator.integers(2**32)))
-        asked = self._safe.get_params_dependent_on_data(
-            {"shape": (height, width)}, {"bboxes": example.boxes / ([width, height] * 2)}
-        )
-        left, top, right, bottom = map(int, asked["crop_coords"])
-        # It rounds down at the far sides too, which cuts up to a pixel off, or a tiny box away.
-        return left, top, min(right + 1, width), min(bottom + 1, height)
 
     def _jitter(self, example: Example, factor: float, generator: np.random.Generator) -> Example:
         """Applies large-scale jitter (2012.07177); what exceeds the square is cut first.

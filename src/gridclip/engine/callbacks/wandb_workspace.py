@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gridclip.engine.callbacks.loggers import logged_in
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, needing
 from gridclip.io.files import require_writable, write_text
 from gridclip.io.tables import make_console, say
 from gridclip.sweeps.spec.parameters import short_names, swept
@@ -171,11 +171,7 @@ def _of_sweep(file: Path | None) -> tuple[Sequence[str], str]:
 
 
 def _packages() -> tuple[Any, Any]:
-    try:
+    with needing("dashboards"):
         import wandb_workspaces.reports.v2 as reports
         import wandb_workspaces.workspaces as workspaces
-    except ImportError as error:
-        raise InputError(
-            "the package wandb-workspaces is missing", fix="pip install 'gridclip[dashboards]'"
-        ) from error
     return reports, workspaces

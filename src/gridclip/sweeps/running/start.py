@@ -181,12 +181,8 @@ def note_address(folder: Path, address: str | None) -> None:
 
 
 def _databases() -> ModuleType:
-    """Returns the module of databases, whose packages are slow to import and optional."""
-    try:
-        return importlib.import_module("gridclip.sweeps.storage.database")
-    except ModuleNotFoundError as error:
-        fix = 'run: pip install "gridclip[postgresql]"'
-        raise InputError(f"needs {error.name}", fix=fix, field="--storage") from error
+    """Returns the module of databases, whose packages are slow to import."""
+    return importlib.import_module("gridclip.sweeps.storage.database")
 
 
 def _age(folder: Path) -> tuple[float, str]:

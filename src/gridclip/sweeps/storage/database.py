@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, needing
 from gridclip.sweeps.storage.protocol import Runner, StorageError, SweepInfo, SweepState
 from gridclip.sweeps.storage.trial import WAITING, Trial, read_record
 
@@ -222,11 +222,9 @@ def connect(address: str, folder: Path) -> Database:
         InputError: if the database cannot be reached, or its driver is not installed.
     """
     try:
-        database = Database(_parsed(address), folder.name, folder)
-        database.make_tables()
-    except ModuleNotFoundError as error:
-        fix = 'run: pip install "gridclip[postgresql]"'
-        raise InputError(f"the driver is missing: {error}", fix=fix, field="--storage") from error
+        with needing("postgresql"):
+            database = Database(_parsed(address), folder.name, folder)
+            database.make_tables()
     except (SQLAlchemyError, StorageError) as error:
         fix = "give a URL such as postgresql://user@host/database or sqlite:///sweeps.db"
         raise InputError(str(error), fix=fix, field="--storage") from error

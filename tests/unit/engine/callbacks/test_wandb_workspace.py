@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 
 import pytest
 
@@ -109,9 +108,3 @@ def test_without_a_key_nothing_is_pushed(monkeypatch):
     monkeypatch.setattr(wandb_workspace, "logged_in", lambda: False)
     with pytest.raises(InputError, match="wandb login"):
         push_workspace("someone")
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(InputError, match="wandb-workspaces is missing"):
-        show_workspace()
