@@ -18,6 +18,7 @@ from gridclip.data.transforms.example import (
     to_tensor,
 )
 from gridclip.data.transforms.libraries import LIBRARIES, LibraryName
+from gridclip.data.transforms.truncate import truncate
 from gridclip.io.errors import InputError, require_at_least, require_fraction
 
 # Makes another example of one; all random choices are the generator's.
@@ -75,6 +76,8 @@ class Augmentation:
             `resize`; what then exceeds the square is cropped at random. Of LSJ (2012.07177): 1024,
             with a scale from 0.1 to 2.
         mosaic: Probability that an image with boxes is joined from parts of four (2004.10934).
+        truncate: Probability, for each box, that one side of its object is hidden and the box ends
+            where the object now ends, so that outlines are not learned by heart.
         min_visibility: Boxes that keep less than this fraction of their area are dropped.
         library: What draws the crop window and changes the colours. Both libraries cut the same
             windows; the colours of one image are not the same.
@@ -87,6 +90,7 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     canvas: int = 0
     mosaic: float = 0.0
+    truncate: float = 0.0
     min_visibility: float = 0.1
     library: LibraryName = "albumentations"
 
@@ -97,6 +101,7 @@ class Augmentation:
             crop=self.crop,
             erosion=self.erosion,
             mosaic=self.mosaic,
+            truncate=self.truncate,
             min_visibility=self.min_visibility,
         )
         if not 0 < self.scale[0] <= self.scale[1] < math.inf:
@@ -113,7 +118,7 @@ class Augmentation:
         """
         jittered = self.canvas > 0 and self.scale[1] > 1
         changes = {"colour": self.colour > 0, "crop": self.crop > 0, "canvas": jittered}
-        changes["mosaic"] = self.mosaic > 0
+        changes |= {"mosaic": self.mosaic > 0, "truncate": self.truncate > 0}
         return [name for name, changed in changes.items() if changed]
 
     @property
@@ -180,7 +185,7 @@ class EvaluationTransform:
 
 
 class TrainingTransform:
-    """Crop, resize, flip and colour, in this order: one resampling, colours on the small image.
+    """Truncate, crop, resize, flip, colour: one resampling, and colours on the small image.
 
     Crop window and colours are a library's (libraries.py); the rest is done here, because a stored
     embedding has to know whether its image was mirrored, and so that no pixel is resampled to be
@@ -198,6 +203,8 @@ class TrainingTransform:
     def __call__(self, example: Example, generator: np.random.Generator) -> Example:
         """Makes a training example, a function of the example and the generator alone."""
         augmentation = self.augmentation
+        if augmentation.truncate:
+            example = truncate(example, augmentation.truncate, generator)
         if generator.random() < augmentation.crop:
             seed = int(generator.integers(2**32))
             window = self._library.window(example.boxes, example.image.shape[:2], seed)

@@ -185,14 +185,15 @@ def embed_proposals_command(  # noqa: PLR0913 - one argument a setting
     if not is_made(output, recipe, lambda: StoredRegions(output).recipe, _OTHER):
         with journal_beside(output) as journal:
             named = named_share(source, listed, chosen, view, text, limit=probed)
-            kept = RowJournal(
-                journal, recipe, width=limit * 2 * chosen.width, batch_size=_IMAGES_AT_ONCE
-            )
             order = _by_path(listed)
             boxes = [found.of(listed.image(row).path).boxes[:limit] for row in order]
+            room = max(1, *map(len, boxes))  # rows of the file that every image has, filled or not
+            kept = RowJournal(
+                journal, recipe, width=room * 2 * chosen.width, batch_size=_IMAGES_AT_ONCE
+            )
             decoded = DecodedImages(listed, order[kept.done :])
-            _embed_all(decoded, boxes, chosen, view, kept, (limit, batch_size, num_workers))
-            header = {"teacher": chosen.fingerprint(), "limit": str(limit), "recipe": recipe}
+            _embed_all(decoded, boxes, chosen, view, kept, (room, batch_size, num_workers))
+            header = {"teacher": chosen.fingerprint(), "limit": str(room), "recipe": recipe}
             header |= {"view": view} | ({} if named is None else {"named": f"{named:.4f}"})
             _write(output, listed, order, boxes, kept, header)
     stored = StoredRegions(output)
@@ -233,7 +234,7 @@ def _embed_all(
     kept: RowJournal,
     sizes: tuple[int, int, int],
 ) -> None:
-    limit, batch_size, num_workers = sizes
+    room, batch_size, num_workers = sizes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Channels last: on a CPU the mini CLIP's tower takes half the time so.
     teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
@@ -241,7 +242,7 @@ def _embed_all(
         decoded, batch_size=_IMAGES_AT_ONCE, num_workers=num_workers, collate_fn=list
     )
     for batch in track(batches, "embedding", disable=not len(decoded)):
-        rows = np.zeros((len(batch), limit, 2, teacher.width), dtype=np.float16)
+        rows = np.zeros((len(batch), room, 2, teacher.width), dtype=np.float16)
         for row, (image, pixels) in enumerate(zip(range(kept.done, len(boxes)), batch)):  # noqa: B905
             seen = embed_both_ways(teacher, pixels.to(device), boxes[image], view, batch_size)
             rows[row, : len(seen)] = seen

@@ -153,6 +153,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(root, stored, tmp_pa
     assert sorted(file.name for file in tmp_path.iterdir()) == ["r"]
 
 
+def test_the_file_is_no_larger_than_the_images_with_most_regions_ask(root, stored, tmp_path):
+    embed_proposals_command(
+        root / "proposals", source=root / "train.json", output=tmp_path / "r", limit=100_000
+    )
+    most = max(map(len, BOXES.values()))
+    expected = len(BOXES) * most * 2 * stored.width * 2  # both ways, two bytes a number
+    assert expected < (tmp_path / "r").stat().st_size < expected + 5000
+
+
 def test_a_limit_takes_the_best_and_another_recipe_is_not_written_over(root, tmp_path):
     given = {"source": root / "train.json", "output": tmp_path / "r"}
     embed_proposals_command(root / "proposals", limit=2, **given)
