@@ -5,10 +5,10 @@ import importlib
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple, get_origin
+from typing import NamedTuple, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -47,9 +47,9 @@ class Command(NamedTuple):
 # fmt: off
 GROUPS = {
     "train, evaluate and use a detector": (
-        Command("detect", "gridclip.engine.predict_commands:detect_command",
+        Command("detect", "gridclip.engine.detect.command:detect_command",
                 '--run RUN --names "a cup, a cat" IMAGE...', "find things in images"),
-        Command("classify", "gridclip.engine.predict_commands:classify_command",
+        Command("classify", "gridclip.engine.classify_command:classify_command",
                 '--run RUN --boxes JSON --names "…" IMAGE', "name the boxes that you give"),
         Command("sweep run", "gridclip.sweeps.running.command:run_sweep",
                 "SWEEP.yaml", "run a W&B sweep file here"),
@@ -176,6 +176,12 @@ def _input_error(error: BaseException | None) -> BaseException | None:
     return error
 
 
+def _help_of(function: Callable[..., None], name: str) -> str:
+    """Returns the line of an argument under `Args:`."""
+    told = re.search(rf"^ +{name}: (.*(?:\n {{8,}}.*)*)", inspect.getdoc(function) or "", re.M)
+    return " ".join(told[1].split()) if told else "One or several."
+
+
 def _call(command: Command, arguments: list[str]) -> None:
     """Calls a command: parameters without a default are positional, all others are options.
 
@@ -191,7 +197,11 @@ def _call(command: Command, arguments: list[str]) -> None:
         if each.default is each.empty and each.kind is not each.KEYWORD_ONLY
     }
     options: set[str | int] = {each.name for each in parameters if each.name not in positional}
-    lists = {each.name for each in parameters if get_origin(each.annotation) is list} & positional
+    lists = {
+        each.name: get_args(each.annotation)[0]
+        for each in parameters
+        if each.name in positional and get_origin(each.annotation) is list
+    }
     parser = ArgumentParser(
         prog=f"gridclip {command.words}",
         description=(inspect.getdoc(function) or "").partition("\n")[0],
@@ -199,9 +209,9 @@ def _call(command: Command, arguments: list[str]) -> None:
         parser_mode=PARSER_MODE,
     )
     parser.add_argument(trust.FLAG, action="store_true", help=trust.HELP)
-    for name in sorted(map(str, lists)):
-        parser.add_argument(name, type=Path, nargs="+", help="One or several.")
-    for skipped, as_positional in ((options | lists, True), (positional, False)):
+    for name, kind in sorted(lists.items()):
+        parser.add_argument(name, type=kind, nargs="+", help=_help_of(function, name))
+    for skipped, as_positional in ((options | lists.keys(), True), (positional, False)):
         parser.add_function_arguments(
             function, skip={*skipped, "trust"}, as_group=False, as_positional=as_positional
         )

@@ -160,8 +160,8 @@ def test_the_detect_command_writes_what_a_loaded_detector_finds(
     torch.manual_seed(0)
     plain = loaded(case).detect(image, NAMES, threshold=0.0)
     written = _read(tmp_path / "detections.json")[str(image)]
-    assert written == [{**each._asdict(), "box": list(each.box)} for each in plain]
-    assert (tmp_path / "wide-detected.png").exists()
+    assert written == plain.to_rows()
+    assert (tmp_path / "wide-detected.jpg").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from PIL import Image
 
 import gridclip
 from gridclip.cli import main
-from gridclip.engine.predict_commands import _drawings
+from gridclip.engine.detect.pictures import stems
+from gridclip.engine.detect.sources import planned
 from gridclip.io.errors import InputError
 
 pytestmark = pytest.mark.field
@@ -50,27 +51,23 @@ def test_two_images_of_one_name_keep_a_drawing_each(trained, image, tmp_path):
     Image.open(image).save(tmp_path / "b" / "FRAME.png")
     given = [tmp_path / "a/frame.jpg", tmp_path / "b/frame.jpg", tmp_path / "b/FRAME.png"]
     assert detect(trained, tmp_path / "out", *given) == 0
-    drawn = {each.name for each in (tmp_path / "out").glob("*.png")}
-    assert drawn == {"frame-detected.png", "frame-detected-2.png", "FRAME-detected-3.png"}
+    drawn = {each.name for each in (tmp_path / "out").glob("*.jpg")}
+    assert drawn == {"frame-detected.jpg", "frame-2-detected.jpg", "FRAME-3-detected.jpg"}
     assert set(kept(tmp_path / "out")) == set(map(str, given))
 
 
 def test_no_drawing_takes_the_place_of_another_or_of_an_image_that_is_given(tmp_path):
-    given = [tmp_path / name for name in ("a.jpg", "a-detected.png", "a.png", "b.jpg", "b.jpg")]
-    drawings = _drawings(given, tmp_path)
-    assert [*drawings] == given[:4]
-    assert [each.name for each in drawings.values()] == [
-        "a-detected-2.png",
-        "a-detected-detected.png",
-        "a-detected-3.png",
-        "b-detected.png",
-    ]
+    names = ("a.jpg", "a-detected.png", "a.png", "b.jpg", "b.jpg")
+    sources = planned([str(tmp_path / name) for name in names], tmp_path)
+    assert [Path(each.name).name for each in sources] == [*names[:4]]
+    assert [*stems(sources, tmp_path).values()] == ["a-2", "a-detected", "a-3", "b"]
 
 
 def test_an_image_that_cannot_be_read_costs_no_other(trained, image, tmp_path, capsys):
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(image.read_bytes()[:300])
-    given = [tmp_path / "absent.jpg", image, cut, tmp_path]
+    (tmp_path / "words.txt").write_text("no pixels")
+    given = [tmp_path / "absent.jpg", image, cut, tmp_path / "words.txt"]
     assert detect(trained, tmp_path / "out", *given) == 1
     assert [*kept(tmp_path / "out")] == [str(image)]
     assert kept(tmp_path / "out")[str(image)]
@@ -84,11 +81,11 @@ def test_what_was_found_is_kept_when_the_command_is_stopped(trained, image, tmp_
     second, stopped = tmp_path / "second.jpg", []
     shutil.copy(image, second)
 
-    def stop(console, line):
+    def stop(report, line):
         stopped.append(line)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gridclip.engine.predict_commands.say", stop)
+    monkeypatch.setattr("gridclip.engine.detect.report.Report.say", stop)
     with pytest.raises(KeyboardInterrupt):
         detect(trained, tmp_path / "out", image, second)
     assert len(stopped) == 1
@@ -108,7 +105,7 @@ def test_a_turned_photograph_is_searched_upright_which_is_said(
     assert detect(trained, tmp_path / "out", phone) == 0
     assert "turned upright as its EXIF says" in capsys.readouterr().out
     assert kept(tmp_path / "out")[str(phone)][0]["box"] == pytest.approx(expected[0].box, abs=1e-3)
-    drawn = np.asarray(Image.open(tmp_path / "out" / "phone-detected.png"))
+    drawn = np.asarray(Image.open(tmp_path / "out" / "phone-detected.jpg"))
     assert drawn.shape[0] * upright.width == drawn.shape[1] * upright.height
 
 
@@ -151,7 +148,7 @@ def test_a_single_text_is_no_list_of_names(detector, image):
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(trained, device, capsys):
     with pytest.raises(InputError, match="is not on this machine") as caught:
         gridclip.load(trained, device)
-    assert "fix: give cpu" in str(caught.value)
+    assert "fix: give auto or cpu" in str(caught.value)
 
 
 @pytest.mark.parametrize("output", ["file", "/proc/self/x", "n" * 300])
@@ -183,4 +180,4 @@ def test_a_screen_that_fails_costs_no_boxes(trained, image, tmp_path, monkeypatc
     with pytest.raises((OSError, AttributeError)):
         detect(trained, tmp_path / "out", image)
     assert [*kept(tmp_path / "out")] == [str(image)]
-    assert Path(tmp_path / "out" / f"{image.stem}-detected.png").exists()
+    assert Path(tmp_path / "out" / f"{image.stem}-detected.jpg").exists()

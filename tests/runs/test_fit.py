@@ -88,7 +88,7 @@ def test_detect_writes_boxes_and_drawn_images(trained, mini_root, tmp_path):
     found = json.loads((tmp_path / "detections.json").read_text())
     assert set(found) == {str(image) for image in images}
     assert {"name", "score", "box"} == set(found[str(images[0])][0])
-    drawn = Image.open(tmp_path / f"{images[0].stem}-detected.png")
+    drawn = Image.open(tmp_path / f"{images[0].stem}-detected.jpg")
     assert drawn.size == (512, 512)  # enlarged four times, so that the words can be read
 
 

@@ -9,12 +9,14 @@ import torch
 
 import gridclip
 from gridclip.cli import main
-from gridclip.engine.predictor import Speed, load
+from gridclip.engine.detect.speed import Speed
+from gridclip.engine.predictor import load
 from gridclip.models.dense.text_folding import Folding
 from gridclip.ops.postprocess import DecodeSettings
 
 ROOT = Path(__file__).parents[2]
 ROW = ROOT / "experiments" / "mini" / "gridclip.yaml"
+ALL = {"threshold": 0.0, "limit": 300}
 
 
 def images(root):
@@ -60,7 +62,10 @@ def test_folded_and_unfolded_detections_are_equal(trained, mini_root):
     files, names = images(mini_root)
     folded = load(trained)
     assert folded.detector.folding.projection() is not None
-    assert_same(folded.detect_many(files, names), unfolded(load(trained)).detect_many(files, names))
+    assert_same(
+        folded.detect_many(files, names, **ALL),
+        unfolded(load(trained)).detect_many(files, names, **ALL),
+    )
 
 
 def test_a_batch_of_mixed_sizes_finds_what_each_image_alone_does(trained, mini_root):
@@ -69,7 +74,7 @@ def test_a_batch_of_mixed_sizes_finds_what_each_image_alone_does(trained, mini_r
     from PIL import Image
 
     mixed = [Image.open(files[0]), Image.open(files[1]).resize((100, 128))]
-    together = detector.detect_many(mixed, names)
+    together = detector.detect_many(mixed, names, **ALL)
     for found, image in zip(together, mixed, strict=True):
         alone = detector.detect(image, names, threshold=0.0, limit=20)
         assert [each.score for each in found[:20]] == pytest.approx(
@@ -79,9 +84,9 @@ def test_a_batch_of_mixed_sizes_finds_what_each_image_alone_does(trained, mini_r
 
 def test_the_options_of_speed_change_nothing_but_rounding(trained, mini_root):
     files, names = images(mini_root)
-    plain = load(trained, speed=Speed(channels_last=False)).detect_many(files[:2], names)
-    assert_same(gridclip.load(trained).detect_many(files[:2], names), plain, score=1e-4)
-    rounded = load(trained, speed=Speed(bf16=True)).detect_many(files[:2], names)
+    plain = load(trained, speed=Speed(channels_last=False)).detect_many(files[:2], names, **ALL)
+    assert_same(gridclip.load(trained).detect_many(files[:2], names, **ALL), plain, score=1e-4)
+    rounded = load(trained, speed=Speed(bf16=True)).detect_many(files[:2], names, **ALL)
     for one, other in zip(rounded, plain, strict=True):
         assert [e.score for e in one[:20]] == pytest.approx([e.score for e in other[:20]], abs=0.02)
 
@@ -96,7 +101,8 @@ def test_pre_filtered_and_folded_detections_after_a_real_training(tmp_path):
     plain = load(tmp_path / "run")
     count = len(names)
     assert_same(
-        plain.detect_many(files, names), unfolded(load(tmp_path / "run")).detect_many(files, names)
+        plain.detect_many(files, names, **ALL),
+        unfolded(load(tmp_path / "run")).detect_many(files, names, **ALL),
     )
     full = json.loads((tmp_path / "run" / "metrics.json").read_text())["AP"]
     # A third of the 341 cells of an image; fewer prototypes than names, as in a large vocabulary.

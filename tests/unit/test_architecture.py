@@ -67,7 +67,11 @@ def test_every_entry_of_the_hall_has_a_rank():
         ("io", "from gridclip import structures", {"structures"}),
         ("evaluation", 'importlib.import_module("gridclip.engine.predictor")', {"engine"}),
         ("sweeps", 'REPORT = "gridclip.evaluation.lvis"\nimport_module(REPORT)', {"evaluation"}),
-        ("ops", 'COMMANDS = {"detect": "gridclip.engine.predict_commands:detect"}', {"engine"}),
+        (
+            "ops",
+            'COMMANDS = {"detect": "gridclip.engine.detect.command:detect_command"}',
+            {"engine"},
+        ),
     ],
 )
 def test_an_arrow_to_the_right_is_seen_however_it_is_written(room, arrow, found):

@@ -15,6 +15,8 @@ from gridclip.structures import Vocabulary
 
 _CSV = "give it a head with the columns name and, if you have them, definition and count"
 _LISTS = ("", ".txt", ".text", ".names", ".list", ".lst", ".tsv")  # with a name on each line
+LISTS_OF_NAMES = frozenset({*_LISTS, ".csv", ".json"} - {""})
+"""Endings of files that hold names."""
 
 
 class Concept(NamedTuple):

@@ -1,20 +1,21 @@
-"""A trained detector, rebuilt from its run folder, and the command that uses it on images."""
+"""A trained detector, rebuilt from its run folder."""
 
 import inspect
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 
-from gridclip.data.images.given import ImageLike, listed, pixels_of
+from gridclip.data.images.given import ImageLike, pixels_of
 from gridclip.data.transforms.augment import Resize, prepare
+from gridclip.engine.detect.finder import Finder, Pixels
+from gridclip.engine.detect.speed import Speed
 from gridclip.engine.lightning_module import (
     DetectionSystem,
     compile_networks,
@@ -22,7 +23,7 @@ from gridclip.engine.lightning_module import (
     read_checkpoint,
 )
 from gridclip.io.arguments import PARSER_MODE
-from gridclip.io.errors import InputError, require_at_least, require_fraction
+from gridclip.io.errors import InputError
 from gridclip.io.trust import importing_known_code, refuse_foreign_classes, refuse_functions
 from gridclip.io.yaml_text import read_yaml
 from gridclip.models.base import Detector
@@ -58,34 +59,11 @@ def corners_of(boxes: Boxes, width: int, height: int) -> Float[np.ndarray, "R 4"
     return inside
 
 
-class Found(NamedTuple):
-    """One object."""
-
-    name: str
-    score: float  # in [0, 1]
-    box: tuple[float, float, float, float]  # xyxy, pixels of the original image
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """How a detector is run; detections differ by rounding only.
-
-    Args:
-        bf16: Networks in bf16: faster where the processor knows it. Scores are made in fp32.
-        channels_last: Feature maps channels last in memory, as convolutions like best.
-        compile: Compile the networks when they first run, for many images of few sizes.
-    """
-
-    bf16: bool = False
-    channels_last: bool = True
-    compile: bool = False
-
-
 _SPEED = Speed()
 
 
-class TrainedDetector:
-    """Finds whatever you name.
+class TrainedDetector(Finder):
+    """Finds whatever you name, and names boxes that you give where the detector can.
 
     Args:
         detector: The network, with its weights.
@@ -100,49 +78,12 @@ class TrainedDetector:
         if speed.compile:
             compile_networks(detector)
 
-    def detect(
-        self, image: ImageLike, names: Sequence[str], *, threshold: float = 0.3, limit: int = 100
-    ) -> list[Found]:
-        """Finds objects of these names in one image, best first.
-
-        Args:
-            image: A file, a PIL image, or RGB pixels (height x width x 3, uint8). A file is turned
-                upright, as its EXIF orientation says, and boxes are in pixels of the upright
-                image; to search the stored pixels, give them.
-            names: What to look for: any words, whether trained on or not.
-            threshold: Least score, in [0, 1].
-            limit: At most so many, at least 1.
-
-        Raises:
-            InputError: for an image that cannot be read, or is none; names that are empty, double
-                or no list of texts; a threshold or a limit out of range.
-        """
-        require_fraction(threshold=threshold)
-        require_at_least(1, limit=limit)
-        found = self.detect_many([image], names)[0]
-        return [each for each in found if each.score >= threshold][:limit]
-
-    def detect_many(self, images: Sequence[ImageLike], names: Sequence[str]) -> list[list[Found]]:
-        """Finds objects of these names in images of any sizes at once: each one's, best first.
-
-        They are padded to the largest, so images of like size make the quickest batch. Of no image
-        the answer is an empty list.
-
-        Args:
-            images: Files, PIL images, or RGB pixels, as for `detect`.
-            names: What to look for.
-
-        Raises:
-            InputError: as `detect`.
-        """
-        vocabulary, pixels = Vocabulary(names), [pixels_of(image) for image in listed(images)]
-        if not pixels:
-            return []
+    def search(self, pixels: Sequence[Pixels], vocabulary: Vocabulary) -> list[Detections]:
+        """Searches images at once, padded to the largest."""
         records = [Record(0, "", height=len(each), width=each.shape[1]) for each in pixels]
         batch = self._batch(pixels)
         with self._fast():
-            found = self.detector.detect(batch, vocabulary, records)
-        return [_named(each, vocabulary) for each in found]
+            return self.detector.detect(batch, vocabulary, records)
 
     @torch.no_grad()
     def classify(
@@ -205,7 +146,7 @@ class TrainedDetector:
         device = batch.pixels.device
         return batch, torch.tensor(corners * scale, dtype=torch.float, device=device)
 
-    def _batch(self, pixels: list[UInt8[np.ndarray, "_ _ 3"]]) -> Images:
+    def _batch(self, pixels: Sequence[Pixels]) -> Images:
         device = next(self.detector.parameters()).device
         padded = pad([prepare(each, self.resize) for each in pixels])
         return Images(*(part.to(device) for part in padded))
@@ -222,7 +163,7 @@ def load(
 
     Args:
         run_dir: Folder of a training, of anyone's: no code of it runs.
-        device: Where to run it.
+        device: Where to run it: cpu, cuda, cuda:1, mps, or auto, the first accelerator there is.
         speed: How to run it.
         trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
 
@@ -244,13 +185,13 @@ def load(
 
 
 def _device(name: str) -> torch.device:
-    """Returns a device, once it has held a number.
+    """Returns a device, once it has held a number; auto is the accelerator, or else the cpu.
 
     Raises:
         InputError: if this machine has no such device, with those that it has.
     """
     try:
-        device = torch.device(name)
+        device = _best_device() if name == "auto" else torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         there = ["cpu"]
@@ -260,9 +201,14 @@ def _device(name: str) -> torch.device:
         raise InputError(
             f"{name} is not on this machine: {str(error).partition(chr(10))[0]}",
             field="device",
-            fix=f"give {' or '.join(there)}",
+            fix=f"give auto or {' or '.join(there)}",
         ) from error
     return device
+
+
+def _best_device() -> torch.device:
+    there = torch.accelerator.is_available()
+    return (torch.accelerator.current_accelerator() if there else None) or torch.device("cpu")
 
 
 def _without_past(model: dict[str, Any], file: Path | None = None) -> dict[str, Any]:
@@ -293,14 +239,6 @@ def _detector_class(path: str, file: Path | None) -> type[Detector]:
             fix="install the package of that detector, in the version that trained it",
         ) from error
     return found
-
-
-def _named(found: Detections, vocabulary: Vocabulary) -> list[Found]:
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return [
-        Found(vocabulary.names[label], score, (x1, y1, x2, y2))
-        for (x1, y1, x2, y2), score, label in rows
-    ]
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:

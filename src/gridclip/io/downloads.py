@@ -22,6 +22,18 @@ def is_address(source: str) -> bool:
     return "://" in source
 
 
+def require_web(address: str, *, field: str) -> None:
+    """Refuses an address that is not of the web.
+
+    Raises:
+        InputError: if it is neither http nor https.
+    """
+    scheme = urlsplit(address).scheme
+    if scheme not in ("http", "https"):
+        fix = "give a file, or an address of http or https"
+        raise InputError(f"{scheme}:// is not fetched", fix=fix, file=address, field=field)
+
+
 def fetch(address: str, *, field: str, most: int = MOST_BYTES) -> Path:
     """Returns the file in the cache that an address was fetched to, now or before.
 
@@ -33,16 +45,17 @@ def fetch(address: str, *, field: str, most: int = MOST_BYTES) -> Path:
     Raises:
         InputError: if it is no such address, does not answer, or has more bytes.
     """
-
-    def refused(problem: str, fix: str) -> InputError:
-        return InputError(problem, fix=fix, file=address, field=field)
-
-    scheme, name = urlsplit(address).scheme, Path(urlsplit(address).path).name
-    if scheme not in ("http", "https"):
-        raise refused(f"{scheme}:// is not fetched", "give a file, or an address of http or https")
+    require_web(address, field=field)
+    name = Path(urlsplit(address).path).name
     file = cache_folder() / "downloads" / f"{digest(address)}-{name[-60:]}"
-    if file.is_file():
-        return file
+    if not file.is_file():
+        download(address, file, field=field, most=most)
+    return file
+
+
+def download(address: str, file: Path, *, field: str, most: int) -> None:
+    """Fetches an address into a file, which appears whole; arguments and errors as of `fetch`."""
+    require_web(address, field=field)
     try:
         with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
             if urlsplit(answer.url).scheme not in ("http", "https"):
@@ -51,8 +64,8 @@ def fetch(address: str, *, field: str, most: int = MOST_BYTES) -> Path:
                 _copy(answer, part, most)
     except (OSError, ValueError, HTTPException) as error:
         fix = "check the address, or fetch it yourself"
-        raise refused(f"cannot be fetched: {error}", fix) from error
-    return file
+        problem = f"cannot be fetched: {error}"
+        raise InputError(problem, fix=fix, file=address, field=field) from error
 
 
 def _copy(answer: Any, part: Path, most: int) -> None:  # noqa: ANN401 - urllib's types do not say

@@ -21,6 +21,25 @@ def hard_nms(
     return nms(apart, scores.double(), iou)
 
 
+def nms_by_smaller(
+    boxes: Float[Tensor, "C 4"], scores: Float[Tensor, "C"], labels: Int[Tensor, "C"], share: float
+) -> Int[Tensor, "kept"]:
+    """Returns rows of boxes that share at most this much with each better one of their category.
+
+    What two boxes share is their intersection over the area of the smaller (IoS), so that a part of
+    an object is suppressed by the whole of it. Rows come best first.
+    """
+    areas, left = box_area(boxes), scores.argsort(descending=True, stable=True)
+    kept = [left[:0]]
+    while len(left):
+        best, left = left[:1], left[1:]
+        kept.append(best)
+        shared = _intersection(boxes[left], boxes[best])
+        smaller = torch.minimum(areas[left], areas[best])
+        left = left[(labels[left] != labels[best]) | (shared <= share * smaller)]
+    return torch.cat(kept)
+
+
 def soft_nms(
     boxes: Float[Tensor, "C 4"],
     scores: Float[Tensor, "C"],
@@ -78,6 +97,11 @@ def _best_of_each(
 
 def _overlap(some: Float[Tensor, "C 4"], others: Float[Tensor, "C 4"]) -> Float[Tensor, "C"]:
     """Returns the IoU of each box with its partner."""
-    low, high = torch.maximum(some, others)[:, :2], torch.minimum(some, others)[:, 2:]
-    shared = (high - low).clamp(min=0).prod(1)
+    shared = _intersection(some, others)
     return shared / (box_area(some) + box_area(others) - shared).clamp(min=1e-9)
+
+
+def _intersection(some: Float[Tensor, "C 4"], others: Float[Tensor, "D 4"]) -> Float[Tensor, "C"]:
+    """Returns the area that each box shares with its partner, or with the only one there is."""
+    low, high = torch.maximum(some, others)[:, :2], torch.minimum(some, others)[:, 2:]
+    return (high - low).clamp(min=0).prod(1)

@@ -1,0 +1,139 @@
+"""Draws what was found: a picture of each image, and a video of each video."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from gridclip.engine.detect.result import Findings
+from gridclip.engine.detect.sources import Frame, Source
+from gridclip.io.errors import InputError
+from gridclip.io.files import written_whole
+
+Rgb = UInt8[np.ndarray, "_ _ 3"]
+
+_SIDE = 512  # pixels: a smaller image is drawn larger, so that words fit in
+_RATE = 25.0  # frames a second of a video that does not say
+
+
+def stems(sources: Sequence[Source], output: Path) -> dict[Source, str]:
+    """Returns what the files of each source begin with: no two alike, whatever the capitals.
+
+    The second source of a name gets -2, and no drawing takes the place of an image that is given.
+    """
+    folder = output.resolve()
+    files = [each.place for each in sources if isinstance(each.place, Path)]
+    given = {each.stem.casefold() for each in files if each.parent.resolve() == folder}
+    met: Counter[str] = Counter()  # how often a stem was met, so that a thousand alike are quick
+    taken: set[str] = set()
+    found: dict[Source, str] = {}
+    for source in sources:
+        first = _stem_of(source)
+        stem = ""
+        while not stem or stem.casefold() in taken or drawn(stem).casefold() in given:
+            met[first.casefold()] += 1
+            number = met[first.casefold()]
+            stem = first + f"-{number}" * (number > 1)
+        taken.add(stem.casefold())
+        found[source] = stem
+    return found
+
+
+def drawn(stem: str) -> str:
+    """Returns the name of a drawing, without its ending."""
+    return f"{stem}-detected"
+
+
+def _stem_of(source: Source) -> str:
+    if isinstance(source.place, Path):
+        return source.place.stem
+    name = source.name.partition("?")[0].rpartition("/")[2].rpartition(".")
+    words = "".join(letter if letter.isalnum() else "-" for letter in name[0] or name[2])
+    return words[-100:] or "image"
+
+
+class Drawings:
+    """Writes a picture of each image at once, and a video of each video while it is read.
+
+    A video is Matroska (.mkv), whose frames can be played whatever becomes of the process; an .mp4
+    that was not ended cannot be.
+
+    Args:
+        output: Their folder.
+        every: Of a video one frame in so many is given.
+    """
+
+    def __init__(self, output: Path, every: int) -> None:
+        self.output, self.every = output, every
+        self._video: tuple[Source, Any] | None = None
+
+    def __enter__(self) -> "Drawings":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_video()
+
+    def add(self, frame: Frame, stem: str, found: Findings) -> Path:
+        """Draws one frame, and returns the file that it is in."""
+        if frame.number is None:
+            file = self.output / f"{drawn(stem)}.jpg"
+            with written_whole(file) as part:
+                Image.fromarray(with_boxes(frame.pixels, found)).save(part, "JPEG", quality=90)
+            return file
+        file = self.output / f"{drawn(stem)}.mkv"
+        self._writer(frame, file).write(with_boxes(frame.pixels, found, zoom=1)[:, :, ::-1])
+        return file
+
+    def _writer(self, frame: Frame, file: Path) -> Any:  # noqa: ANN401 - cv2 has no types
+        if self._video is None or self._video[0] != frame.source:
+            self._end_video()
+            self._video = frame.source, _opened(file, frame, self.every)
+        return self._video[1]
+
+    def _end_video(self) -> None:
+        if self._video is not None:
+            self._video[1].release()
+        self._video = None
+
+
+def _opened(file: Path, frame: Frame, every: int) -> Any:  # noqa: ANN401 - cv2 has no types
+    """Returns a writer of a video that plays as fast as the one that is searched.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    import cv2
+
+    height, width, _ = frame.pixels.shape
+    rate = (frame.rate if 0 < frame.rate < 1000 else _RATE) / every
+    code = cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, code, rate, (width, height))
+    if not writer.isOpened():
+        fix = "give --pictures false"
+        raise InputError("the video cannot be written", fix=fix, file=file)
+    return writer
+
+
+def with_boxes(pixels: Rgb, found: Findings, zoom: int = 0) -> Rgb:
+    """Returns an image with boxes, names and scores drawn on it.
+
+    Args:
+        pixels: RGB.
+        found: In it.
+        zoom: How many times larger it is drawn; 0: as large as words need, if it is small.
+    """
+    from gridclip.data.drawing import Label, draw  # which needs torch
+
+    image = Image.fromarray(pixels)
+    zoom = zoom or max(1, _SIDE // max(image.size))
+    size = (image.width * zoom, image.height * zoom)
+    large = image if zoom == 1 else image.resize(size, Image.Resampling.NEAREST)
+    labels = [
+        Label((x1 * zoom, y1 * zoom, x2 * zoom, y2 * zoom), f"{name} {score:.2f}")
+        for name, score, (x1, y1, x2, y2) in found
+    ]
+    return np.asarray(draw(large, labels))

@@ -1,0 +1,77 @@
+"""What was found in an image: a list of objects that knows the size of its image.
+
+This is what `detect` and `detect_many` return, and it stays as it is: names, scores and boxes of
+`Found`, the attributes of `Findings`, and the order. It imports nothing slow.
+"""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gridclip.io.errors import InputError
+
+if TYPE_CHECKING:
+    from supervision import Detections as SupervisionDetections
+
+
+class Found(NamedTuple):
+    """One object."""
+
+    name: str
+    score: float  # in [0, 1]
+    box: tuple[float, float, float, float]  # xyxy, pixels of the original image
+
+
+class Findings(list[Found]):
+    """The objects of one image, best first.
+
+    Args:
+        found: The objects, best first.
+        names: All names that were looked for; an object's name is one of them.
+        width: Of the image, in pixels; for a file that says it lies on its side, when upright.
+        height: The same.
+    """
+
+    def __init__(
+        self, found: Iterable[Found], *, names: Sequence[str], width: int, height: int
+    ) -> None:
+        super().__init__(found)
+        self.names, self.width, self.height = tuple(names), width, height
+
+    def above(self, threshold: float, limit: int | None = None) -> "Findings":
+        """Returns those of at least this score, the best `limit` of them."""
+        best = [each for each in self if each.score >= threshold][:limit]
+        return Findings(best, names=self.names, width=self.width, height=self.height)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns what json has of them: `name`, `score`, `box` of each."""
+        return [{"name": name, "score": score, "box": [*box]} for name, score, box in self]
+
+    def to_supervision(self) -> "SupervisionDetections":
+        """Returns them as supervision's `Detections`, for its annotators, trackers and metrics.
+
+        `class_id` counts through `names`, and `data["class_name"]` has the names themselves.
+
+        Raises:
+            InputError: if supervision is not installed.
+        """
+        import numpy as np
+
+        supervision = _supervision()
+        rows = {name: row for row, name in enumerate(self.names)}
+        found: SupervisionDetections = supervision.Detections(
+            xyxy=np.array([each.box for each in self], dtype=np.float32).reshape(-1, 4),
+            confidence=np.array([each.score for each in self], dtype=np.float32),
+            class_id=np.array([rows[each.name] for each in self], dtype=int),
+            data={"class_name": np.array([each.name for each in self], dtype=str)},
+        )
+        return found
+
+
+def _supervision() -> Any:  # noqa: ANN401 - a module
+    try:
+        return importlib.import_module("supervision")
+    except ImportError as error:
+        raise InputError(
+            f"needs the package supervision ({error})", fix='pip install "gridclip[supervision]"'
+        ) from error
