@@ -51,6 +51,8 @@ GROUPS = {
                 '--run RUN --names "a cup, a cat" IMAGE...', "find things in images"),
         Command("classify", "gridclip.engine.classify_command:classify_command",
                 '--run RUN --boxes JSON --names "…" IMAGE', "name the boxes that you give"),
+        Command("init", "gridclip.engine.init_folder:init_folder",
+                "DIR", "rows, sweeps and a README to start from"),
         Command("sweep run", "gridclip.sweeps.running.command:run_sweep",
                 "SWEEP.yaml", "run a W&B sweep file here"),
         Command("sweep check", "gridclip.engine.check_sweep:check_sweep",
