@@ -21,7 +21,8 @@ from gridclip.structures import DetectionBatch, ImageBatch, Images, Record, Targ
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    [*ROOT.glob("*.md")]
+    + [path for tree in ("docs", "benchmarks", "src") for path in (ROOT / tree).rglob("*.md")]
 )
 TREES = ("src", "tests", "docs", "experiments", "sweeps", "benchmarks", "notebooks")
 FILES = [path for tree in TREES for path in (ROOT / tree).rglob("*") if path.is_file()]
