@@ -10,7 +10,7 @@ over the count of all rows, times the number of processes.
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
@@ -57,7 +57,9 @@ def total(amount: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return everyones
 
 
-def share_of_mean(loss: Float[Tensor, ""], count: int | Int[Tensor, ""]) -> Float[Tensor, ""]:
+def share_of_mean(
+    loss: Float[Tensor, ""], count: int | Num[Tensor, ""], least: float = 1.0
+) -> Float[Tensor, ""]:
     """This process' share of a mean over the rows of all processes, times their number.
 
     DDP's mean of the shares is the loss of one process that has the whole batch, however unevenly
@@ -65,10 +67,11 @@ def share_of_mean(loss: Float[Tensor, ""], count: int | Int[Tensor, ""]) -> Floa
 
     Args:
         loss: Sum over this process' rows.
-        count: How many rows that is.
+        count: How many rows that is, or what they weigh.
+        least: What the sum is divided by where the rows of all are fewer.
     """
     everyones = total(torch.as_tensor(count, dtype=loss.dtype, device=loss.device))
-    return loss * num_processes() / everyones.clamp(min=1)
+    return loss * num_processes() / everyones.clamp(min=least)
 
 
 class _Gather(torch.autograd.Function):

@@ -25,6 +25,9 @@ def grid_alignment(
 ) -> Float[Tensor, ""]:
     """Aligns grid cells with category text: sigmoid focal loss, a sum over the positives' count.
 
+    The count is that of all processes (`share_of_mean`), so that an object weighs the same beside
+    many as beside few: with two images a process their own counts differ by an order of magnitude.
+
     The abstract of GridCLIP (2303.09252) names the alignment; its form here is our reading: focal
     loss (1708.02002, Eq. 5) on scaled cosines, as in the paper's base detector (FCOS, Eq. 2).
 
@@ -38,7 +41,7 @@ def grid_alignment(
         focus: Constants of the focal loss.
         leniency: Which cells teach nothing, and which names less than others.
     """
-    positives = (assigned_labels >= 0).sum().clamp(min=1)
+    positives = (assigned_labels >= 0).sum()
     if negative_mask is not None:
         used = _used_names(assigned_labels, negative_mask)
         cosines = cosines._replace(text=cosines.text[used])
@@ -48,7 +51,8 @@ def grid_alignment(
         negative_mask = NegativeMask(*(part[:, used] for part in negative_mask))
         if leniency.related is not None:
             leniency = leniency._replace(related=leniency.related[used][:, used])
-    return focal_sum(cosines, assigned_labels, negative_mask, focus, leniency) / positives
+    loss = focal_sum(cosines, assigned_labels, negative_mask, focus, leniency)
+    return share_of_mean(loss, positives)
 
 
 def _used_names(labels: Int[Tensor, "B N"], mask: NegativeMask) -> Bool[Tensor, "K"]:
@@ -107,10 +111,11 @@ def box_regression(
 ) -> Float[Tensor, ""]:
     """Generalised IoU loss (1902.09630), averaged with the cells' centreness as weight.
 
+    The weights' sum is that of all processes, as in `grid_alignment`.
     Cells of no object have weight 0: at full size all cells cost less than to wait for their count.
     """
     gap = 1 - generalised_iou(boxes, truth)
-    return (gap * weight).sum() / weight.sum().clamp(min=1e-6)
+    return share_of_mean((gap * weight).sum(), weight.sum(), least=1e-6)
 
 
 def generalised_iou(
@@ -136,9 +141,12 @@ def _area(low: Float[Tensor, "N 2"], high: Float[Tensor, "N 2"]) -> Float[Tensor
 def centreness_agreement(
     logits: Float[Tensor, "N"], truth: Float[Tensor, "N"], positive: Bool[Tensor, "N"]
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy of predicted centreness, mean over the positive cells (FCOS, Eq. 3)."""
+    """Binary cross-entropy of predicted centreness, mean over the positive cells (FCOS, Eq. 3).
+
+    Positive cells of all processes, as in `grid_alignment`.
+    """
     gap = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return (gap * positive).sum() / positive.sum().clamp(min=1)
+    return share_of_mean((gap * positive).sum(), positive.sum())
 
 
 def pool_top(logits: Float[Tensor, "n K"], *, top_k: int) -> Float[Tensor, "K"]:

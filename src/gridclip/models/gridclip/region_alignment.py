@@ -21,6 +21,7 @@ from gridclip.models.encoders.region_views import RegionView, embed_regions
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.ops.assigners import Assigner
 from gridclip.ops.boxes import contained
+from gridclip.ops.distributed import share_of_mean
 from gridclip.structures import Cells, DetectionBatch, RegionTargets, Targets
 
 RegionDistance = Literal["cosine", "l1", "contrastive"]
@@ -101,16 +102,23 @@ class RegionAlignment:
         rows = (owners + counts.cumsum(0)[:-1, None])[owners >= 0]
         vectors = torch.cat([each.embeddings for each in regions]).to(student.dtype)
         cells = student[owners >= 0]
-        if not len(cells):
-            return 0.0 * student.sum()
+        return share_of_mean(self._gaps(cells, vectors, rows).sum(), len(cells))
+
+    def _gaps(
+        self, cells: Float[Tensor, "n E"], vectors: Float[Tensor, "R E"], rows: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n"]:
+        """Gap between each cell and the vector of its region, one of the batch's R."""
         match self.distance:
             case "cosine":
-                return (1 - (cells * vectors[rows]).sum(-1)).mean()
+                return 1 - (cells * vectors[rows]).sum(-1)
             case "l1":
-                return (cells - vectors[rows]).abs().sum(-1).mean()
+                return (cells - vectors[rows]).abs().sum(-1)
             case "contrastive":
+                if not len(vectors):
+                    return cells.sum(-1)  # of no cell
                 alike = (vectors[rows] @ vectors.mT / self.temperature).softmax(-1)
-                return F.cross_entropy(cells @ vectors.mT / self.temperature, alike)
+                logits = cells @ vectors.mT / self.temperature
+                return F.cross_entropy(logits, alike, reduction="none")
 
 
 _RISE = 0.1  # share of the training over which the weight rises
