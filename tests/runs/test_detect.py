@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,6 +91,143 @@ def test_what_was_found_is_kept_when_the_command_is_stopped(trained, image, tmp_
         detect(trained, tmp_path / "out", image, second)
     assert len(stopped) == 1
     assert [*kept(tmp_path / "out")] == [str(image)]
+
+
+def test_predict_goes_on_where_an_image_cannot_be_read(trained, mini_root, tmp_path, capsys):
+    root = shutil.copytree(mini_root, tmp_path / "data")
+    images = json.loads((root / "val.json").read_text())["images"]
+    (root / "images" / images[3]["file_name"]).write_bytes(b"\xff\xd8\xff")
+    command = ["predict", f"--config={trained / 'config.yaml'}", f"--run_dir={tmp_path / 'run'}"]
+    command += [f"--ckpt_path={trained / 'checkpoints/last.ckpt'}", f"--data.init_args.root={root}"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--data.init_args.val_batch_size=1"])  # so one batch is of nothing
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert f"1 of {len(images)} images could not be read" in told
+    assert images[3]["file_name"] in told
+    found = json.loads((tmp_path / "run" / "detections.json").read_text())
+    left = {each["id"] for each in images} - {images[3]["id"]}
+    assert {each["image_id"] for each in found} == left
+
+
+@pytest.fixture
+def clip(mini_root, tmp_path):
+    """A video of five images of the mini set."""
+    file = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 8, (128, 128))
+    for image in sorted((mini_root / "images").rglob("*.jpg"))[:5]:
+        writer.write(cv2.imread(str(image)))
+    writer.release()
+    return file
+
+
+def frames_of(file):
+    opened = cv2.VideoCapture(str(file))
+    rate, found = opened.get(cv2.CAP_PROP_FPS), []
+    while (read := opened.read())[0]:
+        found.append(read[1])
+    return rate, found
+
+
+def test_a_video_becomes_a_video_with_boxes_and_rows_by_frame(
+    trained, detector, image, clip, tmp_path, capsys
+):
+    options = ("--threshold=0", "--limit=3", "--batch=2", "--every=2", "--format=csv")
+    assert detect(trained, tmp_path / "out", clip, image, options=options) == 0
+    found = kept(tmp_path / "out")
+    assert [*found] == [f"{clip}#0", f"{clip}#2", f"{clip}#4", str(image)]
+    rate, drawn = frames_of(tmp_path / "out" / "clip-detected.mkv")
+    _, plain = frames_of(clip)
+    assert rate == 4.0  # as long as the video that was searched
+    assert [each.shape for each in drawn] == [(128, 128, 3)] * 3
+    for number, frame in enumerate(drawn):
+        gap = np.abs(frame.astype(int) - plain[2 * number]).mean(2)
+        assert np.median(gap) < 20 < gap.max()
+    expected = detector.detect(plain[2][:, :, ::-1].copy(), NAMES, threshold=0.0, limit=3)
+    boxes = [each["box"] for each in found[f"{clip}#2"]]
+    np.testing.assert_allclose(boxes, [each.box for each in expected], atol=0.05)
+    told = capsys.readouterr().out
+    assert "9 found in 3 frames" in told
+    assert "4 images in" in told
+    assert "images per second" in told
+
+
+def test_a_webcam_is_searched_until_it_is_stopped(trained, clip, tmp_path, monkeypatch):
+    """A video stands in for the camera, and a key that ends the search for its fourth frame."""
+
+    class Camera:
+        def __init__(self, number):
+            assert number == 0
+            self.video, self.grabbed = open_video(str(clip)), 0
+
+        def grab(self):
+            self.grabbed += 1
+            if self.grabbed == 4:
+                raise KeyboardInterrupt
+            return self.video.grab()
+
+        def __getattr__(self, name):
+            return getattr(self.video, name)
+
+    open_video = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    assert detect(trained, tmp_path / "out", "0") == 0
+    assert [*kept(tmp_path / "out")] == [f"camera 0#{number}" for number in range(3)]
+    monkeypatch.undo()
+    assert len(frames_of(tmp_path / "out" / "camera-0-detected.mkv")[1]) == 3
+
+
+def test_batches_and_names_from_a_file_find_what_single_images_do(trained, image, tmp_path):
+    folder = shutil.copytree(image.parent, tmp_path / "photos")
+    for extra in sorted(folder.iterdir())[7:]:
+        extra.unlink()
+    assert detect(trained, tmp_path / "one", folder) == 0
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES))
+    main(
+        ["detect", str(folder), f"--run={trained}", f"--names={names}", "--threshold=0"]
+        + [f"--output={tmp_path / 'many'}", "--batch=3", "--pictures=false"]
+    )
+    one, many = kept(tmp_path / "one"), kept(tmp_path / "many")
+    assert [*one] == [*many] == [str(each) for each in sorted(folder.iterdir())]
+    for name in one:
+        ours, theirs = ([each["score"] for each in kept[name][:20]] for kept in (one, many))
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    assert not [*(tmp_path / "many").glob("*.jpg")]
+
+
+def test_tiles_find_what_the_whole_image_is_too_large_for(trained, image, tmp_path):
+    canvas = Image.new("RGB", (512, 384))
+    canvas.paste(Image.open(image), (300, 200))
+    canvas.save(tmp_path / "large.png")
+    options = ("--threshold=0", "--limit=1000", "--tiles=128", "--overlap=0.25", "--batch=4")
+    assert detect(trained, tmp_path / "out", tmp_path / "large.png", options=options) == 0
+    [found] = kept(tmp_path / "out").values()
+    boxes = np.array([each["box"] for each in found])
+    assert (boxes >= 0).all()
+    assert (boxes <= [512, 384, 512, 384]).all()
+    scores = [each["score"] for each in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--batch=0"], "batch: 0 is out of range"),
+        (["--every=0"], "every: 0 is out of range"),
+        (["--tiles=8"], "tiles: 8 is out of range"),
+        (["--tiles=64", "--overlap=1"], "overlap: 1.0 is out of range"),
+        (["--format=voc"], "format: 'voc' is no form"),
+        (["--download_mb=0"], "download_mb: 0.0 is out of range"),
+        (["--format=labelme", "absent.mp4"], "labelme opens images"),
+        (["ftp://host/a.jpg"], "ftp:// is not fetched"),
+        (["--names=absent.txt"], "absent.txt"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_run_is_read(tmp_path, capsys, options, told):
+    assert detect(tmp_path / "no run", tmp_path / "out", "a.jpg", options=options) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_turned_photograph_is_searched_upright_which_is_said(

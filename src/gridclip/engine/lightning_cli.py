@@ -191,6 +191,14 @@ class GridClipCLI(LightningCLI):
             self.trainer.validate(self.model, datamodule=self.datamodule)
         files.conclude(self.trainer, self.model)
 
+    def after_predict(self) -> None:
+        """Names the images that could not be read, and ends with status 1 if there is one."""
+        unread: list[str] = self.model.unread
+        if unread:
+            many = f"{len(unread)} of {len(self.datamodule.val_set)} images could not be read"
+            sys.stderr.write("\n".join([f"error: {many}:", *unread, ""]))
+            sys.exit(1)
+
 
 def build(argv: Sequence[str]) -> GridClipCLI:
     """Builds what a row describes, such as ["--config", row], but runs and writes nothing."""

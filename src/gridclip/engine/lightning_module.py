@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gridclip.data.datamodules.base import EvaluatedData
+from gridclip.data.datamodules.loaders import ReadBatch
 from gridclip.data.precomputed.stored import StoredRegions
 from gridclip.engine.optimizers import (
     OptimizerSettings,
@@ -70,6 +71,7 @@ class DetectionSystem(LightningModule):
         self.false_alarms = false_alarms
         self.detector, self.settings, self.protocol = detector, optimizer, protocol
         self.metrics: Metrics | None = None
+        self.unread: list[str] = []  # of a prediction
         self.average_precision: LVISAveragePrecision | None = None
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -159,7 +161,13 @@ class DetectionSystem(LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     on_predict_epoch_start = on_validation_epoch_start
-    predict_step = validation_step
+
+    def predict_step(self, batch: ReadBatch, index: int) -> dict[str, list[Detections]]:
+        """Detects in what could be read, and keeps what is wrong with the other images."""
+        self.unread += batch.unread
+        if batch.readable is None:
+            return {"detections": []}
+        return self.validation_step(batch.readable, index)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leaves weights that this kind of batch did not read as they are: no decay, no momentum.

@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.annotations.groups import add_groups
 from gridclip.data.annotations.reader import read_folder
-from gridclip.data.datamodules.loaders import Collate, require_same, start_worker
+from gridclip.data.datamodules.loaders import (
+    Collate,
+    CollateReadable,
+    Readable,
+    require_same,
+    start_worker,
+)
 from gridclip.data.datasets.detection import DetectionDataset, Sample
 from gridclip.data.precomputed.stored import StoredByPath
 from gridclip.data.transforms.augment import EvaluationTransform, Resize
@@ -89,15 +95,24 @@ class EvaluatedData(lightning.LightningDataModule):
         return self.in_order(self.val_set, self.evaluated.batch_size)
 
     test_dataloader = val_dataloader
-    predict_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> DataLoader[Sample | str] | list[Any]:
+        """Loads as for evaluation; an image that cannot be read is left out, and named."""
+        if self.evaluated is None:
+            return []
+        collate = CollateReadable(self.val_set.vocabulary, self.pad_to)
+        return self._loader(Readable(self.val_set), self.evaluated.batch_size, collate)
 
     def in_order(self, dataset: DetectionDataset, batch_size: int) -> DataLoader[Sample]:
         """Loads images in their order."""
+        return self._loader(dataset, batch_size, Collate(dataset.vocabulary, self.pad_to))
+
+    def _loader(self, dataset: Dataset[Any], batch_size: int, collate: Collate) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
             num_workers=self.num_workers,
-            collate_fn=Collate(dataset.vocabulary, self.pad_to),
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=start_worker,
             persistent_workers=self.num_workers > 0,

@@ -147,7 +147,7 @@ class DetectionData(EvaluatedData):
             self._check_stored()
             if self.image_level is not None:
                 self.image_level.check()
-        check_images(self.val_set.annotations, self.images)
+        check_images(self.val_set.annotations, self.images, headers=stage != "predict")
 
     @cached_property
     def train_set(self) -> DetectionDataset:

@@ -121,7 +121,8 @@ class HybridData(EvaluatedData):
             for source in self.sources.values():
                 source.check()
         if self.evaluated is not None:
-            check_images(self.val_set.annotations, self.evaluated.images)
+            images = self.evaluated.images
+            check_images(self.val_set.annotations, images, headers=stage != "predict")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Loads batches drawn by (seed, epoch, step), in every process its share."""

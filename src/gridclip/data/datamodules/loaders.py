@@ -1,7 +1,7 @@
 """From data sets to batches: padding, loading, and where a resumed training goes on."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -50,6 +50,43 @@ class Collate:
             category_frequency=self.category_frequency,
             regions=_all([sample.regions for sample in samples]),
         )
+
+
+class ReadBatch(NamedTuple):
+    """What could be read of the images of a batch, and what is wrong with the others."""
+
+    readable: DetectionBatch | None  # None: not one
+    unread: list[str]
+
+
+class Readable(Dataset[Sample | str]):
+    """A data set that goes on where an image cannot be read, and says why instead.
+
+    For predictions: a training or an evaluation that leaves images out is another one.
+    """
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> Sample | str:
+        """Reads one image, or returns what is wrong with it."""
+        try:
+            return self.dataset[row]
+        except InputError as error:
+            return str(error)
+
+
+class CollateReadable(Collate):
+    """Makes a batch of those samples that are there."""
+
+    def __call__(self, samples: list[Sample | str]) -> ReadBatch:  # type: ignore[override]
+        """Returns them as one batch, images padded, with what is wrong with the others."""
+        found = [sample for sample in samples if not isinstance(sample, str)]
+        unread = [sample for sample in samples if isinstance(sample, str)]
+        return ReadBatch(super().__call__(found) if found else None, unread)
 
 
 class CollateImages(Collate):

@@ -222,10 +222,11 @@ class DetectionDataset(Dataset[Sample]):
 HEADERS_READ = 5_000
 
 
-def check_images(annotations: Annotations, folder: Path) -> None:
+def check_images(annotations: Annotations, folder: Path, *, headers: bool = True) -> None:
     """Checks, before training, that every image is in the folder and as large as the file says.
 
-    Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ images.
+    Existence is checked for all, by listing folders; headers of sets up to HEADERS_READ images, if
+    at all: who goes on without what cannot be read learns it when it is.
 
     Raises:
         InputError: with the count and the first names.
@@ -244,7 +245,7 @@ def check_images(annotations: Annotations, folder: Path) -> None:
             file=annotations.file,
             field="images",
         )
-    if len(annotations.paths) > HEADERS_READ:
+    if not headers or len(annotations.paths) > HEADERS_READ:
         return
     for path, size in zip(annotations.paths.tolist(), annotations.sizes.tolist(), strict=True):
         file = folder / path

@@ -207,7 +207,10 @@ def _film(source: Source, place: Path | int, every: int) -> Iterator[Frame]:
 def _opened(place: Path | int) -> Iterator[Any]:
     import cv2
 
-    capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
+    if isinstance(place, int):
+        capture = cv2.VideoCapture(place)
+    else:  # by ffmpeg alone: other readers take a number in a name for one of many files
+        capture = cv2.VideoCapture(str(place), cv2.CAP_FFMPEG)
     try:
         yield capture
     finally:
