@@ -84,15 +84,13 @@ class Drawings:
             with written_whole(file) as part:
                 Image.fromarray(with_boxes(frame.pixels, found)).save(part, "JPEG", quality=90)
             return file
-        file = self.output / f"{drawn(stem)}.mkv"
-        self._writer(frame, file).write(with_boxes(frame.pixels, found, zoom=1)[:, :, ::-1])
-        return file
-
-    def _writer(self, frame: Frame, file: Path) -> Any:  # noqa: ANN401 - cv2 has no types
+        file, picture = self.output / f"{drawn(stem)}.mkv", with_boxes(frame.pixels, found)
         if self._video is None or self._video[0] != frame.source:
             self._end_video()
-            self._video = frame.source, _opened(file, frame, self.every)
-        return self._video[1]
+            rate = (frame.rate if 0 < frame.rate < 1000 else _RATE) / self.every
+            self._video = frame.source, _opened(file, rate, picture.shape[1], len(picture))
+        self._video[1].write(picture[:, :, ::-1])
+        return file
 
     def _end_video(self) -> None:
         if self._video is not None:
@@ -100,16 +98,14 @@ class Drawings:
         self._video = None
 
 
-def _opened(file: Path, frame: Frame, every: int) -> Any:  # noqa: ANN401 - cv2 has no types
-    """Returns a writer of a video that plays as fast as the one that is searched.
+def _opened(file: Path, rate: float, width: int, height: int) -> Any:  # noqa: ANN401 - of cv2
+    """Returns a writer of a video; its rate is in frames per second.
 
     Raises:
         InputError: if it cannot be written.
     """
     import cv2
 
-    height, width, _ = frame.pixels.shape
-    rate = (frame.rate if 0 < frame.rate < 1000 else _RATE) / every
     code = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, code, rate, (width, height))
     if not writer.isOpened():
@@ -118,18 +114,12 @@ def _opened(file: Path, frame: Frame, every: int) -> Any:  # noqa: ANN401 - cv2 
     return writer
 
 
-def with_boxes(pixels: Rgb, found: Findings, zoom: int = 0) -> Rgb:
-    """Returns an image with boxes, names and scores drawn on it.
-
-    Args:
-        pixels: RGB.
-        found: In it.
-        zoom: How many times larger it is drawn; 0: as large as words need, if it is small.
-    """
+def with_boxes(pixels: Rgb, found: Findings) -> Rgb:
+    """Returns an image with boxes, names and scores drawn on it; a small one is enlarged."""
     from gridclip.data.drawing import Label, draw  # which needs torch
 
     image = Image.fromarray(pixels)
-    zoom = zoom or max(1, _SIDE // max(image.size))
+    zoom = max(1, _SIDE // max(image.size))
     size = (image.width * zoom, image.height * zoom)
     large = image if zoom == 1 else image.resize(size, Image.Resampling.NEAREST)
     labels = [
