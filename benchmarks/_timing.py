@@ -112,6 +112,11 @@ def print_peak(run: Callable[[], Any], device: str = "cpu") -> None:
     print(_memory("VmHWM") - before)
 
 
+def memory_now() -> int:
+    """Bytes that this process has in memory."""
+    return _memory("VmRSS")
+
+
 def _memory(field: str) -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     found = re.search(rf"{field}:\s+(\d+) kB", status)

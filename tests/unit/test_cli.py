@@ -36,13 +36,17 @@ def test_help_lists_every_command(arguments, capsys):
         assert line.endswith(command.purpose or command.usage)
 
 
-def test_help_is_shown_without_torch():
+@pytest.mark.parametrize("words", [["--help"], ["detect", "--help"]])
+def test_help_is_shown_without_torch(words):
     """In a process of its own: here torch has been imported."""
     code = (
-        "import sys; from gridclip.cli import main; main(['--help']); print('torch' in sys.modules)"
+        "import contextlib, sys; from gridclip.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({words})\n"
+        "print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert "usage: gridclip" in shown
     assert shown.splitlines()[-1] == "False"
 
 

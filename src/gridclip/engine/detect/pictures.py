@@ -50,10 +50,11 @@ def drawn(stem: str) -> str:
 
 def _stem_of(source: Source) -> str:
     if isinstance(source.place, Path):
-        return source.place.stem
-    name = source.name.partition("?")[0].rpartition("/")[2].rpartition(".")
-    words = "".join(letter if letter.isalnum() else "-" for letter in name[0] or name[2])
-    return words[-100:] or "image"
+        stem = source.place.stem
+    else:  # an address, or a camera
+        name, _, ending = source.name.partition("?")[0].rpartition("/")[2].rpartition(".")
+        stem = "".join(letter if letter.isalnum() else "-" for letter in name or ending)
+    return stem.encode()[:200].decode(errors="ignore") or "image"  # names end at 255 bytes
 
 
 class Drawings:

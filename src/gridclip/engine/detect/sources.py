@@ -5,6 +5,7 @@ its place in the stream and stops nothing.
 """
 
 import glob
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,9 +84,9 @@ def _expanded(given: str, output: Path) -> Iterable[Source]:
         require_web(given, field="images")
         return [Source(given, _kind_of(urlsplit(given).path), None)]
     path = Path(given)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises for a name that no file can have
         return _files(path.rglob("*"), given, path, None if path.resolve() == output else output)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - as well
         if given.isdecimal():
             return [Source(f"camera {int(given)}", "camera", int(given))]
         if glob.has_magic(given):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gridclip.engine.detect.pictures import drawn, stems
 from gridclip.engine.detect.sources import Frame, Unreadable, count, frames, planned
 from gridclip.io.errors import InputError
 
@@ -143,6 +144,12 @@ def test_what_cannot_be_read_takes_its_place_and_stops_nothing(tmp_path):
             assert each.problem.startswith(each.source.name)
 
 
+def test_a_name_that_no_file_can_have_is_told_with_the_rest_going_on(tmp_path):
+    long, good = read(["n" * 300 + ".jpg", picture(tmp_path / "a.png")])
+    assert "File name too long" in long.problem
+    assert isinstance(good, Frame)
+
+
 def test_the_number_of_frames_is_open_where_nothing_says_it(tmp_path):
     file = str(picture(tmp_path / "a.png"))
     assert count(planned([file], Path("out")), 1) == 1
@@ -192,3 +199,14 @@ def test_an_address_that_holds_too_much_or_no_image_is_named_with_the_rest_going
     assert f"{address}/words.jpg" in words.problem
     assert "404" in absent.problem
     assert isinstance(good, Frame)
+
+
+def test_files_of_results_have_names_of_their_own_that_a_disk_takes():
+    given = ["http://host/a/photo.jpg?x=1", "http://host/b/PHOTO.jpg", "http://host/", "7"]
+    given += ["ü" * 125 + ".jpg", "photo/photo.png"]
+    sources = planned(given, Path("out"))
+    names = [*stems(sources, Path("out")).values()]
+    assert names[:4] == ["photo", "PHOTO-2", "image", "camera-7"]
+    assert names[5] == "photo-3"
+    assert max(len(f"{drawn(name)}.jpg".encode()) for name in names) <= 255
+    assert len({name.casefold() for name in names}) == len(names)
