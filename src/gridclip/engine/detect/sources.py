@@ -21,8 +21,8 @@ from gridclip.data.images.decode import is_image, read_upright
 from gridclip.io.downloads import download, is_address, require_web
 from gridclip.io.errors import InputError
 
-VIDEOS = ("mp4", "mov", "avi", "mkv", "webm", "m4v", "mpg", "mpeg", "wmv", "flv", "ts", "3gp")
-"""Endings of video files."""
+VIDEOS = ("mp4", "mov", "avi", "mkv", "webm", "m4v", "mpg", "mpeg", "wmv", "flv", "3gp")
+"""Endings of video files; not .ts, which is code as well."""
 
 Kind = Literal["image", "video", "camera"]
 
@@ -85,7 +85,9 @@ def _expanded(given: str, output: Path) -> Iterable[Source]:
         return [Source(given, _kind_of(urlsplit(given).path), None)]
     path = Path(given)
     if os.path.isdir(path):  # noqa: PTH112 - Path's raises for a name that no file can have
-        return _files(path.rglob("*"), given, path, None if path.resolve() == output else output)
+        searched = path.resolve()
+        within = output != searched and output.is_relative_to(searched)
+        return _files(path.rglob("*"), given, path, output if within else None)
     if not os.path.exists(path):  # noqa: PTH110 - as well
         if given.isdecimal():
             return [Source(f"camera {int(given)}", "camera", int(given))]

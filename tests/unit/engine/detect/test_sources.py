@@ -60,6 +60,8 @@ def test_drawings_of_an_earlier_search_are_not_searched_with_their_folder(tmp_pa
     drawn = picture(tmp_path / "detections" / "a-detected.jpg")
     assert names([tmp_path], tmp_path / "detections") == [str(first)]
     assert names([tmp_path / "detections"], tmp_path / "detections") == [str(drawn)]
+    assert names([tmp_path / "detections"], tmp_path) == [str(drawn)]
+    assert names([tmp_path], tmp_path) == [str(first), str(drawn)]
 
 
 @pytest.mark.parametrize(
