@@ -34,7 +34,8 @@ def label_map(annotations: Annotations, split: RareSplit) -> LabelMap:
     if split == "base_only" and None in frequencies:
         raise InputError(
             "rare_split is base_only, but no category has a frequency (r, c or f)",
-            fix="write the frequencies into the file, or set data.rare_split=all",
+            fix="write the frequencies into the file (of YOLO and VOC into side.json beside "
+            "them), or set data.rare_split=all",
             file=annotations.file,
             field="categories[0].frequency",
         )

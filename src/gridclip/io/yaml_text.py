@@ -23,6 +23,7 @@ class TooMuchError(yaml.YAMLError):
 
 # libyaml's loader also refuses deep nesting at once, over which the one in Python takes minutes.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Texts: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 def parse_yaml(text: str) -> object:
@@ -46,6 +47,22 @@ def read_yaml(file: Path, *, fix: str) -> object:
     """
     try:
         return parse_yaml(read_text(file))
+    except yaml.YAMLError as error:
+        raise InputError(f"cannot be read as YAML: {error}", fix=fix, file=file) from error
+
+
+def read_yaml_texts(file: Path, *, fix: str) -> object:
+    """Reads a file of mappings and lists in which every value is the text that stands there.
+
+    So a class called `no` stays one, where YAML would make it false.
+
+    Raises:
+        InputError: as `read_yaml`.
+    """
+    try:
+        text = read_text(file)
+        refuse_bombs(text)
+        return yaml.load(text, Loader=_Texts)
     except yaml.YAMLError as error:
         raise InputError(f"cannot be read as YAML: {error}", fix=fix, file=file) from error
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gridclip.data.annotations.groups import add_groups
-from gridclip.data.annotations.reader import read_folder
 from gridclip.data.datamodules.loaders import (
     Collate,
     CollateReadable,
@@ -20,6 +19,7 @@ from gridclip.data.datamodules.loaders import (
     start_worker,
 )
 from gridclip.data.datasets.detection import DetectionDataset, Sample
+from gridclip.data.forms.place import DataPlace
 from gridclip.data.precomputed.stored import StoredByPath
 from gridclip.data.transforms.augment import EvaluationTransform, Resize
 from gridclip.data.vocabulary import label_map
@@ -29,8 +29,7 @@ from gridclip.io.errors import InputError, require_at_least
 class Evaluated(NamedTuple):
     """What is evaluated on."""
 
-    annotations: Path
-    images: Path  # folder of the images
+    place: DataPlace
     folder: str | None  # only the images of this folder, if it is given
     batch_size: int  # of a process and step
     resize: Resize
@@ -56,7 +55,7 @@ class EvaluatedData(lightning.LightningDataModule):
         self.evaluated, self.num_workers, self.pad_to = evaluated, num_workers, pad_to
         if evaluated is not None:
             require_at_least(1, val_batch_size=evaluated.batch_size)
-            self.val_annotations = evaluated.annotations
+            self.val_annotations = evaluated.place.annotations
             self.val_transform = EvaluationTransform(evaluated.resize)
 
     @property
@@ -75,13 +74,13 @@ class EvaluatedData(lightning.LightningDataModule):
         if self.evaluated is None:
             fix = "set data.init_args.root to the folder of a data set with boxes"
             raise InputError("there is nothing to evaluate on", field="data.root", fix=fix)
-        annotations = read_folder(
-            self.val_annotations, folder=self.evaluated.folder, rules="validation"
+        annotations, images = self.evaluated.place.read(
+            folder=self.evaluated.folder, rules="validation"
         )
         if self.evaluated.groups is not None:
             annotations = add_groups(annotations, self.evaluated.groups)
         labels = label_map(annotations, "all")
-        return DetectionDataset(annotations, self.evaluated.images, labels, self.val_transform)
+        return DetectionDataset(annotations, images, labels, self.val_transform)
 
     @property
     def category_ids(self) -> Tensor:

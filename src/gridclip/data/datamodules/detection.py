@@ -8,7 +8,6 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from gridclip.data.annotations.reader import read_folder
 from gridclip.data.annotations.repair import Faults
 from gridclip.data.datamodules.base import Evaluated, EvaluatedData
 from gridclip.data.datamodules.loaders import Batches, TrainingLoader, position
@@ -20,6 +19,7 @@ from gridclip.data.datasets.detection import (
     fingerprint,
 )
 from gridclip.data.datasets.image_level import ImageLevelSource
+from gridclip.data.forms.place import DataPlace
 from gridclip.data.precomputed.stored import StoredByPath, StoredEmbeddings, StoredRegions
 from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SamplingPool
 from gridclip.data.transforms.augment import (
@@ -43,7 +43,8 @@ class DetectionData(EvaluatedData):
     evaluation file. Everything is read and checked in `setup`, before training.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set: with LVIS- or COCO-form files, or one of YOLO, VOC or LabelMe,
+            whose parts are then found by their names (train; val or valid).
         train: Annotation file to train on, relative to root.
         val: Annotation file to evaluate on, relative to root.
         images: Folder of the images, relative to root.
@@ -109,17 +110,16 @@ class DetectionData(EvaluatedData):
         require_at_least(1, batch_size=batch_size, image_level_batch_size=image_level_batch_size)
         require_at_least(0, seed=seed)
         require_at_least(0, image_level_ratio=image_level_ratio, repeat_threshold=repeat_threshold)
-        folder, image_folder = Path(root), Path(root) / images
+        folder = Path(root)
         evaluated = Evaluated(
-            folder / val,
-            image_folder,
+            DataPlace(folder, val, images, "val"),
             val_folder,
             val_batch_size,
             val_resize,
             groups=folder / val_groups if val_groups else None,
         )
         super().__init__(evaluated, num_workers, pad_to)
-        self.train_annotations, self.images = folder / train, image_folder
+        self.train_place = DataPlace(folder, train, images, "train")
         self.rare_split: RareSplit = rare_split
         self.keep_empty, self.faults = keep_empty, faults
         self.batch_size, self.seed = batch_size, seed
@@ -143,20 +143,21 @@ class DetectionData(EvaluatedData):
             InputError: if a file or an image is absent or wrong.
         """
         if stage in (None, "fit"):
-            check_images(self.train_set.annotations, self.images)
+            check_images(self.train_set.annotations, self.train_set.folder)
             self._check_stored()
             if self.image_level is not None:
                 self.image_level.check()
-        check_images(self.val_set.annotations, self.images, headers=stage != "predict")
+        images = self.val_set.folder
+        check_images(self.val_set.annotations, images, headers=stage != "predict")
 
     @cached_property
     def train_set(self) -> DetectionDataset:
         """The training images, augmented, with the boxes of the training vocabulary."""
-        annotations = read_folder(self.train_annotations, self.faults)
+        annotations, images = self.train_place.read(self.faults)
         labels = label_map(annotations, self.rare_split)
         dataset = DetectionDataset(
             annotations,
-            self.images,
+            images,
             labels,
             TrainingTransform(self.resize, self.augmentation),
             seed=self.seed,
@@ -221,7 +222,7 @@ class DetectionData(EvaluatedData):
         paths = self.train_set.annotations.paths[self.train_set.images].tolist()
         for stored in self.stored_embeddings.values():
             # Asking for the length of every file takes minutes on a network disk.
-            stored.check(paths, self.images if len(paths) <= HEADERS_READ else None)
+            stored.check(paths, self.train_set.folder if len(paths) <= HEADERS_READ else None)
         if self.regions is not None:
             self._warn_of(self.regions)
 
@@ -233,7 +234,7 @@ class DetectionData(EvaluatedData):
                 "right, below data.init_args.regions_named (%g %%); compare views with: "
                 "gridclip clip probe %s --images %s",
                 *(regions.file, regions.view, 100 * regions.named, 100 * self.regions_named),
-                *(self.train_annotations, self.images),
+                *(self.train_set.annotations.file, self.train_set.folder),
             )
 
     def _pools(self) -> dict[Kind, SamplingPool]:

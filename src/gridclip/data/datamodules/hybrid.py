@@ -18,6 +18,7 @@ from gridclip.data.datasets.boxed_concepts import (
 from gridclip.data.datasets.captions import PairConcepts, PairSource
 from gridclip.data.datasets.concepts import ConceptSource, Joined, Stream, collate_concepts
 from gridclip.data.datasets.detection import check_images
+from gridclip.data.forms.place import DataPlace
 from gridclip.data.sampling import ALONE, Kind, MixedSampler, RankShard, SampleIndex
 from gridclip.data.transforms.augment import VAL_RESIZE, Resize
 from gridclip.io.errors import InputError, require_at_least
@@ -69,11 +70,9 @@ class HybridData(EvaluatedData):
         require_at_least(0, seed=seed)
         evaluated = None
         if root is not None:
-            place, image_folder = Path(root) / val, Path(root) / images
+            place = DataPlace(Path(root), val, images, "val")
             groups = Path(root) / val_groups if val_groups else None
-            evaluated = Evaluated(
-                place, image_folder, val_folder, val_batch_size, val_resize, groups
-            )
+            evaluated = Evaluated(place, val_folder, val_batch_size, val_resize, groups)
         super().__init__(evaluated, num_workers, pad_to)
         self.seed = seed
         self.detection = _listed("detection", detection)
@@ -121,7 +120,7 @@ class HybridData(EvaluatedData):
             for source in self.sources.values():
                 source.check()
         if self.evaluated is not None:
-            images = self.evaluated.images
+            images = self.val_set.folder
             check_images(self.val_set.annotations, images, headers=stage != "predict")
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from gridclip.data.annotations.reader import read_folder
 from gridclip.data.annotations.repair import Faults
-from gridclip.data.annotations.table import Annotations
 from gridclip.data.category_names import read_names
 from gridclip.data.datasets.concepts import ConceptSample, ConceptSource, Stream, generators
 from gridclip.data.datasets.detection import (
@@ -26,6 +24,7 @@ from gridclip.data.datasets.detection import (
 )
 from gridclip.data.datasets.grounding import Grounding, read_grounding
 from gridclip.data.datasets.noun_phrases import word_set
+from gridclip.data.forms.place import DataPlace, PlacedAnnotations
 from gridclip.data.sampling import SampleIndex, SamplingPool
 from gridclip.data.transforms.augment import TrainingTransform
 from gridclip.data.vocabulary import LabelMap, RareSplit, label_map, verified_names
@@ -40,7 +39,7 @@ class DetectionSource(Stream):
     """Images whose boxes have categories.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set: with the file below, or of YOLO, VOC or LabelMe form.
         train: Annotation file of LVIS, COCO or Objects365 form, relative to root.
         images: Folder of the images, relative to root.
         concepts: Categories an image is trained with: its own, and others drawn at random that it
@@ -98,18 +97,21 @@ class DetectionConcepts(BoxedConcepts):
         self.source, self.seed = source, seed
 
     @cached_property
-    def annotations(self) -> Annotations:
-        """The file, read."""
-        return read_folder(Path(self.source.root) / self.source.train, self.source.faults)
+    def placed(self) -> PlacedAnnotations:
+        """The file, read, and the folder of its images."""
+        source = self.source
+        place = DataPlace(Path(source.root), source.train, source.images, "train")
+        return place.read(source.faults)
 
     @cached_property
     def dataset(self) -> DetectionDataset:
         """Its images with the boxes that the rare split leaves."""
-        labels = label_map(self.annotations, self.source.rare_split)
-        known = verified_names(self.annotations, labels) if self.source.verified else None
+        annotations, images = self.placed
+        labels = label_map(annotations, self.source.rare_split)
+        known = verified_names(annotations, labels) if self.source.verified else None
         dataset = DetectionDataset(
-            self.annotations,
-            Path(self.source.root) / self.source.images,
+            annotations,
+            images,
             labels,
             TrainingTransform(self.source.resize, self.source.augmentation),
             seed=self.seed,

@@ -1,0 +1,1 @@
+"""Data sets in other forms than COCO's and LVIS's: YOLO, VOC, CVAT, Open Images, LabelMe."""
