@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ def subset_command(  # noqa: PLR0913 - a command has as many options as it takes
         require_writable(output / f"{name}.json", new=True)
     content = read_content(file)
     found = to_columns(file, parse_lists(file, content), "validation")
-    parts = choose(found, sizes, least=least, seed=seed)
+    parts = choose(found, sizes, longest=longest, least=least, seed=seed)
     document: dict[str, Any] = json.loads(content)
     records = {each["id"]: each for each in document["images"]}
     chosen = [records[found.image_ids[row]] for part in parts for row in part.rows]
@@ -94,12 +95,15 @@ def subset_command(  # noqa: PLR0913 - a command has as many options as it takes
             )
 
 
-def choose(found: Annotations, sizes: dict[str, int], *, least: int, seed: int) -> list[Part]:
+def choose(
+    found: Annotations, sizes: dict[str, int], *, longest: int | None, least: int, seed: int
+) -> list[Part]:
     """Draws the images of each part, none twice.
 
     Args:
         found: The file.
         sizes: Images of each part, by name.
+        longest: Longest side that images will have: a box that becomes too small shows nothing.
         least: Images that each part shows of each name; the file may have fewer.
         seed: The same gives the same.
 
@@ -110,13 +114,10 @@ def choose(found: Annotations, sizes: dict[str, int], *, least: int, seed: int) 
     if sum(sizes.values()) > total:
         problem = f"has {total} images, fewer than the {sum(sizes.values())} asked for"
         raise InputError(problem, fix="ask for fewer: --train, --val", file=found.file)
-    shows = np.zeros((total, len(found.categories)), dtype=bool)
-    shows[found.labels.rows, found.labels.values] = True
+    shows = _shows(found, longest)
     order = np.random.default_rng(seed).permutation(total)
-    free = np.ones(total, dtype=bool)
-    chosen: dict[str, list[int]] = {}
-    for name in sorted(sizes, key=lambda each: sizes[each]):  # the smaller part is harder to fill
-        rows = _covering(shows, order, free, least, others=len(sizes) - len(chosen) - 1)
+    chosen = _covering(shows, order, sorted(sizes, key=lambda name: sizes[name]), least)
+    for name, rows in chosen.items():
         if len(rows) > sizes[name]:
             raise InputError(
                 f"{sizes[name]} images cannot show every name {least} times: {len(rows)} do",
@@ -124,37 +125,46 @@ def choose(found: Annotations, sizes: dict[str, int], *, least: int, seed: int) 
                 file=found.file,
                 field=name,
             )
-        chosen[name] = rows
+    taken = {row for rows in chosen.values() for row in rows}
+    others = iter([row for row in order.tolist() if row not in taken])
     for name, rows in chosen.items():
-        rest = [int(row) for row in order if free[row]][: sizes[name] - len(rows)]
-        free[rest] = False
-        rows += rest
+        rows += islice(others, sizes[name] - len(rows))
     return [Part(name, np.sort(np.array(chosen[name], dtype=np.int64))) for name in sizes]
 
 
-def _covering(
-    shows: Bool[np.ndarray, "I C"],
-    order: Int64[np.ndarray, "I"],
-    free: Bool[np.ndarray, "I"],
-    least: int,
-    *,
-    others: int,
-) -> list[int]:
-    """Takes free images, those of the rarest names first, until each name is shown often enough.
+def _shows(found: Annotations, longest: int | None) -> Bool[np.ndarray, "I C"]:
+    """Returns which images will show which categories when they have become smaller."""
+    sides = found.sizes.max(1)
+    scales = np.minimum(1.0, longest / sides) if longest else np.ones(len(sides))
+    boxes, rows = found.boxes.values, found.boxes.rows
+    large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) * scales[rows] >= _LEAST_SIDE
+    shows = np.zeros((len(sides), len(found.categories)), dtype=bool)
+    shows[rows[large], found.labels.values[large]] = True
+    return shows
 
-    Of a name with too few images for all parts, each of the `others` is left its share.
+
+def _covering(
+    shows: Bool[np.ndarray, "I C"], order: Int64[np.ndarray, "I"], names: list[str], least: int
+) -> dict[str, list[int]]:
+    """Gives each part images of each category, the rarest first, until it is shown often enough.
+
+    Of a category with too few images for all parts, each gets its share; the last gets the rest.
     """
-    rows: list[int] = []
-    seen = np.zeros(shows.shape[1], dtype=np.int64)
-    for category in np.argsort(shows[free].sum(0), kind="stable"):
-        mine = [int(row) for row in order if free[row] and shows[row, category]]
-        enough = len(mine) >= least * (others + 1)
-        wanted = least if enough else len(mine) // (others + 1)
-        for row in mine[: max(wanted - int(seen[category]), 0)]:
-            rows.append(row)
-            free[row] = False
-            seen += shows[row]
-    return rows
+    chosen: dict[str, list[int]] = {name: [] for name in names}
+    seen = {name: np.zeros(shows.shape[1], dtype=np.int64) for name in names}
+    free = np.ones(len(order), dtype=bool)
+    counts = shows.sum(0)
+    for category in np.argsort(counts, kind="stable"):
+        share = min(least, int(counts[category]) // len(names))
+        for name in names:
+            rest = int(counts[category]) - share * (len(names) - 1)
+            wanted = (min(least, rest) if name == names[-1] else share) - seen[name][category]
+            mine = order[free[order] & shows[order, category]]
+            for row in mine[: max(wanted, 0)].tolist():
+                chosen[name].append(row)
+                free[row] = False
+                seen[name] += shows[row]
+    return chosen
 
 
 def _require_images(chosen: Sequence[dict[str, Any]], images: Path | None, file: Path) -> None:
