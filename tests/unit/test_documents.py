@@ -45,7 +45,8 @@ OPTION = re.compile(r"(?<=\s)--(\w+)(?![\w.])")
 TARGET = re.compile(r"(?<=[`\n])make (?:[A-Z]+=\S+ )?([a-z-]+)")
 
 ELSEWHERE = {"config.yaml", "evaluated.yaml", "experiments/mini/plain_grid.yaml", "plain_grid.yaml"}
-"""Files of a run folder, and those that a reader writes by a recipe."""
+ELSEWHERE |= {"data.yaml"}
+"""Files of a run folder, those that a reader writes by a recipe, and those of YOLO folders."""
 
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))

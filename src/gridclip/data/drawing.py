@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.datasets.detection import DetectionDataset
+from gridclip.data.forms.place import DataPlace
 from gridclip.data.sampling import SampleIndex
 from gridclip.data.transforms.augment import (
     AUGMENTATION,
@@ -79,7 +80,7 @@ def show_samples(  # noqa: PLR0913 - one argument an option
     training with the same seed and settings sees.
 
     Args:
-        source: Folder of a data set, with a train.json, or an annotation file.
+        source: Folder of a data set, with a train.json or of YOLO or VOC form; or a file.
         images: Folder of the images; without it the folder "images" beside the annotation file.
         output: Where to write the sheet: .jpg or .png.
         count: Images, drawn by the seed.
@@ -96,11 +97,13 @@ def show_samples(  # noqa: PLR0913 - one argument an option
     if output.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise InputError("has no image's ending", file=output, fix="end it in .jpg or .png")
     require_writable(output)
-    file = source / "train.json" if source.is_dir() else source
-    annotations = read_annotations(file)
+    if source.is_dir():
+        annotations, folder = DataPlace(source, "train.json", "images", "train").read()
+    else:
+        annotations, folder = read_annotations(source), source.parent / "images"
     dataset = DetectionDataset(
         annotations,
-        images or file.parent / "images",
+        images or folder,
         label_map(annotations, "all"),
         TrainingTransform(resize, augmentation),
         seed=seed,
@@ -108,7 +111,7 @@ def show_samples(  # noqa: PLR0913 - one argument an option
         mosaic=augmentation.joined,
     )
     if not len(dataset):
-        raise InputError("no image has a box", file=file, fix="give a file with boxes")
+        raise InputError("no image has a box", file=source, fix="give a file with boxes")
     rows = np.random.default_rng(seed).permutation(len(dataset))[:count].tolist()
     draws = [[SampleIndex(row, epoch) for epoch in range(views)] for row in rows]
     sheet = side_by_side([[_image(dataset, drawn, side) for drawn in row] for row in draws])
