@@ -39,7 +39,7 @@ FILE = re.compile(r"(?<![\w/.<>*$-])[a-z][\w./-]*\.(?:py|yaml|md|ipynb|js)\b(?!\
 FOLDER = re.compile(rf"(?<![\w/.])(?:{'|'.join(TREES)})/[\w/-]*(?![\w./*…{{<])")
 TEST = re.compile(r"(?<![\w/…])test_\w{12,}(?![\w…]|\.py)")
 DOTTED = re.compile(r"`((?:ops|models|evaluation|engine|sweeps|structures|data)(?:\.\w+)+)")
-SETTING = re.compile(r"data\.(init_args|class_path|noun)|.*\.py$")  # of a row; or a file
+SETTING = re.compile(r"data\.(init_args|class_path|noun|yaml)|.*\.py$")  # of a row; or a file
 COMMAND = re.compile(r"(?<![\w/.-])gridclip ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)")
 OPTION = re.compile(r"(?<=\s)--(\w+)(?![\w.])")
 TARGET = re.compile(r"(?<=[`\n])make (?:[A-Z]+=\S+ )?([a-z-]+)")

@@ -121,7 +121,7 @@ def read_folder(
     """
     if not file.is_file():
         draw = f"gridclip data mini {file.parent}"
-        other = "set data.init_args.root to the folder that holds it, or to a YOLO or VOC folder"
+        other = "set data.root to the folder that holds it, or to a YOLO or VOC folder"
         raise InputError(
             "the annotation file does not exist",
             fix=f"draw it: {draw}"

@@ -3,7 +3,7 @@
 A root holds LVIS- or COCO-form files, or is a folder of another form. Such a folder is converted
 into the cache, once for each state of its files:
 
-    $GRIDCLIP_CACHE/converted/<hash of path, part and the times of all files>/<part>.json
+    $GRIDCLIP_CACHE/converted/<hash of path, part and the times of all files>/<root>/<part>.json
 """
 
 import hashlib
@@ -83,7 +83,8 @@ def converted(root: Path, form: Form, split: Split, faults: Faults) -> tuple[Pat
     for line in _state(root.absolute()):
         digest.update(os.fsencode(line))
     home = cache_folder() / "converted" / digest.hexdigest()[:32]
-    file, note = home / f"{split}.json", home / "converted.json"
+    # Figures name their data set by the last folder and the file, as in mine/val.
+    file, note = home / root.absolute().name / f"{split}.json", home / "converted.json"
     if not (file.is_file() and note.is_file()):
         document, images, told = convert_source(root, form, split, faults=faults)
         write_text(file, document_text(document))

@@ -54,6 +54,7 @@ def test_a_root_of_yolo_gives_its_parts_whatever_files_a_row_names(root, named):
     ]
     assert module.val_set.annotations.paths.tolist() == ["images/val/c.png"]
     assert module.val_set.vocabulary.names == ("cat", "dog")
+    assert module.val_set.annotations.file.parts[-2:] == (root.name, "val.json")
     (batch,) = module.val_dataloader()
     assert batch.targets[0].labels.tolist() == [1]
     assert batch.targets[0].boxes.flatten().tolist() == pytest.approx([14.4, 14.4, 33.6, 33.6])
