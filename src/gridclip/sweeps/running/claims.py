@@ -22,6 +22,7 @@ from gridclip.sweeps.storage.protocol import Runner, SweepState
 from gridclip.sweeps.storage.trial import WAITING, State, Trial, trial_folder
 
 BEATS = 12  # in a lease
+_ROUNDING = 1e-3  # seconds; a tick of the system is ten times as long
 SILENCE = 0.6  # of a lease: when a guard ends its trial, well before others may start it again
 
 
@@ -32,7 +33,7 @@ def this_runner() -> Runner:
         host=socket.gethostname(),
         machine=this_machine(),
         pid=os.getpid(),
-        born=psutil.Process().create_time(),
+        born=_birth(os.getpid()),
         seen=now(),
     )
 
@@ -50,6 +51,23 @@ def this_machine() -> str:
     return " ".join(parts)
 
 
+def _birth(pid: int) -> float:
+    """Returns when a process began: the same number whenever it is asked for.
+
+    psutil adds the time of the system's start, which moves whenever the clock is set. The seconds
+    since that start, as Linux counts them, stay, and mean the same to all who share a machine.
+
+    Raises:
+        psutil.NoSuchProcess: if there is none.
+    """
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux, or no such process
+        return float(psutil.Process(pid).create_time())
+    ticks = line.rpartition(")")[2].split()[19]  # starttime, proc(5); the name may have spaces
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
 def now() -> str:
     """Returns the time as records have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -60,9 +78,8 @@ def is_dead(runner: Runner) -> bool:
     if runner.machine != this_machine():
         return False
     try:
-        process = psutil.Process(runner.pid)
-        same = abs(process.create_time() - runner.born) < 1.0
-        return not same or process.status() == psutil.STATUS_ZOMBIE
+        other = abs(_birth(runner.pid) - runner.born) > _ROUNDING
+        return other or psutil.Process(runner.pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
@@ -85,7 +102,10 @@ class Heartbeats:
         self._looked = clock()
 
     def gone(self, runners: Iterable[Runner]) -> set[str]:
-        """Returns the ids of those that are gone; to be called often."""
+        """Returns the ids of those that are gone; to be called often.
+
+        The runner that asks is not gone, whatever is recorded of it, so it leaves itself out.
+        """
         now = self.clock()
         if now - self._looked > self.lease / 4:
             self._signs.clear()
@@ -113,12 +133,14 @@ def to_run_again(
         state: What is known.
         me: This runner.
         gone: The ids of runners that are gone.
-        busy: The numbers that this runner has in hand. One that is recorded for it and not there
-            was taken when the storage's answer got lost.
+        busy: The numbers that this runner has in hand, which it never takes again. One that is
+            recorded for it and not there was taken when the storage's answer got lost.
     """
     known = {runner.id for runner in state.runners} - set(gone)
     for trial in state.trials:
-        is_lost = trial.runner not in known or (trial.runner == me.id and trial.number not in busy)
+        if trial.number in busy:
+            continue
+        is_lost = trial.runner not in known or trial.runner == me.id
         if trial.state in WAITING or (trial.state == "running" and is_lost):
             return trial
     return None

@@ -51,22 +51,27 @@ class Sweep:
         self._looked = self._beaten = self._answered = time.monotonic()
         self._validations = 0
         self._over = False
+        self._request, self._followed = StopRequest(), 0  # how many requests to stop it followed
 
     def run(self, request: StopRequest) -> None:
         """Runs trials until none is left or a stop is requested; no process outlives this call."""
         self.storage.join(self.me)
-        taken = 0  # requests to stop that were followed
+        self._request = request
         try:
             while not self._over:
-                if request.count > taken:
-                    taken = request.count
-                    if self.stopping:
-                        self._kill()
-                    self._stop("interrupted", "the sweep was stopped")
+                self._heed()
                 self._step()
                 request.wait(POLL)
         finally:
             self._leave()
+
+    def _heed(self) -> None:
+        """Follows a request to stop that is new; every loop that may last asks for one."""
+        if self._request.count > self._followed:
+            self._followed = self._request.count
+            if self.stopping:
+                self._kill()
+            self._stop("interrupted", "the sweep was stopped")
 
     def _step(self) -> None:
         """Looks at the processes, and at the storage where there is news or it is time."""
@@ -132,7 +137,8 @@ class Sweep:
     def _look(self) -> None:
         """Reads the storage; gives up what others took, and stops if asked to."""
         self.state = self.storage.read()
-        self._gone = self._heartbeats.gone(self.state.runners)
+        others = [runner for runner in self.state.runners if runner.id != self.me.id]
+        self._gone = self._heartbeats.gone(others)
         holders = {trial.number: (trial.attempt, trial.runner) for trial in self.state.trials}
         for number, running in self._running.items():
             if holders.get(number) != (running.trial.attempt, self.me.id):
@@ -178,6 +184,7 @@ class Sweep:
             if self.storage.claim(trial):
                 self._take_up(trial, earlier)
             self._look()
+            self._heed()
 
     def _new_trial(self) -> Trial | None:
         trials = self.state.trials
@@ -219,6 +226,7 @@ class Sweep:
         while not all(running.has_ended() for running in self._running.values()):
             if time.monotonic() > deadline:
                 break
+            self._heed()
             time.sleep(POLL)
         with suppress(StorageError, OSError):
             ended = self._record_results()

@@ -123,13 +123,20 @@ def test_a_trial_may_be_killed_so_often_and_no_oftener(trial):
 )
 def test_only_what_nobody_runs_is_run_again(trial, state, runner, again):
     state = SweepState((replace(trial, state=state, runner=runner.id),), (ME, OTHER))
-    found = to_run_again(state, ME, gone=(), busy=(1,))
+    found = to_run_again(state, ME, gone=(), busy=(1,) if runner is ME and not again else ())
     assert (found is not None) is again
 
 
 def test_the_trial_of_a_runner_that_is_gone_is_run_again(trial):
     state = SweepState((replace(trial, runner=OTHER.id),), (ME, OTHER))
     assert to_run_again(state, ME, gone={"other"}, busy=()) == state.trials[0]
+
+
+def test_what_this_runner_has_in_hand_is_never_taken_again(trial):
+    for runners, gone in (((ME, OTHER), {"me"}), ((OTHER,), set()), ((ME, OTHER), set())):
+        for state in ("running", "interrupted"):
+            known = SweepState((replace(trial, state=state, runner=ME.id),), runners)
+            assert to_run_again(known, ME, gone=gone | {ME.id}, busy=(1,)) is None
 
 
 def test_a_claim_whose_answer_got_lost_is_taken_up(trial):

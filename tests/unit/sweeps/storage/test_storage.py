@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -312,6 +313,15 @@ def test_a_dead_runner_of_this_machine_is_known_at_once():
     os.waitpid(child, 0)
     assert is_dead(dead)
     assert not is_dead(replace(dead, machine="another"))
+
+
+def test_a_runner_lives_on_when_the_clock_is_set(monkeypatch):
+    me = this_runner()
+    start = psutil.boot_time()
+    for moved in (5.0, -3600.0, 86_400.0):
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda moved=moved: start + moved)
+        assert not is_dead(me)
+        assert this_runner().born == me.born
 
 
 def test_a_record_of_a_newer_version_is_refused(tmp_path):
