@@ -1,4 +1,4 @@
-"""The clock of a machine is set while a sweep runs: nothing is taken for dead, nothing runs twice."""
+"""The clock is set while a sweep runs: nothing is taken for dead, nothing runs twice."""
 
 import json
 import subprocess
