@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painted import bounds, painted
 
 from gridclip.data.transforms.augment import (
     Augmentation,
@@ -19,20 +20,6 @@ LARGE = Resize(shortest=(200,), longest=400)
 
 def noise(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def painted(height, width, boxes):
-    """A black image on which box i is a bright rectangle of channel i."""
-    image = np.zeros((height, width, 3), dtype=np.uint8)
-    for row, (x0, y0, x1, y1) in enumerate(boxes):
-        image[y0:y1, x0:x1, row] = 255
-    return Example(image, np.array(boxes, dtype=np.float32), np.arange(len(boxes)))
-
-
-def bounds(example, label):
-    """Where the channel of a label is bright, as xyxy."""
-    y, x = np.nonzero(example.image[..., label] > 127)
-    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,10 @@
 import numpy as np
 import pytest
+from painted import bounds, painted
 
 from gridclip.data.transforms.augment import Augmentation, Resize, TrainingTransform
 from gridclip.data.transforms.example import Example
 from gridclip.data.transforms.truncate import truncate
-
-
-def painted(height, width, boxes):
-    """A black image on which box i is a bright rectangle of channel i."""
-    image = np.zeros((height, width, 3), dtype=np.uint8)
-    for row, (x0, y0, x1, y1) in enumerate(boxes):
-        image[y0:y1, x0:x1, row] = 255
-    return Example(image, np.array(boxes, dtype=np.float32), np.arange(len(boxes)))
-
-
-def bounds(example, label):
-    """Where the channel of a label is bright, as xyxy."""
-    y, x = np.nonzero(example.image[..., label] > 127)
-    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 @pytest.mark.parametrize("seed", range(40))
