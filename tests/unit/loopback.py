@@ -14,6 +14,8 @@ class Loopback:
         files: Bytes by path, such as "/a.zip".
         cuts: Bytes after which answers break off, the next first.
         ranges: Whether it knows ranges.
+        heeds: Whether it looks at If-Range.
+        skew: Bytes by which its ranges begin too late.
         tag: Mark of the version of all files; empty for none.
         failures: Statuses to answer with first.
         asked: The range that each request asked for, empty for none.
@@ -23,7 +25,7 @@ class Loopback:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []
-        self.ranges, self.tag = True, '"one"'
+        self.ranges, self.heeds, self.skew, self.tag = True, True, 0, '"one"'
         self.failures: list[int] = []
         self.asked: list[str] = []
         self.sent = 0
@@ -62,8 +64,9 @@ def _answer(handler: BaseHTTPRequestHandler, world: Loopback) -> None:
         handler.send_error(world.failures.pop(0) if world.failures else 404)
         return
     start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and world.ranges else 0
-    if handler.headers.get("If-Range", world.tag) != world.tag:
+    if world.heeds and handler.headers.get("If-Range", world.tag) != world.tag:
         start = 0
+    start += world.skew if start else 0
     if start and start >= len(content):
         handler.send_response(416)
         handler.send_header("Content-Range", f"bytes */{len(content)}")

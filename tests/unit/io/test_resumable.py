@@ -55,12 +55,21 @@ def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     assert server.sent == 4000 + len(CONTENT)
 
 
-def test_a_new_version_is_not_joined_to_the_old_ones_beginning(server, tmp_path):
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_new_version_is_not_joined_to_the_old_ones_beginning(server, tmp_path, heeds):
+    server.heeds = heeds
     server.cuts = [4000, *[0] * 6]
     with pytest.raises(InputError):
         fetched(server, tmp_path)
     server.files["/a.zip"], server.tag = CONTENT[::-1], '"two"'
     assert fetched(server, tmp_path) == CONTENT[::-1]
+    # A server that looks at the mark sends all at once; of another, the range is thrown away.
+    assert server.asked[-1] == ("bytes=4000-" if heeds else "")
+
+
+def test_a_range_that_begins_elsewhere_is_not_joined(server, tmp_path):
+    server.cuts, server.skew = [4000], 5
+    assert fetched(server, tmp_path) == CONTENT
 
 
 def test_what_has_come_whole_is_not_fetched_again(server, tmp_path):

@@ -78,6 +78,14 @@ def test_two_images_of_one_name_are_told_apart_by_their_folders(voc):
     assert [name for name, _ in boxes(root)] == ["cat", "dog"]
 
 
+def test_of_two_images_of_one_stem_the_one_that_is_named_is_meant(voc, photograph):
+    root = voc(thing(), filename="a.png", image="a.png")
+    photograph(root / "JPEGImages" / "a.jpg")
+    photograph(root / "JPEGImages" / "deep" / "a.png")
+    found = convert_source(root, "voc").document
+    assert [each["file_name"] for each in found["images"]] == ["JPEGImages/a.png"]
+
+
 def test_parts_are_lists_of_image_sets(voc):
     voc(thing(), image="a.jpg", page="a.xml")
     root = voc(thing("dog"), filename="b.jpg", image="b.jpg", page="b.xml")
