@@ -329,7 +329,7 @@ class Recorder(lightning.LightningModule):
         self.seen["val"] += [record.image_id for record in batch.records]
 
     def predict_step(self, batch, index):
-        return [record.image_id for record in batch.records]
+        return [record.image_id for record in batch.readable.records]
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters())
