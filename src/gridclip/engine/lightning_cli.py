@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,31 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from gridclip.engine.callbacks.loggers import Throughput, default_loggers
 from gridclip.engine.callbacks.validation_images import ValidationImages
-from gridclip.engine.lightning_module import DetectionSystem, readable_checkpoint
+from gridclip.engine.divergence import StopAtNonFiniteLoss
+from gridclip.engine.going_on import (
+    CHECKPOINT,
+    LAST,
+    checkpoint_of,
+    is_restarted,
+    refuse_other_processes,
+    refuse_passing_folder,
+    refuse_results,
+)
+from gridclip.engine.last_checkpoint import LastCheckpoint
+from gridclip.engine.lightning_module import DetectionSystem, read_checkpoint, readable_checkpoint
 from gridclip.engine.optimizers import require_end
 from gridclip.engine.run_claim import (
     RUN_DIR_VARIABLE,
     choose_run_dir,
     claim,
     is_first_process,
-    refuse_results,
     shared_run_dir,
 )
-from gridclip.engine.run_folder import LastCheckpoint, RunFiles, SaveRecipe
+from gridclip.engine.run_folder import RunFiles, SaveRecipe
+from gridclip.engine.stop_requests import LeaveEvaluation, RequeueSignal, StopRequests
 from gridclip.io import trust
 from gridclip.io.arguments import PARSER_MODE
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
 
 # Imported so that a configuration can name their classes without the modules.
 NAMED_BY_CONFIGURATIONS = (
@@ -71,6 +83,9 @@ class Paper:
     trained: bool = False
 
 
+_PATIENCE = 60.0  # seconds in which a process that is killed, and what it started, is gone
+
+
 class GridClipCLI(LightningCLI):
     """LightningCLI with a run folder, two loggers and a final evaluation.
 
@@ -96,6 +111,18 @@ class GridClipCLI(LightningCLI):
             type=int | None,
             default=None,
             help="Steps between checkpoints within an epoch; each epoch's end has one anyway.",
+        )
+        parser.add_argument(
+            "--requeue_signal",
+            type=RequeueSignal | None,
+            default="SIGUSR1",
+            help="On this signal, save and have SLURM queue the job again; SIGTERM saves and ends.",
+        )
+        parser.add_argument(
+            "--process_timeout",
+            type=float,
+            default=10.0,
+            help="Minutes that processes wait for one another before the run is given up.",
         )
         parser.add_argument("--paper", type=Paper, default=Paper(), help="Row of which table.")
         parser.add_argument(trust.FLAG, action="store_true", help=trust.HELP)
@@ -129,25 +156,38 @@ class GridClipCLI(LightningCLI):
         Raises:
             InputError: if it cannot be read as numbers, text and tensors alone, or must not be.
         """
-        config = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
+        verb = self.config.get("subcommand")
+        config = self.config[verb] if verb else self.config
         if config.get("weights_only") is False:
             problem, fix = "is never false: a checkpoint that needs it runs code", "remove it"
             raise InputError(problem, fix=fix, field="weights_only")
         if "weights_only" in config:
             config.weights_only = True
         given = config.get("ckpt_path")
-        if given and given not in ("best", "last", "hpc"):  # Lightning's names for files of a run
-            config.ckpt_path = str(readable_checkpoint(str(given)))
+        if not given or (given == LAST and verb == "fit"):
+            return
+        if given in ("best", LAST, "hpc"):  # Lightning's names, where it may load nothing at all
+            problem = f"is {given!r}, which names no checkpoint of this package"
+            raise InputError(problem, field="ckpt_path", fix="give the file, RUN/" + CHECKPOINT)
+        config.ckpt_path = str(readable_checkpoint(str(given)))
 
     def before_instantiate_classes(self) -> None:
         """Chooses and claims the run folder before anything is built."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        require_at_least(0, process_timeout=config.process_timeout)
+        self.named = config.run_dir or os.environ.get(RUN_DIR_VARIABLE)
+        if self.subcommand == "fit":
+            refuse_passing_folder(self.named)
         paths = [Path(str(path)) for path in config.get("config") or []]
         command = self.subcommand if is_first_process() else None
         folder = choose_run_dir(config.run_dir, paths, make=command is not None)
         config.run_dir = os.environ[RUN_DIR_VARIABLE] = str(folder)
         if command is not None:
-            self.ending.callback(claim(folder).release)
+            patience = _PATIENCE if command == "fit" and is_restarted() else 0.0
+            self.ending.callback(claim(folder, patience).release)
+        if self.subcommand == "fit":  # in every process
+            config.ckpt_path = checkpoint_of(folder, config.ckpt_path)
+        if command is not None:
             refuse_results(folder, command, config.get("ckpt_path"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - as in LightningCLI
@@ -158,8 +198,13 @@ class GridClipCLI(LightningCLI):
         logger = self._get(self.config, "trainer.logger")
         if logger is None:
             kwargs["logger"] = default_loggers(folder)
+        requests = StopRequests(
+            self._get(self.config, "requeue_signal"), goes_on=self.named is not None
+        )
         self.trainer_defaults["callbacks"] = [
-            LastCheckpoint(folder / "checkpoints", every_steps),
+            StopAtNonFiniteLoss(),
+            LeaveEvaluation(requests),
+            LastCheckpoint(folder / "checkpoints", every_steps, requests),
             RunFiles(folder),
             ValidationImages(folder / "pictures"),
         ]
@@ -171,10 +216,22 @@ class GridClipCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, ImportError) as error:  # no such accelerator, or not its package
+            self._refuse_other_processes(int(os.environ.get("WORLD_SIZE") or 0))
             raise _at_fault(error) from error
+        requests.listen_for(trainer)
+        self._refuse_other_processes(trainer.world_size)
+        if hasattr(trainer.strategy, "_timeout"):  # which "ddp" and the like leave at half an hour
+            minutes = self._get(self.config, "process_timeout")
+            trainer.strategy._timeout = timedelta(minutes=minutes)
         if self.subcommand == "fit":
             require_end(trainer)
         return trainer
+
+    def _refuse_other_processes(self, processes: int) -> None:
+        """Refuses to go on with another number of processes than began, if that is known."""
+        given = self._get(self.config, "ckpt_path") if self.subcommand == "fit" else None
+        if given and processes:
+            refuse_other_processes(read_checkpoint(Path(given)), processes, Path(given))
 
     def after_fit(self) -> None:
         """Evaluates the last weights, if they are not yet, and concludes the run.

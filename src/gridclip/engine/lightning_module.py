@@ -119,8 +119,8 @@ class DetectionSystem(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
         self.detector.progress = self.trainer.global_step / max(1, planned_steps(self.trainer))
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Returns the sum of the losses, each logged under its name, kinds of batch apart."""
+    def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
+        """Returns the sum of the losses, and each; all are logged, kinds of batch apart."""
         losses = self.detector.losses(batch)
         if isinstance(batch, DetectionBatch):
             self.detector.trained_on = batch.vocabulary
@@ -129,7 +129,7 @@ class DetectionSystem(LightningModule):
         logged = {f"{group}{name}": loss for name, loss in losses.items()}
         self.log_dict(logged, batch_size=len(batch.records))
         self.log(f"{group}loss", total, prog_bar=True, batch_size=len(batch.records))
-        return total
+        return {"loss": total, "losses": logged}
 
     def on_validation_epoch_start(self) -> None:
         """Begins a new count over the annotation file that the data module names."""

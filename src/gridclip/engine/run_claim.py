@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,6 @@ from gridclip.io.files import require_writable
 RUN_DIR_VARIABLE = "GRIDCLIP_RUN_DIR"
 
 _LOCKS = {".claim": FileLock, ".claim-file": SoftFileLock}
-_CHECKPOINT = "checkpoints/last.ckpt"
-_RESULTS = ("metrics.json", "detections.json", "history.jsonl", "categories.csv", _CHECKPOINT)
-"""What a run measured or learnt; the figures of a folder are those of its weights and data."""
-_PREEMPTED = "hpc_ckpt_*.ckpt"  # Lightning writes it where SLURM preempts, and goes on from it
 
 
 def choose_run_dir(
@@ -81,7 +76,7 @@ def is_first_process() -> bool:
     return int(node) == 0 and not vars(rank_zero_only).get("rank")
 
 
-def claim(folder: Path) -> BaseFileLock:
+def claim(folder: Path, patience: float = 0.0) -> BaseFileLock:
     """Claims a run folder for this process, until the lock that is returned is released.
 
     It is a lock of the system, on network disks too, so a process that ends in whatever way, by
@@ -90,12 +85,17 @@ def claim(folder: Path) -> BaseFileLock:
     knows no locks, a file that is made exclusively stands for it. It names process and machine, and
     is stale if they are gone; one of another machine that was lost has to be removed by hand.
 
+    Args:
+        folder: The run folder.
+        patience: Seconds to wait for who has it: loading processes of a training that was killed
+            hold its lock until they notice, after about 5 s.
+
     Raises:
         InputError: if another run has it, or it cannot be written.
     """
     require_writable(folder / "config.yaml", field="run_dir")
     for name, kind in _LOCKS.items():
-        lock = kind(folder / name, timeout=0)
+        lock = kind(folder / name, timeout=patience)
         try:
             lock.acquire()
         except Timeout as error:
@@ -111,51 +111,3 @@ def claim(folder: Path) -> BaseFileLock:
     raise InputError(
         "cannot be claimed", fix="give another --run_dir", file=folder, field="run_dir"
     )
-
-
-def refuse_results(folder: Path, command: str, checkpoint: str | None) -> None:
-    """Refuses a folder with the results of another run: they would be mixed with its own.
-
-    Only a training goes on in a folder: from a checkpoint in it that is named, or where SLURM
-    preempted it. One that ended before it measured or learnt anything has left nothing to lose.
-
-    Args:
-        folder: The run folder.
-        command: fit, validate, test or predict.
-        checkpoint: --ckpt_path, if it is given.
-
-    Raises:
-        InputError: naming what is there, and the command that goes on.
-    """
-    held = [name for name in _RESULTS if (folder / name).exists()]
-    if command != "fit":
-        held += ["config.yaml"] * (folder / "config.yaml").exists()
-    if not held or (command == "fit" and _goes_on(folder, checkpoint)):
-        return
-    fix = "give another --run_dir, or move this one away"
-    if (folder / _CHECKPOINT).exists():
-        fix = f"go on with it: {_command(folder)}\n  or {fix}" if command == "fit" else fix
-    if "metrics.json" in held:
-        what = "a finished run"
-    elif {"history.jsonl", _CHECKPOINT} & set(held):
-        what = "a training that was cut off"
-    else:
-        what = f"what another run left: {held[0]}"
-    raise InputError(f"this folder holds {what}", file=folder, field="run_dir", fix=fix)
-
-
-def _goes_on(folder: Path, checkpoint: str | None) -> bool:
-    if checkpoint is not None:
-        return Path(checkpoint).resolve().is_relative_to(folder.resolve())
-    return not (folder / "metrics.json").exists() and any(folder.glob(_PREEMPTED))
-
-
-def _command(folder: Path) -> str:
-    """Returns what to type to go on with a training that was cut off."""
-    options = {
-        "--config": folder / "config.yaml",
-        "--ckpt_path": folder / _CHECKPOINT,
-        "--run_dir": folder,
-    }
-    words = ["gridclip", "fit", *(str(word) for pair in options.items() for word in pair)]
-    return shlex.join(words)

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from gridclip.data.vocabulary import image_counts
 from gridclip.engine.callbacks import loggers
 from gridclip.evaluation.lvis import write_metrics
-from gridclip.io.errors import require_at_least
-from gridclip.io.files import write_text, written_whole
+from gridclip.io.files import write_text
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -47,63 +45,6 @@ class SaveRecipe(SaveConfigCallback):
         recipe.trust = False  # nobody is trusted by what they wrote themselves
         text = self.parser.dump(recipe, skip_none=False)
         write_text(Path(self.config.run_dir) / name, text)
-
-
-class LastCheckpoint(Checkpoint):
-    """Keeps one checkpoint, `last.ckpt`: of the end of each epoch, and if asked of steps between.
-
-    It replaces the one before when it is whole and on the disk, so there is always one to resume
-    from. At a step with a validation it is written afterwards, so that a training resumed from it
-    has the figures in its history.
-
-    Args:
-        folder: Folder of the checkpoint.
-        every_steps: Optimizer steps between checkpoints within an epoch; None writes none.
-    """
-
-    def __init__(self, folder: Path, every_steps: int | None = None) -> None:
-        if every_steps is not None:
-            require_at_least(1, checkpoint_every_steps=every_steps)
-        self.file, self.every_steps = folder / "last.ckpt", every_steps
-        self.step = 0  # of the last checkpoint
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401 - Lightning's hook
-        """Saves where neither a validation nor the end of the epoch follows, which save too."""
-        loop: Any = trainer.fit_loop
-        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        if self._due(trainer) and not validates and not trainer.is_last_batch:
-            self.save(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves after a validation within an epoch."""
-        if not trainer.sanity_checking and self._due(trainer) and not trainer.is_last_batch:
-            self.save(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves, also where the last step falls within an epoch."""
-        self.save(trainer)
-
-    def save(self, trainer: Trainer) -> None:
-        """Writes the checkpoint; every process must call it."""
-        if bool(getattr(trainer, "fast_dev_run", False)):
-            return
-        if trainer.is_global_zero:
-            for left in self.file.parent.glob(f".{self.file.name}.*.part"):
-                left.unlink()  # a process was killed while it wrote
-            with written_whole(self.file, durable=True) as part:
-                trainer.save_checkpoint(part)
-        else:
-            trainer.save_checkpoint(self.file)  # takes part; the first process alone writes
-        self.step = trainer.global_step
-
-    def _due(self, trainer: Trainer) -> bool:
-        step = trainer.global_step
-        return (
-            trainer.state.fn == "fit"
-            and self.every_steps is not None
-            and step % self.every_steps == 0
-            and step > self.step  # not again while gradients are accumulated
-        )
 
 
 class RunFiles(Callback):
@@ -131,9 +72,8 @@ class RunFiles(Callback):
         file = self.folder / "history.jsonl"
         if trainer.ckpt_path is None or not trainer.is_global_zero or not file.exists():
             return
-        lines = file.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step(line) <= trainer.global_step]
-        write_text(file, "".join(line + "\n" for line in kept))
+        kept = _lines_before(file, trainer.global_step + 1)
+        write_text(file, "".join(kept))
         self.started -= json.loads(kept[-1]).get("time", 0.0) if kept else 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -177,9 +117,16 @@ class RunFiles(Callback):
             "time": round(time.monotonic() - self.started, 1),
             **{name: None if math.isnan(value) else value for name, value in figures.items()},
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as history:
-            history.write(json.dumps(line) + "\n")
+        file = self.folder / "history.jsonl"
+        # One line a step: what a killed process measured at this one comes again.
+        lines = [*_lines_before(file, trainer.global_step), json.dumps(line) + "\n"]
+        write_text(file, "".join(lines))
+
+
+def _lines_before(file: Path, step: int) -> list[str]:
+    """Returns the lines of a history that are of earlier steps, without one that was cut short."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [line + "\n" for line in lines if _step(line) < step]
 
 
 def _step(line: str) -> float:

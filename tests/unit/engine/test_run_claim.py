@@ -3,15 +3,15 @@
 import errno
 import fcntl
 import os
-import shlex
 import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from gridclip.engine import run_claim
-from gridclip.engine.run_claim import choose_run_dir, claim, is_first_process, refuse_results
+from gridclip.engine.run_claim import choose_run_dir, claim, is_first_process
 from gridclip.io.errors import InputError
 
 pytestmark = pytest.mark.field
@@ -142,74 +142,8 @@ def test_only_the_first_process_of_a_run_claims_its_folder(monkeypatch, rank, en
     assert is_first_process() == first
 
 
-def left(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-CUT_OFF = ("config.yaml", "history.jsonl", "checkpoints/last.ckpt")
-FINISHED = (*CUT_OFF, "metrics.json", "categories.csv")
-
-
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-@pytest.mark.parametrize(
-    ("names", "what"),
-    [
-        (FINISHED, "a finished run"),
-        (CUT_OFF, "a training that was cut off"),
-        (["history.jsonl"], "a training that was cut off"),
-        (["metrics.json"], "a finished run"),
-        (["detections.json"], "what another run left: detections.json"),
-    ],
-)
-def test_no_command_mixes_its_results_with_those_of_another_run(tmp_path, command, names, what):
-    folder = left(tmp_path / "run", *names)
-    with pytest.raises(InputError, match=f"run_dir: this folder holds {what}") as caught:
-        refuse_results(folder, command, checkpoint=None)
-    assert "give another --run_dir" in str(caught.value)
-
-
-def test_of_a_training_that_was_cut_off_the_command_that_goes_on_is_named(tmp_path):
-    folder = left(tmp_path / "my run", *CUT_OFF)
-    with pytest.raises(InputError) as caught:
-        refuse_results(folder, "fit", checkpoint=None)
-    line = str(caught.value).partition("go on with it: ")[2].splitlines()[0]
-    words = shlex.split(line)
-    assert words[:2] == ["gridclip", "fit"]
-    given = dict(zip(words[2::2], words[3::2], strict=True))
-    assert given == {
-        "--config": f"{folder}/config.yaml",
-        "--ckpt_path": f"{folder}/checkpoints/last.ckpt",
-        "--run_dir": str(folder),
-    }
-    refuse_results(folder, "fit", given["--ckpt_path"])  # which is let in
-
-
-@pytest.mark.parametrize("names", [CUT_OFF, FINISHED])
-def test_a_training_goes_on_by_its_own_checkpoint_and_by_no_other(tmp_path, names, monkeypatch):
-    folder, other = left(tmp_path / "run", *names), left(tmp_path / "other", *CUT_OFF)
-    refuse_results(folder, "fit", str(folder / "checkpoints/last.ckpt"))
-    monkeypatch.chdir(folder)
-    refuse_results(folder, "fit", "checkpoints/last.ckpt")
-    refuse_results(tmp_path / "new", "fit", str(other / "checkpoints/last.ckpt"))
-    with pytest.raises(InputError, match="this folder holds"):
-        refuse_results(folder, "fit", str(other / "checkpoints/last.ckpt"))
-    with pytest.raises(InputError, match="this folder holds"):
-        refuse_results(folder, "validate", str(folder / "checkpoints/last.ckpt"))
-
-
-def test_where_slurm_preempted_a_training_lightning_goes_on(tmp_path):
-    folder = left(tmp_path / "run", *CUT_OFF, "hpc_ckpt_1.ckpt")
-    refuse_results(folder, "fit", checkpoint=None)
-    left(folder, "metrics.json")
-    with pytest.raises(InputError, match="a finished run"):
-        refuse_results(folder, "fit", checkpoint=None)
-
-
-def test_what_broke_off_before_it_learnt_or_measured_anything_is_started_again(tmp_path):
-    folder = left(tmp_path / "run", "config.yaml", "trial.json", "log.txt", ".claim")
-    refuse_results(folder, "fit", checkpoint=None)
-    with pytest.raises(InputError, match=r"what another run left: config\.yaml"):
-        refuse_results(folder, "validate", checkpoint=None)
+def test_a_restarted_run_waits_for_the_loading_processes_of_the_one_before(tmp_path):
+    inherited = os.open(tmp_path / ".claim", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(inherited, fcntl.LOCK_EX)
+    threading.Timer(0.3, os.close, [inherited]).start()
+    claim(tmp_path, patience=20.0).release()

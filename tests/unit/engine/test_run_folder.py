@@ -2,13 +2,9 @@ import csv
 import io
 import math
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from torch import nn
-
 from gridclip.data.datamodules.detection import DetectionData
 from gridclip.data.synthetic.mini_dataset import make_mini
-from gridclip.engine.run_folder import LastCheckpoint, categories_csv
+from gridclip.engine.run_folder import categories_csv
 
 
 def rows(text):
@@ -54,32 +50,3 @@ def test_a_data_module_that_knows_nothing_leaves_blanks():
     assert rows(text) == [
         {"name": "cup, with a comma", "frequency": "", "training_images": "", "AP": "0.5"}
     ]
-
-
-class OneWeight(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-
-    def training_step(self, batch, index):
-        return (self.weight - batch.sum()) ** 2
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def test_a_checkpoint_takes_the_place_of_the_one_before_and_of_what_a_killed_process_left(tmp_path):
-    (tmp_path / ".last.ckpt.0a1b2c3d.part").write_bytes(b"half of one")
-    (tmp_path / "last.ckpt").write_bytes(b"the one before")
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        callbacks=[LastCheckpoint(tmp_path, every_steps=1)],
-        default_root_dir=tmp_path / "elsewhere",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(OneWeight(), torch.utils.data.DataLoader(torch.ones(3, 1)))
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
-    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["last.ckpt"]

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from gridclip.data.synthetic.mini_captions import MiniPairs, PairBatch
 from gridclip.engine.clip_training.zero_shot import encode_sentences, zero_shot
+from gridclip.engine.divergence import require_finite_loss, require_finite_weights
 from gridclip.io.errors import require_at_least
 from gridclip.io.files import require_writable, write_text, written_whole
 from gridclip.models.encoders.attention_pool import interpolate_positions
@@ -98,6 +99,7 @@ def train_mini_clip(
     model = ClipModel(weights=RANDOM).create().train()
     _fit(model, settings)
     _round_to_half(model)
+    require_finite_weights(model, steps)
     record: dict[str, object] = {
         "command": settings.command(),
         **asdict(settings),
@@ -116,6 +118,7 @@ def _fit(model: nn.Module, settings: _Settings) -> None:
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings.steps)
         loss = contrastive_loss(model, batch)
+        require_finite_loss(loss, step + 1)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

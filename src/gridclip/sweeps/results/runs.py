@@ -18,7 +18,11 @@ from gridclip.sweeps.storage.trial import Trial
 
 RECIPE = "config.yaml"
 SEED_NAMES = ("seed", "seed_everything")
-BESIDE = ("paper", "run_dir", "ckpt_path", "checkpoint_every_steps")  # keys that change no weight
+BESIDE = (
+    *("paper", "run_dir", "ckpt_path", "checkpoint_every_steps"),
+    *("requeue_signal", "process_timeout"),
+)
+"""Keys of a recipe that change no weight."""
 ABSENT = "–"  # of a setting that another run's classes alone have
 
 
