@@ -88,3 +88,16 @@ def test_the_final_figures_are_those_that_an_evaluation_of_the_checkpoint_gives(
     main([word for word in words if "Witness" not in word])
     again, before = tmp_path / "again" / "metrics.json", whole / "metrics.json"
     assert again.read_bytes() == before.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_ends_with_the_step_and_is_not_finished(
+    mini_root, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    diverges = ["--model.optimizer.lr=1e30", "--trainer.gradient_clip_val=null"]
+    with pytest.raises(SystemExit) as ended:
+        main(fit(folder, mini_root, "--data.init_args.num_workers=0", *SHORT, *diverges))
+    assert ended.value.code == 2
+    assert "the loss is not finite at step" in capsys.readouterr().err
+    assert not (folder / "metrics.json").exists()

@@ -66,6 +66,9 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
         part.replace(path)
         if durable:
             _flush(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write to a full disk names none
+        raise
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)

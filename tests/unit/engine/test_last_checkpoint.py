@@ -134,8 +134,9 @@ def test_a_full_disk_ends_the_training_with_its_error_and_leaves_the_checkpoint_
             while True:
                 filler.write(bytes(4096))
 
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
         train(small_disk, At(3, fill))
+    assert caught.value.filename == str(small_disk / "checkpoints" / "last.ckpt")
     assert saved_step(small_disk) == 2
 
 
