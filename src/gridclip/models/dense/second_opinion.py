@@ -66,6 +66,10 @@ class SecondOpinion(nn.Module):
         made, align = self._folding.projection(), self._folding.embed
         return made or Projection(align.weight, align.bias)
 
+    def basis(self) -> Float[Tensor, "D d"] | None:
+        """What brings text vectors into the space of the second embedding at inference, if any."""
+        return self._folding.basis()
+
     def voices(self, asked: Vocabulary, reference: Vocabulary | None) -> Voices:
         """Text vectors of the names that are asked for, and of the others that compete."""
         text = self._folding.names(asked).text

@@ -89,6 +89,12 @@ class Folding:
             self._others[key] = self._folded(text[left])
         return self._others[key]
 
+    @torch.no_grad()
+    def basis(self) -> Float[Tensor, "D d"] | None:
+        """What brings text vectors into the space of embeddings made with `projection`, if any."""
+        self._renew()
+        return self._basis
+
     def _folded(self, text: Float[Tensor, "K D"]) -> Float[Tensor, "K d"]:
         """Vectors in the basis of the folded head, in the precision that they have."""
         if self._basis is None:
