@@ -17,6 +17,7 @@ from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
+_SHORT = {"-j": "--jobs", "--names-as-input": "--names_as_input=true"}  # as make and people write
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -53,6 +54,8 @@ GROUPS = {
                 '--run RUN --boxes JSON --names "…" IMAGE', "name the boxes that you give"),
         Command("init", "gridclip.engine.init_folder:init_folder",
                 "DIR", "rows, sweeps and a README to start from"),
+        Command("export", "gridclip.engine.export.command:export_command",
+                "RUN --names-as-input --output FILE.onnx", "a file for other runtimes"),
         Command("sweep run", "gridclip.sweeps.running.command:run_sweep",
                 "SWEEP.yaml", "run a W&B sweep file here"),
         Command("sweep check", "gridclip.engine.check_sweep:check_sweep",
@@ -225,7 +228,7 @@ def _call(command: Command, arguments: list[str]) -> None:
         parser.add_function_arguments(
             function, skip={*skipped, "trust"}, as_group=False, as_positional=as_positional
         )
-    words = ["--jobs" if word == "-j" else word for word in arguments]  # as make calls it
+    words = [_SHORT.get(word, word) for word in arguments]
     with trust.importing_known_code(trust=trust.FLAG in words):
         parsed = parser.parse_args(words)
         if not parsed.trust:

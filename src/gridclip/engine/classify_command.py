@@ -6,7 +6,7 @@ from typing import Any
 
 from gridclip.data.images.decode import read_upright
 from gridclip.engine.detect.command import names_of
-from gridclip.engine.predictor import load
+from gridclip.engine.predictor import load_run
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.files import require_writable, write_text
 from gridclip.io.json_table import read_json
@@ -40,7 +40,7 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
     if output is not None:
         require_writable(output)
     given, vocabulary = _read_boxes(boxes), names_of(names)
-    detector, photograph = load(run, device, trust=trust), read_upright(image)
+    detector, photograph = load_run(run, device, trust=trust), read_upright(image)
     named = detector.classify(photograph.pixels, given, vocabulary)
     if output is not None:
         rows = [{"box": box, "names": n} for box, n in zip(given, named, strict=True)]

@@ -1,16 +1,11 @@
 """A trained detector, rebuilt from its run folder."""
 
-import inspect
-import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from jsonargparse import ArgumentError
-from lightning.pytorch.cli import LightningArgumentParser
 
 from gridclip.data.images.given import ImageLike, pixels_of
 from gridclip.data.transforms.augment import Resize, prepare
@@ -22,10 +17,9 @@ from gridclip.engine.lightning_module import (
     load_weights,
     read_checkpoint,
 )
-from gridclip.io.arguments import PARSER_MODE
+from gridclip.engine.recipe import Builder, read_recipe, without_past
 from gridclip.io.errors import InputError
-from gridclip.io.trust import importing_known_code, refuse_foreign_classes, refuse_functions
-from gridclip.io.yaml_text import read_yaml
+from gridclip.io.trust import refuse_foreign_classes
 from gridclip.models.base import Detector
 from gridclip.models.two_stage.detector import RegionReader
 from gridclip.ops.images import pad
@@ -157,6 +151,27 @@ class TrainedDetector(Finder):
 
 
 def load(
+    run: str | Path, device: str = "cpu", speed: Speed = _SPEED, *, trust: bool = False
+) -> Finder:
+    """Opens a detector: a run, or a file that `gridclip export` wrote.
+
+    Args:
+        run: Folder of a training; or a file, .onnx, or .xml for OpenVINO.
+        device: Where to run it: cpu, cuda, cuda:1, mps, or auto, the first accelerator there is.
+        speed: How to run it; an exported file has its own ways.
+        trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
+
+    Raises:
+        InputError: as `load_run`, and if a package that the file needs is not installed.
+    """
+    if Path(run).suffix.lower() in (".onnx", ".xml") and not Path(run).is_dir():
+        from gridclip.engine.export.exported import ExportedDetector
+
+        return ExportedDetector(Path(run), device, trust=trust)
+    return load_run(run, device, speed, trust=trust)
+
+
+def load_run(
     run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED, *, trust: bool = False
 ) -> TrainedDetector:
     """Rebuilds the detector of a run from its config.yaml and checkpoints/last.ckpt.
@@ -173,10 +188,10 @@ def load(
     """
     folder, place = Path(run_dir), _device(device)
     file = folder / "config.yaml"
-    recipe = _read_recipe(file)
+    recipe = read_recipe(file)
     refuse_foreign_classes(recipe["model"], trust=trust, file=file, field="model")
-    built, weights = _Builder(file, trust), folder / "checkpoints" / "last.ckpt"
-    settings = _without_past(recipe["model"], file)
+    built, weights = Builder(file, trust), folder / "checkpoints" / "last.ckpt"
+    settings = without_past(recipe["model"], file)
     checkpoint = read_checkpoint(weights)
     system: DetectionSystem = built(DetectionSystem, settings, "model")
     load_weights(system, weights, checkpoint)
@@ -209,76 +224,3 @@ def _device(name: str) -> torch.device:
 def _best_device() -> torch.device:
     there = torch.accelerator.is_available()
     return (torch.accelerator.current_accelerator() if there else None) or torch.device("cpu")
-
-
-def _without_past(model: dict[str, Any], file: Path | None = None) -> dict[str, Any]:
-    """A recipe without the files that training and evaluation took: they may be gone.
-
-    Raises:
-        InputError: if the class of its detector is not there.
-    """
-    detector = model["detector"]
-    past = _detector_class(str(detector.get("class_path")), file).past_arguments
-    given = _mapping(detector, "init_args")
-    kept = {name: None if name in past else value for name, value in given.items()}
-    return model | {"init_from": None, "detector": detector | {"init_args": kept}}
-
-
-def _detector_class(path: str, file: Path | None) -> type[Detector]:
-    try:
-        if "." not in path:  # which would import a module of this name
-            raise ValueError("it is no full path")
-        found = pkgutil.resolve_name(path)
-        if not (inspect.isclass(found) and issubclass(found, Detector)):
-            raise ValueError("it is no class of a detector")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not there: {error}",
-            file=file,
-            field="model.detector.class_path",
-            fix="install the package of that detector, in the version that trained it",
-        ) from error
-    return found
-
-
-def _read_recipe(file: Path) -> dict[str, Any]:
-    """Returns `model` of a recipe, with a detector in it, and `resize`, which may be None."""
-    fix = "give the folder of a training"
-    if not file.is_file():
-        raise InputError("is no recipe of a run: it is not there", file=file, fix=fix)
-    recipe = read_yaml(file, fix=fix)
-    model, data = (_mapping(recipe, part) for part in ("model", "data"))
-    if not _mapping(model, "detector"):
-        raise InputError("is no recipe of a run: it has no model.detector", file=file, fix=fix)
-    return {"model": model, "resize": _mapping(data, "init_args").get("val_resize")}
-
-
-def _mapping(tree: object, key: str) -> dict[str, Any]:
-    """Returns the mapping under a key; an empty one if there is none."""
-    found = tree.get(key) if isinstance(tree, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-class _Builder(NamedTuple):
-    """Builds objects from the parts of a recipe that describe them."""
-
-    file: Path
-    trust: bool
-
-    def __call__(self, kind: type, settings: dict[str, Any], name: str) -> Any:  # noqa: ANN401
-        """Returns an object of this kind; `name` is for messages.
-
-        Raises:
-            InputError: if the settings do not describe one, or need trust.
-        """
-        parser = LightningArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
-        with importing_known_code(trust=self.trust, files=[self.file]), torch.random.fork_rng():
-            parser.add_class_arguments(kind, name)
-            try:
-                parsed = parser.parse_object({name: settings})
-            except ArgumentError as error:
-                fix = "give the run of a training with this version of gridclip"
-                raise InputError(str(error), file=self.file, field=name, fix=fix) from error
-            if not self.trust:
-                refuse_functions(parsed, file=self.file)
-            return parser.instantiate_classes(parsed)[name]

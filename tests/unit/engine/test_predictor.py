@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from gridclip.engine.predictor import _without_past
+from gridclip.engine.recipe import without_past
 from gridclip.io.errors import InputError
 from gridclip.models.gridclip.model import GridCLIP
 from gridclip.models.regionclip.model import RegionCLIP
@@ -28,7 +28,7 @@ def recipe(path, **given):
 def test_a_trained_detector_is_rebuilt_without_the_files_that_its_training_took(detector, past):
     files = {name: f"{name}.file" for name in ("checkpoint", "box_weights", "given", "concepts")}
     model = recipe(f"{detector.__module__}.{detector.__name__}", **files)
-    left = _without_past(model)
+    left = without_past(model)
     assert left["init_from"] is None
     kept = left["detector"]["init_args"]
     assert kept == files | dict.fromkeys(past)
@@ -40,4 +40,4 @@ def test_a_trained_detector_is_rebuilt_without_the_files_that_its_training_took(
 @pytest.mark.parametrize("path", ["gridclip.models.nothing.Nothing", "gridclip.Nothing", "", "a b"])
 def test_a_detector_whose_class_is_not_there_is_refused_by_its_name(path):
     with pytest.raises(InputError, match=r"model\.detector\.class_path: .*is not there"):
-        _without_past(recipe(path))
+        without_past(recipe(path))

@@ -23,7 +23,7 @@ from gridclip.data.transforms.augment import prepare
 from gridclip.engine.precompute.embed_images import DecodedImages
 from gridclip.engine.precompute.probe import named_share
 from gridclip.engine.precompute.resume import RowJournal, is_made, journal_beside
-from gridclip.engine.predictor import TrainedDetector, load
+from gridclip.engine.predictor import TrainedDetector, load_run
 from gridclip.io.column_store import digest, encode_text, text_columns, write_columnar
 from gridclip.io.errors import InputError, require_at_least, require_fraction
 from gridclip.io.files import require_writable
@@ -72,7 +72,7 @@ def propose_command(  # noqa: PLR0913 - one argument a setting
     require_fraction(least=least)
     require_writable(output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    listed, trained = open_images(source, images), load(run, device, trust=trust)
+    listed, trained = open_images(source, images), load_run(run, device, trust=trust)
     if not isinstance(trained.detector, TwoStageDetector | DenseDetector):
         raise InputError(
             f"{type(trained.detector).__name__} makes no proposals",
