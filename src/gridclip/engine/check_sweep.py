@@ -48,7 +48,7 @@ def check_sweep(file: Path, seed: int = 0, cap: int | None = None, trust: bool =
     say(console, f"trials: {_count(spec, search, cap)}")
     points = _first_points(search, cap)
     for number, point in enumerate(points, 1):
-        say(console, f"trial {number}: {shlex.join(_words(spec, point))}")
+        say(console, f"trial {number}: {shlex.join(_words(spec, point, reveal=False))}")
     faults = [
         *_missing(spec, points[0]),
         *_refused(spec, points[0], lambda line: say(console, line), trust),
@@ -75,10 +75,12 @@ def _first_points(search: Search, cap: int | None) -> list[Point]:
     return [point for point in points if point is not None]
 
 
-def _words(spec: SweepSpec, point: Point) -> tuple[str, ...]:
+def _words(spec: SweepSpec, point: Point, *, reveal: bool = True) -> tuple[str, ...]:
     given = arguments(spec.parameters, point)
     json_file = Path("TRIAL", "parameters.json")  # of its folder, which there is not yet
-    return expand_command(spec.command, given, program=spec.program, json_file=json_file)
+    return expand_command(
+        spec.command, given, program=spec.program, json_file=json_file, reveal=reveal
+    )
 
 
 def _unset(spec: SweepSpec) -> Iterator[str]:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NamedTuple
@@ -73,21 +73,28 @@ class TrialProcess:
     """A trial at work behind its guard, in a session of its own, which no Ctrl-C reaches.
 
     Args:
-        trial: Its argv is run, its folder takes the log.
+        trial: Its folder takes the log.
+        argv: The words of its command, secrets included, which its record has not.
         env: Its environment, with the mark.
         silence: Seconds after which the guard ends a trial whose runner feeds it no more.
         patience: Seconds between SIGTERM and SIGKILL.
     """
 
     def __init__(
-        self, trial: Trial, env: Mapping[str, str], *, silence: float, patience: float = PATIENCE
+        self,
+        trial: Trial,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        silence: float,
+        patience: float = PATIENCE,
     ) -> None:
         self.trial, self.mark = trial, env[guard.MARK]
         orders = [str(trial.folder.absolute() / EXIT_FILE), str(trial.attempt)]
         orders += [str(silence), str(patience)]
         with (trial.folder / "log.txt").open("wb") as output:
             self._guard = subprocess.Popen(
-                [sys.executable, guard.__file__, *orders, *trial.argv],
+                [sys.executable, guard.__file__, *orders, *argv],
                 env=env,
                 stdin=subprocess.PIPE,
                 stdout=output,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class RunningTrial:
         self.is_lost = False
         self._why = ""
         self._process: TrialProcess | None = None
+        self._argv: tuple[str, ...] = ()  # with the secrets that the record of it leaves out
 
     def start(self, earlier: Trial | None) -> bool:
         """Starts it, once nothing is left of an earlier attempt; returns whether it was started.
@@ -138,15 +140,17 @@ class RunningTrial:
         given = arguments(spec.parameters, trial.point)
         json_file = (folder / "parameters.json").absolute()
         write_arguments(spec.command, given, json_file)
-        argv = expand_command(spec.command, given, program=spec.program, json_file=json_file)
-        trial = replace(trial, argv=argv)
+        expand = partial(expand_command, spec.command, given, program=spec.program)
+        self._argv = expand(json_file=json_file)
+        # The record goes to files, databases and pages, so it has no secret in it.
+        trial = replace(trial, argv=expand(json_file=json_file, reveal=False))
         trial.save()
         return trial
 
     def _start_process(self, mark: str) -> TrialProcess:
         plan, info = self.plan, self.plan.info
         env = environment(plan.spec, self.trial, group=info.id, mark=mark, jobs=plan.jobs)
-        return TrialProcess(self.trial, env, silence=SILENCE * info.lease)
+        return TrialProcess(self.trial, self._argv, env, silence=SILENCE * info.lease)
 
     def _judge(self, trial: Trial, ended: Exit | None) -> Trial:
         return judge(trial, ended, self.plan.spec.metric, attempts=self.plan.attempts)

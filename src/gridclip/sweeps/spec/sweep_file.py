@@ -21,7 +21,12 @@ ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 def expand_command(
-    command: Sequence[str], arguments: Mapping[str, object], *, program: str | None, json_file: Path
+    command: Sequence[str],
+    arguments: Mapping[str, object],
+    *,
+    program: str | None,
+    json_file: Path,
+    reveal: bool = True,
 ) -> tuple[str, ...]:
     """Expands the macros of a command.
 
@@ -33,6 +38,8 @@ def expand_command(
         arguments: What the trial sets, by name.
         program: What `${program}` stands for.
         json_file: What `${args_json_file}` stands for; `write_arguments` writes it.
+        reveal: Whether `${envvar:NAME}` becomes what the variable holds. What is shown or written
+            down keeps the macro: tokens and passwords come by it.
     """
     macros = _macros(arguments) | {
         "env": ["/usr/bin/env"],
@@ -42,10 +49,17 @@ def expand_command(
     }
     words: list[str] = []
     for word in command:
-        word = ENVIRONMENT_MACRO.sub(lambda name: os.environ.get(name[1], name[1]), word)
-        is_macro = word.startswith("${") and word.endswith("}")
-        words += macros.get(word[2:-1], []) if is_macro else [word]
+        if ENVIRONMENT_MACRO.search(word):
+            words.append(_environment(word) if reveal else word)
+        elif word.startswith("${") and word.endswith("}"):
+            words += macros.get(word[2:-1], [])
+        else:
+            words.append(word)
     return tuple(words)
+
+
+def _environment(word: str) -> str:
+    return ENVIRONMENT_MACRO.sub(lambda name: os.environ.get(name[1], name[1]), word)
 
 
 def write_arguments(

@@ -20,7 +20,8 @@ Row = Mapping[str, Number]  # a validation
 
 WAITING = ("stopped", "interrupted")  # ended, but to be run again by a sweep that goes on
 FINAL = ("finished", "failed", "pruned")
-TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves
+# Colours and cursor moves; titles, links and clipboards, which end with a bell or a backslash.
+TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[]PX^_].*?(?:\x07|\x1b\\)", re.DOTALL)
 LOG_READ = 200_000  # characters from the end
 
 
@@ -33,7 +34,8 @@ class Trial:
         folder: Where it writes all it makes: the run folder of its training. A trial of another
             machine may have it there only.
         point: The value of every parameter, by full name.
-        argv: The words of its command; none where another runner's trial is looked at.
+        argv: The words of its command, `${envvar:NAME}` as it stands; none where another
+            runner's trial is looked at.
         run_id: Its id in W&B.
         started: When its process began.
         state: finished means that it exited with 0 and left a whole metrics.json, in which the
@@ -134,6 +136,8 @@ class Trial:
         plain = TERMINAL_CODE.sub("", text[-LOG_READ:])
         # A progress bar redraws its line behind a carriage return; only its last state is shown.
         shown = [line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n")]
+        # Whatever else is no text would reach the reader's terminal as a command to it.
+        shown = ["".join(c for c in line if c.isprintable() or c == "\t") for line in shown]
         return "\n".join([line for line in shown if line.strip()][-lines:])
 
 

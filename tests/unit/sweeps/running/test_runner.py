@@ -15,7 +15,7 @@ import yaml
 
 from gridclip.cli import main
 from gridclip.io.errors import InputError
-from gridclip.sweeps.running.command import run_sweep
+from gridclip.sweeps.running.command import run_sweep, sweep_status
 from gridclip.sweeps.running.guard import MARK
 from gridclip.sweeps.running.process import TrialProcess, read_exit
 from gridclip.sweeps.storage.trial import Trial
@@ -168,6 +168,26 @@ def test_a_trial_without_result_is_failed_with_its_reason(sweep, body, reason, c
     assert (
         "no finished trial has the metric val/APr, so none is the best" in capsys.readouterr().out
     )
+
+
+def test_a_secret_reaches_the_trial_and_nothing_that_is_kept_or_shown(sweep, monkeypatch, capsys):
+    monkeypatch.setenv("TOKEN_OF_MINE", "hush-4711")
+    body = 'assert given["token"] == "hush-4711"\nif given["model.x"] == "3": sys.exit(3)'
+    program = [sys.executable, "train.py", "--token=${envvar:TOKEN_OF_MINE}", "${args}"]
+    file = sweep(body, command=program)
+    assert status_of(lambda: run_sweep(file)) == 1
+    assert [trial["state"] for trial in records()] == ["finished", "failed", "finished"]
+    assert records()[0]["argv"][2] == "--token=${envvar:TOKEN_OF_MINE}"
+    told = capsys.readouterr()
+    sweep_status("latest")
+    told = told.out + told.err + capsys.readouterr().out
+    assert "hush-4711" not in told
+    holders = [
+        path.relative_to(only_sweep())
+        for path in only_sweep().rglob("*")
+        if path.is_file() and path.name != "env.json" and b"hush-4711" in path.read_bytes()
+    ]
+    assert holders == []
 
 
 def test_a_program_that_does_not_exist_fails_its_trials(sweep):
@@ -390,7 +410,7 @@ def test_patience_ends_with_a_kill_of_all_that_a_trial_started(tmp_path):
         started=datetime.now(UTC),
     )
     env = {**os.environ, MARK: str(tmp_path)}
-    process = TrialProcess(trial, env, silence=60.0, patience=0.5)
+    process = TrialProcess(trial, trial.argv, env, silence=60.0, patience=0.5)
     log = tmp_path / "log.txt"
     while not log.read_text().strip():
         time.sleep(0.05)

@@ -81,3 +81,21 @@ def test_a_log_is_shown_as_the_terminal_had_it(trial, tmp_path):
     assert trial.log_tail(3) == "first\n100%\nerror: no memory"
     assert trial.log_tail(2) == "100%\nerror: no memory"
     assert replace(trial, folder=tmp_path / "absent").log_tail() == ""
+
+
+def test_no_command_to_a_terminal_leaves_a_log(trial, tmp_path):
+    codes = (
+        "\x1b]0;title\x07",
+        "\x1b]52;c;aGk=\x1b\\",
+        "\x1b[2J",
+        "\x9b2J",
+        "\x07",
+        "\x1bc",
+        "\u202e",
+    )
+    (tmp_path / "log.txt").write_bytes("".join(f"{code}kept\n" for code in codes).encode())
+    shown = replace(trial, folder=tmp_path).log_tail(20)
+    assert shown.isprintable() or set(shown) - set("\n") <= set(filter(str.isprintable, shown))
+    assert [line[-4:] for line in shown.splitlines()] == ["kept"] * len(codes)
+    assert "title" not in shown
+    assert "aGk=" not in shown
