@@ -94,3 +94,9 @@ def test_files_and_functions_fit_the_head(path):
 
 def test_no_module_is_named_after_nothing():
     assert not {path.stem for path in FILES} & {"utils", "misc", "common", "helpers", "util"}
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """pytest imports them by their names alone, so a second one ends the whole collection."""
+    names = [file.name for file in (SOURCE.parents[1] / "tests").rglob("test_*.py")]
+    assert sorted(name for name in names if names.count(name) > 1) == []
