@@ -6,7 +6,7 @@ SWEEP ?= sweeps/mini.yaml
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test test-all learning golden parity lint bench notebooks installed dashboard mini-clip
+.PHONY: help setup train sweep test test-all learning golden parity lint bench notebooks docs installed dashboard mini-clip
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench: .venv/ready $(MINI)/val.json  ## run the benchmarks, each beside a named 
 
 notebooks: .venv/ready $(MINI)/val.json  ## execute the notebooks
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks -o addopts=
+
+docs: .venv/ready  ## build the documents as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 installed: .venv/ready  ## build wheel and sdist, and try them outside the checkout
 	$(BIN)/python -m pytest tests/runs/test_installed.py -m slow
