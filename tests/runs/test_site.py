@@ -85,7 +85,7 @@ def test_a_page_and_its_search_ask_nobody_else(site, address):
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((site / "data.html").as_uri())  # from a disk
-        assert "Your data" in page.inner_text("nav")
+        assert "Data files" in page.inner_text("nav")
         page.goto(address + "index.html")
         page.fill("[data-md-component=search-query]", "pseudo-label")
         page.wait_for_selector(".md-search-result__item")
