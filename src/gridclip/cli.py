@@ -56,6 +56,8 @@ GROUPS = {
                 "DIR", "rows, sweeps and a README to start from"),
         Command("export", "gridclip.engine.export.command:export_command",
                 "RUN --names-as-input --output FILE.onnx", "a file for other runtimes"),
+        Command("push", "gridclip.engine.hub.transfer:push_command",
+                "RUN USER/NAME --licence apache-2.0", "share a run on the Hugging Face hub"),
         Command("sweep run", "gridclip.sweeps.running.command:run_sweep",
                 "SWEEP.yaml", "run a W&B sweep file here"),
         Command("sweep check", "gridclip.engine.check_sweep:check_sweep",

@@ -11,6 +11,8 @@ from gridclip.data.images.given import ImageLike, pixels_of
 from gridclip.data.transforms.augment import Resize, prepare
 from gridclip.engine.detect.finder import Finder, Pixels
 from gridclip.engine.detect.speed import Speed
+from gridclip.engine.hub.shared_run import WEIGHTS, beside, read_shared_weights, with_files
+from gridclip.engine.hub.transfer import fetched, is_on_hub
 from gridclip.engine.lightning_module import (
     DetectionSystem,
     compile_networks,
@@ -156,7 +158,8 @@ def load(
     """Opens a detector: a run, or a file that `gridclip export` wrote.
 
     Args:
-        run: Folder of a training; or a file, .onnx, or .xml for OpenVINO.
+        run: Folder of a training; or hf://user/name, or hf://user/name@revision, of a shared one;
+            or a file, .onnx, or .xml for OpenVINO.
         device: Where to run it: cpu, cuda, cuda:1, mps, or auto, the first accelerator there is.
         speed: How to run it; an exported file has its own ways.
         trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
@@ -164,6 +167,8 @@ def load(
     Raises:
         InputError: as `load_run`, and if a package that the file needs is not installed.
     """
+    if is_on_hub(str(run)):
+        run = fetched(str(run))
     if Path(run).suffix.lower() in (".onnx", ".xml") and not Path(run).is_dir():
         from gridclip.engine.export.exported import ExportedDetector
 
@@ -177,7 +182,7 @@ def load_run(
     """Rebuilds the detector of a run from its config.yaml and checkpoints/last.ckpt.
 
     Args:
-        run_dir: Folder of a training, of anyone's: no code of it runs.
+        run_dir: Folder of a training, of anyone's, or of a shared run: no code of it runs.
         device: Where to run it: cpu, cuda, cuda:1, mps, or auto, the first accelerator there is.
         speed: How to run it.
         trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
@@ -191,8 +196,12 @@ def load_run(
     recipe = read_recipe(file)
     refuse_foreign_classes(recipe["model"], trust=trust, file=file, field="model")
     built, weights = Builder(file, trust), folder / "checkpoints" / "last.ckpt"
-    settings = without_past(recipe["model"], file)
-    checkpoint = read_checkpoint(weights)
+    settings = with_files(without_past(recipe["model"], file), beside(file))
+    if (folder / WEIGHTS).is_file() and not weights.exists():
+        weights = folder / WEIGHTS
+        checkpoint = read_shared_weights(weights)
+    else:
+        checkpoint = read_checkpoint(weights)
     system: DetectionSystem = built(DetectionSystem, settings, "model")
     load_weights(system, weights, checkpoint)
     resize = Resize() if recipe["resize"] is None else built(Resize, recipe["resize"], "val_resize")
