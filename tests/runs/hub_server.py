@@ -5,7 +5,7 @@ import hashlib
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TOKEN = "hf_SecretOfNobody"
+TOKEN = "word-of-nobody"
 
 
 class Hub(ThreadingHTTPServer):
