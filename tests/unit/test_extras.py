@@ -11,6 +11,8 @@ from packaging.requirements import Requirement
 
 from gridclip.data.datasets.noun_phrases import Phrases
 from gridclip.engine.callbacks.wandb_workspace import show_workspace
+from gridclip.engine.detect.result import Findings
+from gridclip.engine.export.command import export_command
 from gridclip.evaluation.lvis import evaluate
 from gridclip.io.errors import InputError, needing
 from gridclip.io.state_dicts import weights_file
@@ -66,6 +68,20 @@ def evaluate_by_lvis(folder):
 ABSENT = {
     "lvis": ("lvis", evaluate_by_lvis),
     "captions": ("textblob.en", lambda folder: Phrases("textblob")),
+    "supervision": (
+        "supervision",
+        lambda folder: Findings([], names=["a"], width=9, height=9).to_supervision(),
+    ),
+    "openvino": (
+        "openvino",
+        lambda folder: export_command(
+            folder, names="a", output=folder / "a.xml", format="openvino"
+        ),
+    ),
+    "export": (
+        "onnxscript",
+        lambda folder: export_command(folder, names="a", output=folder / "a.onnx"),
+    ),
     "dashboards": ("wandb_workspaces.workspaces", lambda folder: show_workspace()),
     "postgresql": ("psycopg", lambda folder: connect("postgresql://nobody@localhost/x", folder)),
 }

@@ -4,11 +4,10 @@ This is what `detect` and `detect_many` return, and it stays as it is: names, sc
 `Found`, the attributes of `Findings`, and the order. It imports nothing slow.
 """
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import needing
 
 if TYPE_CHECKING:
     from supervision import Detections as SupervisionDetections
@@ -57,7 +56,8 @@ class Findings(list[Found]):
         """
         import numpy as np
 
-        supervision = _supervision()
+        with needing("supervision"):
+            import supervision
         rows = {name: row for row, name in enumerate(self.names)}
         found: SupervisionDetections = supervision.Detections(
             xyxy=np.array([each.box for each in self], dtype=np.float32).reshape(-1, 4),
@@ -66,12 +66,3 @@ class Findings(list[Found]):
             data={"class_name": np.array([each.name for each in self], dtype=str)},
         )
         return found
-
-
-def _supervision() -> Any:  # noqa: ANN401 - a module
-    try:
-        return importlib.import_module("supervision")
-    except ImportError as error:
-        raise InputError(
-            f"needs the package supervision ({error})", fix='pip install "gridclip[supervision]"'
-        ) from error

@@ -46,11 +46,11 @@ def export_command(  # noqa: PLR0913 - a command has as many options as it has
         raise InputError(f"{output} is no name for {format}", field="output", fix=fix)
     require_writable(output)
     vocabulary = None if names_as_input else Vocabulary(names_of(names))
-    with needing("export"):
+    with needing("openvino" if format == "openvino" else "export"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    if format == "openvino":
-        with needing("openvino"):
+
+        if format == "openvino":
             import openvino  # noqa: F401
     _export(run, vocabulary, output, format == "openvino", nms, trust=trust)
     what = "any names, as vectors" if vocabulary is None else f"{len(vocabulary)} names"

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import supervision
 
 import gridclip
 from gridclip.engine.detect.result import Findings, Found
-from gridclip.io.errors import InputError
 
 CUP, CAT = Found("cup", 0.9, (1.0, 2.0, 30.0, 40.0)), Found("cat", 0.5, (0.0, 0.0, 5.5, 6.25))
 
@@ -64,9 +62,3 @@ def test_of_nothing_found_supervision_gets_an_empty_detections():
     assert len(given) == 0
     assert given.xyxy.shape == (0, 4)
     assert len(supervision.Detections.merge([given, given])) == 0
-
-
-def test_without_supervision_the_command_that_installs_it_is_told(findings, monkeypatch):
-    monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match=r'fix: pip install "gridclip\[supervision\]"'):
-        findings.to_supervision()
