@@ -67,7 +67,8 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             _flush(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write to a full disk names none
+        if error.errno is not None:  # else its text would be lost beside a name
+            error.filename = error.filename or str(path)  # a write to a full disk names none
         raise
     finally:
         if part.is_dir():
