@@ -20,7 +20,13 @@ from gridclip.io.tables import make_console, say
 from gridclip.sweeps.search.search import Search, make_search, planned
 from gridclip.sweeps.spec.distributions import Choice, identity
 from gridclip.sweeps.spec.parameters import Parameter, Point, arguments
-from gridclip.sweeps.spec.sweep_file import ENVIRONMENT_MACRO, SweepSpec, expand_command, read_sweep
+from gridclip.sweeps.spec.sweep_file import (
+    ENVIRONMENT_MACRO,
+    SweepSpec,
+    conceal,
+    expand_command,
+    read_sweep,
+)
 
 SHOWN = 3  # commands
 TRIED = 20  # values of one parameter
@@ -54,7 +60,7 @@ def check_sweep(file: Path, seed: int = 0, cap: int | None = None, trust: bool =
         *_refused(spec, points[0], lambda line: say(console, line), trust),
     ]
     for fault in faults:
-        say(console, f"wrong: {fault}")
+        say(console, f"wrong: {conceal(fault, spec.command)}")
     if faults:
         raise SystemExit(1)
 

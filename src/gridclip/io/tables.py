@@ -7,6 +7,7 @@ there a row is one line.
 
 import io
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 
@@ -19,6 +20,8 @@ ENDLESS = 10_000  # columns of a pipe
 WHOLE = 24  # characters: a longer cell is a text, which may be folded between words
 BORDER = 3  # columns that a cell takes beside its content
 GAP = "  "
+# Commands to a terminal all begin with a control character; the last ones turn texts around.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def make_console() -> Console:
@@ -34,7 +37,7 @@ def make_console() -> Console:
 
 def say(console: Console, line: str) -> None:
     """Prints a line as it is: no markup, no colours, no wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(CONTROL.sub("", line), markup=False, highlight=False, soft_wrap=True)
 
 
 class WholeTable:
@@ -57,7 +60,9 @@ class WholeTable:
         caption: str = "",
         lines: bool = False,
     ) -> None:
-        self.headings, self.left = tuple(headings), frozenset(left)
+        # A stranger's folder names settings and hosts; none may give the terminal a command.
+        self.headings = tuple(CONTROL.sub("", heading) for heading in headings)
+        self.left = frozenset(left)
         self.title, self.caption, self.lines = title, caption, lines
         self.rows: list[tuple[tuple[str, ...], str]] = []
 
@@ -65,7 +70,7 @@ class WholeTable:
         """Adds a row of as many cells as there are headings."""
         if len(cells) != len(self.headings):
             raise ValueError(f"{len(cells)} cells under {len(self.headings)} headings")
-        self.rows.append((cells, style))
+        self.rows.append((tuple(CONTROL.sub("", cell) for cell in cells), style))
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions

@@ -104,3 +104,18 @@ def test_what_would_go_wrong_is_told_with_its_status(check, monkeypatch, changes
     found, said = check(**changes)
     assert text in said
     assert found == status
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["/no/${envvar:TOKEN_OF_MINE}/train", "${args}"],
+        ["python", "-m", "gridclip", "fit", "--trainer.max_steps=${envvar:TOKEN_OF_MINE}"],
+    ],
+)
+def test_a_secret_of_the_command_is_not_told_by_what_refuses_it(check, monkeypatch, command):
+    monkeypatch.setenv("TOKEN_OF_MINE", "hush-4711")
+    found, said = check(command=command)
+    assert found == 1
+    assert "${envvar:TOKEN_OF_MINE}" in said
+    assert "hush-4711" not in said

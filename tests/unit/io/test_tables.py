@@ -104,3 +104,16 @@ def test_a_row_has_a_cell_for_each_heading():
 @pytest.mark.parametrize("own", ["rich.table", "Console().print("])
 def test_no_other_module_has_a_table_or_a_console_of_its_own(own):
     assert {file.name for file in SOURCE.rglob("*.py") if own in file.read_text()} <= {"tables.py"}
+
+
+def test_no_command_to_a_terminal_is_shown():
+    codes = ("\x1b]0;t\x07", "\x1b[2J", "\x9b2J", "\x1bc", "\u202e")
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    for code in codes:
+        say(console, f"line {code}")
+        table = WholeTable([f"heading {code}"])
+        table.add_row(f"cell {code}")
+        console.print(table)
+    assert output.getvalue().count("cell") == len(codes)
+    assert not set(output.getvalue()) & set("\x1b\x07\x9b\u202e")

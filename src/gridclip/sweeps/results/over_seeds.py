@@ -121,7 +121,8 @@ def _best(made: Sequence[Group], metric: Metric | None) -> Group | None:
 
 def row(cells: Sequence[str]) -> str:
     """Returns a row of a table for a page of text."""
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+    whole = (" ".join(text.splitlines()) for text in cells)  # a line break would end the row
+    return "| " + " | ".join(t.replace("|", "\\|").replace("<", "&lt;") for t in whole) + " |"
 
 
 def _caption(runs: Runs, over: str | None, measured: Sequence[str]) -> str:

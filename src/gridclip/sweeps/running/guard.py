@@ -80,7 +80,8 @@ class Guard:
         try:
             child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
-            self._record_end(None, f"can't start: {error}")
+            # Not the error's own text: it names the program, in which a secret may be expanded.
+            self._record_end(None, f"can't start: its program: {error.strerror}")
             return
         self._watch(child)
         if self.cause:

@@ -58,6 +58,19 @@ def expand_command(
     return tuple(words)
 
 
+def conceal(text: str, command: Sequence[str]) -> str:
+    """Returns a text with what the variables of a command hold turned back into their macros.
+
+    Args:
+        text: Of another program or library, which may repeat the words that it was given.
+        command: The words of the sweep file.
+    """
+    held = {name: os.environ.get(name, "") for name in ENVIRONMENT_MACRO.findall(" ".join(command))}
+    for name in sorted(held, key=lambda name: -len(held[name])):  # one may be a part of another
+        text = text.replace(held[name], f"${{envvar:{name}}}") if held[name] else text
+    return text
+
+
 def _environment(word: str) -> str:
     return ENVIRONMENT_MACRO.sub(lambda name: os.environ.get(name[1], name[1]), word)
 

@@ -233,7 +233,9 @@ def connect(address: str, folder: Path) -> Database:
 
 def without_password(address: str) -> str:
     """Returns an address that may lie in a folder; the driver finds passwords elsewhere."""
-    return _parsed(address)._replace(password=None).render_as_string()
+    url = _parsed(address)._replace(password=None)
+    hidden = [name for name in url.query if "password" in name.lower()]  # sslpassword too
+    return url.difference_update_query(hidden).render_as_string()
 
 
 def _parsed(address: str) -> URL:

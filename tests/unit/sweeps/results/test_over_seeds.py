@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gridclip.io.errors import InputError
-from gridclip.sweeps.results.over_seeds import groups, markdown, put_into, shown
+from gridclip.sweeps.results.over_seeds import groups, markdown, put_into, row, shown
 from gridclip.sweeps.results.runs import runs_of_sweep
 from gridclip.sweeps.spec.sweep_file import read_sweep
 from gridclip.sweeps.storage.trial import Trial
@@ -108,3 +108,7 @@ def test_a_table_takes_the_place_of_the_one_before(tmp_path):
     before = page.read_text()
     put_into(page, "one", "third")
     assert page.read_text() == before.replace("first", "third")
+
+
+def test_no_value_ends_its_cell_or_its_row():
+    assert row(["a|b", "one\ntwo", "<b>x"]) == "| a\\|b | one two | &lt;b>x |"

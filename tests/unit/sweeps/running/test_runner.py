@@ -196,6 +196,19 @@ def test_a_program_that_does_not_exist_fails_its_trials(sweep):
     assert all("can't start" in trial["reason"] for trial in records())
 
 
+def test_a_secret_in_the_name_of_a_program_that_is_not_there_is_not_told(
+    sweep, monkeypatch, capsys
+):
+    monkeypatch.setenv("TOKEN_OF_MINE", "hush-4711")
+    file = sweep(command=["/no/${envvar:TOKEN_OF_MINE}/train", "${args}"])
+    assert status_of(lambda: run_sweep(file)) == 1
+    told = capsys.readouterr()
+    assert "can't start" in told.out + told.err
+    assert "hush-4711" not in told.out + told.err
+    files = [path for path in only_sweep().rglob("*") if path.is_file()]
+    assert [path for path in files if b"hush-4711" in path.read_bytes()] == []
+
+
 def test_figures_beside_a_bad_exit_do_not_make_a_trial_finished(sweep):
     file = sweep(
         'json.dump({"AP": 1}, open(run + "metrics.json", "w")); sys.exit(1)',

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gridclip.io.errors import InputError
 from gridclip.sweeps.running.claims import Heartbeats, is_dead, this_runner
 from gridclip.sweeps.running.start import find_sweep, note_address, open_storage
+from gridclip.sweeps.storage.database import without_password
 from gridclip.sweeps.storage.journal import Journal
 from gridclip.sweeps.storage.protocol import StorageError, SweepInfo
 from gridclip.sweeps.storage.trial import Trial
@@ -332,3 +333,11 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path):
     journal.file.write_text(json.dumps(line) + "\n")
     with pytest.raises(InputError, match="'dreaming' is no state"):
         Journal(journal.file).read()
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:hush@h/d", "postgresql://u@h/d?password=hush&sslpassword=hush"]
+)
+def test_no_password_of_an_address_is_kept(address):
+    assert "hush" not in without_password(address)
+    assert "u@h/d" in without_password(address)
