@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 
 ROWS = Path("experiments/coco_6k")
 METRICS = ("AP", "AP50", "APr", "AP50_novel", "AP50_base")
@@ -46,7 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plain", type=Path, default=ROWS / "gridclip.yaml")
     parser.add_argument("--aligned", type=Path, default=ROWS / "gridclip_regions.yaml")
     parser.add_argument("--source", type=Path, default=Path("data/coco_6k/train.json"))
-    parser.add_argument("--teacher", type=Path, default=ROWS / "teacher.yaml")
+    parser.add_argument(
+        "--teacher", type=Path, default=ROWS.parent / "shared" / "coco_teacher.yaml"
+    )
     parser.add_argument("--view", default="roi")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=12, help="on a GPU")
@@ -94,8 +95,7 @@ def store_regions(given: argparse.Namespace, seconds: dict[str, float]) -> Path:
         words = [str(proposals), f"--source={given.source}", f"--output={regions}", *sizes]
         words += [f"--view={given.view}"]
         if given.teacher.exists():
-            teacher = yaml.safe_load(given.teacher.read_text())
-            words.append(f"--teacher={json.dumps(teacher)}")
+            words.append(f"--teacher={given.teacher}")
         timed("embed", ["clip", "embed-proposals", *words], seconds)
     return regions
 

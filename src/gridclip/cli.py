@@ -228,7 +228,11 @@ def _call(command: Command, arguments: list[str]) -> None:
         parser.add_argument(name, type=kind, nargs="+", help=_help_of(function, name))
     for skipped, as_positional in ((options | lists.keys(), True), (positional, False)):
         parser.add_function_arguments(
-            function, skip={*skipped, "trust"}, as_group=False, as_positional=as_positional
+            function,
+            skip={*skipped, "trust"},
+            as_group=False,
+            as_positional=as_positional,
+            sub_configs=True,  # a class may be given as a YAML file: --teacher teacher.yaml
         )
     words = [_SHORT.get(word, word) for word in arguments]
     with trust.importing_known_code(trust=trust.FLAG in words):

@@ -130,6 +130,16 @@ def test_the_command_prints_and_writes_every_view(root, teacher, tmp_path, capsy
     assert share == written["views"]["pasted"]["all"]["top1"]
 
 
+def test_a_teacher_may_be_given_as_a_file(root, tmp_path):
+    (tmp_path / "teacher.yaml").write_text(
+        "class_path: ClipTeacher\ninit_args: {clip: {name: gridclip-mini, weights: mini}}\n"
+    )
+    words = ["clip", "probe", str(root / "val.json"), "--view=squeezed", "--limit=2"]
+    main([*words, f"--output={tmp_path / 'named.json'}"])
+    main([*words, f"--teacher={tmp_path / 'teacher.yaml'}", f"--output={tmp_path / 'filed.json'}"])
+    assert (tmp_path / "filed.json").read_bytes() == (tmp_path / "named.json").read_bytes()
+
+
 def test_a_limit_draws_the_same_boxes_for_the_same_seed(root):
     read = read_annotations(root / "val.json")
     draws = [draw_boxes(read, 4, seed) for seed in (1, 1, 2)]
