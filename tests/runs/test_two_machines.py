@@ -33,16 +33,18 @@ PATIENCE = 540  # seconds for a run of a few
 
 
 class Machines:
-    """Two nodes of torchrun.
+    """Two nodes of torchrun, of which the first hosts the rendezvous.
 
     Args:
         address: Of the first.
+        logs: A folder for what the nodes print.
         device: Network device of each.
         prefixes: Words before the command on each.
     """
 
-    def __init__(self, address, devices=("lo", "lo"), prefixes=((), ())):
+    def __init__(self, address, logs, devices=("lo", "lo"), prefixes=((), ())):
         self.address, self.devices, self.prefixes = address, devices, prefixes
+        self.logs = logs
         self.nodes = [None, None]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -54,16 +56,18 @@ class Machines:
             *(*self.prefixes[node], sys.executable, "-m", "torch.distributed.run", "--nnodes=2"),
             *("--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=test"),
             f"--rdzv-endpoint={self.address}:{self.port}",
+            f"--rdzv-conf=is_host={str(node == 0).lower()}",  # not who comes first on one machine
             f"--local-addr={self.address[:-1]}{node + 1}",
             *("-m", "gridclip"),
         ]
-        self.nodes[node] = subprocess.Popen(
-            [*launch, *words, "--trainer.num_nodes=2", "--trainer.devices=1"],
-            env=environment() | {"GLOO_SOCKET_IFNAME": self.devices[node]},
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with (self.logs / f"node{node}.txt").open("a") as log:
+            self.nodes[node] = subprocess.Popen(
+                [*launch, *words, "--trainer.num_nodes=2", "--trainer.devices=1"],
+                env=environment() | {"GLOO_SOCKET_IFNAME": self.devices[node]},
+                start_new_session=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def start_both(self, *words):
         for node in (0, 1):
@@ -92,14 +96,14 @@ class Machines:
 
 
 @pytest.fixture
-def loopback():
-    machines = Machines("127.0.0.1")
+def loopback(tmp_path):
+    machines = Machines("127.0.0.1", tmp_path)
     yield machines
     machines.end()
 
 
 @pytest.fixture
-def apart():
+def apart(tmp_path):
     """In two network namespaces, and what cuts (or mends) the link between them."""
     names, devices = (f"gc{os.getpid()}a", f"gc{os.getpid()}b"), ("gcva", "gcvb")
 
@@ -115,7 +119,7 @@ def apart():
         assert ip("-n", name, "link", "set", "lo", "up")
         assert ip("-n", name, "link", "set", device, "up")
     prefixes = tuple(("ip", "netns", "exec", name) for name in names)
-    machines = Machines("10.231.77.1", devices, prefixes)
+    machines = Machines("10.231.77.1", tmp_path, devices, prefixes)
     yield machines, lambda state: ip("-n", names[0], "link", "set", devices[0], state)
     machines.end()
     for name in names:
