@@ -16,6 +16,7 @@ import gridclip
 from gridclip.cli import main
 from gridclip.evaluation.lvis import evaluate
 from gridclip.io.errors import InputError
+from gridclip.io.matches import read_matches
 
 ROW = Path(__file__).parents[2] / "experiments" / "mini" / "gridclip.yaml"
 FIGURES = {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"}
@@ -36,6 +37,15 @@ def test_a_training_leaves_recipe_weights_history_and_figures(trained):
     recipe = yaml.safe_load((trained / "config.yaml").read_text())
     assert recipe["trainer"]["max_steps"] == 6
     assert list((trained / "pictures").glob("*.jpg"))
+
+
+def test_a_training_leaves_which_boxes_are_right_from_which_its_ap_can_be_made(trained):
+    matches = read_matches(trained / "metrics.matches.safetensors")
+    figures = matches.figures(matches.precision())
+    metrics = _metrics(trained)
+    assert len(matches.image_ids) == 12
+    for name in ("AP", "AP50", "APr", "AP_rare_shapes"):
+        assert figures[name][0] == pytest.approx(metrics[name], abs=1e-9)
 
 
 def test_checkpoints_hold_tensors_only_and_no_frozen_network(trained):

@@ -245,8 +245,9 @@ class GridClipCLI(LightningCLI):
         if files.step is None and (files.folder / "metrics.json").exists():
             return
         if files.step != self.trainer.global_step:
-            self.trainer.validate(self.model, datamodule=self.datamodule)
-        files.conclude(self.trainer, self.model)
+            self.trainer.validate(self.model, datamodule=self.datamodule)  # which concludes it
+        else:
+            files.conclude(self.trainer, self.model)
 
     def after_predict(self) -> None:
         """Names the images that could not be read, and ends with status 1 if there is one."""

@@ -4,6 +4,7 @@ config.yaml            the recipe, complete
 checkpoints/last.ckpt  tensors and counters only; always whole
 history.jsonl          one line per validation
 categories.csv         AP of each category, and how many training images show it
+metrics.matches.safetensors  which detections are right, image by image (io/matches.py)
 metrics.json           written last, and only when the evaluation is complete
 evaluated.yaml         in place of config.yaml: what validate, test or predict were asked, by the
                        weights that they name
@@ -26,6 +27,7 @@ from gridclip.data.vocabulary import image_counts
 from gridclip.engine.callbacks import loggers
 from gridclip.evaluation.lvis import write_metrics
 from gridclip.io.files import write_text
+from gridclip.io.matches import matches_file, write_matches
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -48,7 +50,7 @@ class SaveRecipe(SaveConfigCallback):
 
 
 class RunFiles(Callback):
-    """Writes history.jsonl, categories.csv, metrics.json and detections.json.
+    """Writes history.jsonl, categories.csv, metrics.json, its matches, and detections.json.
 
     Args:
         folder: The run folder.
@@ -65,8 +67,9 @@ class RunFiles(Callback):
         The final figures go too: they are of weights that the next checkpoint replaces.
         """
         if trainer.is_global_zero and not bool(getattr(trainer, "fast_dev_run", False)):
-            for name in ("metrics.json", "categories.csv"):
-                (self.folder / name).unlink(missing_ok=True)
+            metrics = self.folder / "metrics.json"
+            for file in (metrics, matches_file(metrics), self.folder / "categories.csv"):
+                file.unlink(missing_ok=True)
         if trainer.is_global_zero:
             loggers.announce(self.folder, trainer.loggers)
         file = self.folder / "history.jsonl"
@@ -104,7 +107,10 @@ class RunFiles(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         write_text(self.folder / "categories.csv", categories_csv(metrics.per_category, data))
         loggers.conclude(self.folder, trainer.loggers, metrics.scalars(), step=trainer.global_step)
-        write_metrics(metrics, self.folder / "metrics.json")
+        file = self.folder / "metrics.json"
+        counted: Any = pl_module.average_precision
+        write_matches(counted.matches(), matches_file(file))
+        write_metrics(metrics, file)
 
     def _append(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics: Any = pl_module.metrics

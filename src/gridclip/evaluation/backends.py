@@ -7,7 +7,7 @@ has no box to find. Which boxes are scored is decided before: no backend caps an
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -18,14 +18,31 @@ from gridclip.evaluation.detections import DetectionTable
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.io.errors import needing
 
+if TYPE_CHECKING:
+    from hotcoco import COCOeval
+
 Backend = Literal["hotcoco", "lvis"]
 
 
 def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
     """Returns precision by hotcoco (Rust)."""
+    evaluation = hotcoco_evaluation(*numbered(truth, found))
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert evaluation.eval is not None  # it is what accumulate makes
+    precision: Float[np.ndarray, "10 101 K 4"] = evaluation.eval["precision"][..., 0]
+    return precision
+
+
+def hotcoco_evaluation(truth: GroundTruth, found: DetectionTable) -> "COCOeval":
+    """Returns hotcoco's evaluator of LVIS boxes, before it has evaluated.
+
+    Args:
+        truth: With ids that count from 0 (`numbered`).
+        found: With the same; its row number n becomes the detection of id n + 1.
+    """
     import hotcoco
 
-    truth, found = _numbered(truth, found)
     annotated = hotcoco.COCO.from_arrays(
         _images(truth),
         _categories(truth),
@@ -40,11 +57,7 @@ def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.nda
     results = hotcoco.LVISResults(annotated, rows, max_dets=-1)
     evaluation = hotcoco.LVISeval(annotated, results, "bbox")
     evaluation.params.max_dets = [max(1, len(rows))]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    assert evaluation.eval is not None  # it is what accumulate makes
-    precision: Float[np.ndarray, "10 101 K 4"] = evaluation.eval["precision"][..., 0]
-    return precision
+    return evaluation
 
 
 def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
@@ -95,7 +108,7 @@ PRECISION: dict[Backend, Callable[[GroundTruth, DetectionTable], Float[np.ndarra
 }
 
 
-def _numbered(truth: GroundTruth, found: DetectionTable) -> tuple[GroundTruth, DetectionTable]:
+def numbered(truth: GroundTruth, found: DetectionTable) -> tuple[GroundTruth, DetectionTable]:
     """Returns both with images and categories numbered from 0 by rising id.
 
     hotcoco takes detections as floats, which hold no id above 2**53, and refuses negative ids. That

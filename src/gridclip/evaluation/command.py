@@ -6,8 +6,10 @@ from pathlib import Path
 from gridclip.evaluation.detections import RULES, Protocol
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
-from gridclip.evaluation.lvis import AT_50, Metrics, evaluate, write_metrics
+from gridclip.evaluation.lvis import AT_50, Metrics, choose, measure, write_metrics
+from gridclip.evaluation.matching import match
 from gridclip.io.files import require_writable
+from gridclip.io.matches import matches_file, write_matches
 from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics
 from gridclip.io.tables import WholeTable, make_console
 
@@ -33,13 +35,16 @@ def evaluate_command(
             the annotations (category_groups). Each gets an AP and an AP50 of its own.
         false_alarms: How many boxes of a name that is verified to be absent from an image are
             allowed on average, for APfa: the AP of the boxes above the score that keeps to it.
-        output: Where to write the figures as json, as fractions and with AP by category.
+        output: Where to write the figures as json, as fractions and with AP by category. Beside it,
+            OUTPUT.matches.safetensors says which boxes are right, image by image.
     """
     if output is not None:
         require_writable(output)
     truth = GroundTruth.of(annotations, groups)
-    metrics = evaluate(truth, detections, protocol=protocol, false_alarms=false_alarms)
+    scored = choose(truth, detections, protocol=protocol)
+    metrics = measure(scored, false_alarms=false_alarms)
     if output is not None:
+        write_matches(match(scored), matches_file(output))
         write_metrics(metrics, output)  # first: a terminal that fails must not cost the figures
     title = (
         f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"

@@ -76,6 +76,14 @@ class Metrics(NamedTuple):
         }
 
 
+class Scored(NamedTuple):
+    """What figures are made of."""
+
+    truth: GroundTruth  # of the images that were run
+    found: DetectionTable  # chosen by the protocol, of categories known to be present or absent
+    protocol: Protocol
+
+
 def evaluate(
     annotations: str | Path | Annotations | GroundTruth,
     detections: str | Path | list[dict[str, Any]] | DetectionTable,
@@ -105,6 +113,22 @@ def evaluate(
         InputError: if either file is malformed or they do not belong together, or if false_alarms
             is negative.
     """
+    scored = choose(annotations, detections, protocol=protocol, image_ids=image_ids)
+    return measure(scored, backend=backend, false_alarms=false_alarms)
+
+
+def choose(
+    annotations: str | Path | Annotations | GroundTruth,
+    detections: str | Path | list[dict[str, Any]] | DetectionTable,
+    *,
+    protocol: Protocol,
+    image_ids: Iterable[int] | None = None,
+) -> Scored:
+    """Returns the boxes that a protocol scores, and the annotations of the images that were run.
+
+    Raises:
+        InputError: as `evaluate`, whose arguments these are.
+    """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.of(annotations)
     file = Path(detections) if isinstance(detections, str | Path) else None
     found = detections if isinstance(detections, DetectionTable) else read_detections(detections)
@@ -117,6 +141,18 @@ def evaluate(
     # category that is not known to be in the image or absent there, as most are.
     has_area = found.boxes[:, 2] * found.boxes[:, 3] > 0
     found = found.take(has_area & truth.knows(found.image_ids, found.category_ids))
+    return Scored(truth, found, protocol)
+
+
+def measure(
+    scored: Scored, *, backend: Backend = "hotcoco", false_alarms: float = LIMIT
+) -> Metrics:
+    """Returns the figures of the boxes that were chosen.
+
+    Raises:
+        InputError: if false_alarms is negative.
+    """
+    truth, found, protocol = scored
     precision = PRECISION[backend](truth, found)
     metrics = _summarize(precision, truth, protocol)
     alarms = find_threshold(truth, found, false_alarms)

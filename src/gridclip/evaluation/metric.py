@@ -14,7 +14,9 @@ from gridclip.data.annotations.table import Annotations
 from gridclip.evaluation.detections import BOXES_PER_IMAGE, DetectionTable, Protocol
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
-from gridclip.evaluation.lvis import Metrics, evaluate
+from gridclip.evaluation.lvis import Metrics, Scored, choose, measure
+from gridclip.evaluation.matching import match
+from gridclip.io.matches import Matches
 from gridclip.structures import Detections, Record
 
 
@@ -58,6 +60,7 @@ class LVISAveragePrecision(Metric):
         super().__init__()
         self.truth = GroundTruth.of(annotations)
         self.protocol, self.false_alarms = protocol, false_alarms
+        self.scored: Scored | None = None  # of all ranks, once computed; like the rest, until reset
         for state in ("image_ids", "counts", "boxes", "scores", "category_ids"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
         self.reset()
@@ -65,6 +68,7 @@ class LVISAveragePrecision(Metric):
     def reset(self) -> None:
         """Forgets all images."""
         super().reset()
+        self.scored = None
         # A rank without images must send tensors of the right type and shape for the others to
         # join; torchmetrics would send a float vector for each state.
         nothing = torch.empty(0, dtype=torch.long, device=self.device)
@@ -99,15 +103,15 @@ class LVISAveragePrecision(Metric):
             InputError: if an image or a category is not one of the annotation file, or a score or
                 a box is not finite.
         """
-        table = self._table()
         image_ids = dim_zero_cat(self.image_ids).tolist()
-        return evaluate(
-            self.truth,
-            table,
-            protocol=self.protocol,
-            image_ids=image_ids,
-            false_alarms=self.false_alarms,
-        )
+        table, protocol = self._table(), self.protocol
+        self.scored = choose(self.truth, table, protocol=protocol, image_ids=image_ids)
+        return measure(self.scored, false_alarms=self.false_alarms)
+
+    def matches(self) -> Matches:
+        """Which of the boxes that were last computed are right, image by image; for a file."""
+        assert self.scored is not None  # there are figures
+        return match(self.scored)
 
     def results(self) -> list[dict[str, Any]]:
         """All detections of all ranks in LVIS results form, for a file; to be called on each rank.

@@ -8,6 +8,7 @@ from gridclip.cli import main
 from gridclip.evaluation.command import evaluate_command
 from gridclip.evaluation.lvis import evaluate, write_metrics
 from gridclip.io.errors import InputError
+from gridclip.io.matches import read_matches
 
 LISTS = {"neg_category_ids": [7], "not_exhaustive_category_ids": []}
 ANNOTATIONS = {
@@ -51,6 +52,17 @@ def changed(content, *place, to=None):
     else:
         inner[place[-1]] = to
     return content
+
+
+def test_figures_in_a_file_have_beside_them_which_boxes_are_right(files, tmp_path):
+    annotations, detections = files()
+    output = tmp_path / "half.json"
+    evaluate_command(annotations=annotations, detections=detections, output=output)
+    matches = read_matches(tmp_path / "half.matches.safetensors")
+    assert matches.images.tolist() == [0, 1]
+    assert matches.right.tolist() == [0b1111111111, 0b1111111]  # IoUs 1 and 0.8
+    (ap,) = matches.figures(matches.precision())["AP"]
+    assert ap == pytest.approx(json.loads(output.read_text())["AP"], abs=1e-9)
 
 
 @pytest.mark.field
