@@ -79,6 +79,8 @@ GROUPS = {
                 "ENTITY", "make them there"),
         Command("evaluate", "gridclip.evaluation.command:evaluate_command",
                 "--annotations GT.json --detections DT.json", "LVIS AP of anyone's boxes"),
+        Command("compare", "gridclip.sweeps.results.compare:compare_command",
+                "RUN_A RUN_B", "which categories gained and lost"),
     ),
     "data with boxes": (
         Command("data mini", "gridclip.data.synthetic.mini_dataset:make_mini",

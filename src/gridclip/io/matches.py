@@ -98,6 +98,10 @@ class Matches(NamedTuple):
         """Returns in how many images there is a box of each category to find."""
         return np.diff(self.box_ends).tolist()
 
+    def same_truth(self, other: "Matches") -> bool:
+        """Returns whether images, categories, boxes to find and protocol are the same."""
+        return self._differing(other) is None
+
     def require_same_truth(self, other: "Matches", file: Path) -> None:
         """Refuses matches of other images, categories or boxes, or by another protocol.
 
@@ -108,14 +112,19 @@ class Matches(NamedTuple):
         Raises:
             InputError: naming what differs.
         """
-        for field in ("protocol", "image_ids", "category_ids", "names", *_BOXES):
-            if not np.array_equal(getattr(self, field), getattr(other, field)):
-                raise InputError(
-                    f"is not of the same evaluation: {field} differ"
-                    f" ({other.dataset}, {other.protocol}; {self.dataset}, {self.protocol})",
-                    fix="evaluate both on the same annotations by the same protocol",
-                    file=file,
-                )
+        field = self._differing(other)
+        if field is not None:
+            raise InputError(
+                f"is not of the same evaluation: {field} differ"
+                f" ({other.dataset}, {other.protocol}; {self.dataset}, {self.protocol})",
+                fix="evaluate both on the same annotations by the same protocol",
+                file=file,
+            )
+
+    def _differing(self, other: "Matches") -> str | None:
+        fields = ("protocol", "image_ids", "category_ids", "names", *_BOXES)
+        pairs = ((field, getattr(self, field), getattr(other, field)) for field in fields)
+        return next((field for field, a, b in pairs if not np.array_equal(a, b)), None)
 
 
 _BOXES = ("box_ends", "box_images", "box_counts")

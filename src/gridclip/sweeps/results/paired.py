@@ -1,5 +1,7 @@
 """Settings against a baseline over the same seeds: mean difference, 95 % interval, paired t-test.
 
+Beside it the same of draws of the images (`over_images`), where the runs have results by image.
+
 Two trainings of one seed share their initial weights and the order of their images, so their
 difference varies less than the figures themselves. A difference is only taken between two trials
 of the same seed.
@@ -8,12 +10,12 @@ of the same seed.
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
 from gridclip.io.errors import InputError
-from gridclip.io.run_metrics import is_precision
+from gridclip.io.run_metrics import bare, is_precision
 from gridclip.sweeps.results.over_seeds import hidden, row
 from gridclip.sweeps.results.runs import Runs
 from gridclip.sweeps.results.table import cell, figure
@@ -22,8 +24,12 @@ from gridclip.sweeps.spec.parameters import Point, short_names
 from gridclip.sweeps.spec.yaml_section import Number
 from gridclip.sweeps.storage.trial import Trial
 
+if TYPE_CHECKING:
+    from gridclip.sweeps.results.over_images import Drawn, ImageDraws
+
 LEVEL = 0.95  # of the interval
 FIGURES = ("baseline", "mean", "difference", "95 % interval", "p", "pairs")
+OVER_IMAGES = ("interval over images", "p over images")  # where runs have results by image
 BASELINES = 12  # among which the report page lets choose; of more settings the first is the one
 SAME = 1e-12  # relative: differences that differ by less are equal but for rounding
 PARTS = re.compile(r",\s*(?=[A-Za-z_][\w.-]*=)")  # between settings; a value may have commas too
@@ -57,6 +63,7 @@ class Comparison(NamedTuple):
         before: The baseline's figures over the pairs.
         after: The setting's, in the same order.
         lacking: Why seeds have no pair, for people.
+        images: What draws of the images say of the mean difference, if the runs can tell.
     """
 
     setting: Point
@@ -65,6 +72,7 @@ class Comparison(NamedTuple):
     before: tuple[Number, ...]
     after: tuple[Number, ...]
     lacking: tuple[str, ...]
+    images: "Drawn | None" = None
 
     def statistics(self) -> Statistics | None:
         """Returns what the differences say; None without a pair."""
@@ -87,7 +95,13 @@ def paired_statistics(before: Sequence[Number], after: Sequence[Number]) -> Stat
     return Statistics(mean, mean - reach, mean + reach, p)
 
 
-def compare(runs: Runs, baseline: Point, seed: str, metrics: Sequence[str]) -> list[Comparison]:
+def compare(
+    runs: Runs,
+    baseline: Point,
+    seed: str,
+    metrics: Sequence[str],
+    draws: "ImageDraws | None" = None,
+) -> list[Comparison]:
     """Returns every other setting beside the one that has the baseline's values.
 
     A baseline that names some of the settings only is another one for each: that which is equal in
@@ -98,18 +112,29 @@ def compare(runs: Runs, baseline: Point, seed: str, metrics: Sequence[str]) -> l
         baseline: From `find_baseline`.
         seed: The setting by which trials are paired.
         metrics: What to compare, by name.
+        draws: Of the images, as far as they were made before.
 
     Raises:
         InputError: if two trials have one setting and one seed.
     """
-    found = _by_setting(runs, seed)
+    from gridclip.sweeps.results.over_images import ImageDraws  # numpy
+
+    found, draws = _by_setting(runs, seed), draws or ImageDraws()
     comparisons = []
     for key, (setting, trials) in found.items():
         point = {**setting, **baseline}
         if _key(point) == key:
             continue
         _, partners = found.get(_key(point), (point, {}))
-        comparisons += [_compare(setting, trials, point, partners, name) for name in metrics]
+        for name in metrics:
+            each = _compare(setting, trials, point, partners, name)
+            pairs = [
+                (partners[value].folder, trials[value].folder)
+                for value in partners
+                if value in trials
+            ]
+            images = draws.difference(pairs, bare(name)) if len(pairs) == len(each.before) else None
+            comparisons.append(each._replace(images=images))
     return comparisons
 
 
@@ -164,12 +189,14 @@ def paired_markdown(
 ) -> str:
     """Returns the comparisons as a table for a page of text."""
     short = short_names([name for name in runs.names if name != seed])
-    heading = [*short.values(), "metric", *FIGURES]
-    lines = [row(heading), row(["---"] * (len(short) + 1) + ["---:"] * len(FIGURES))]
+    with_images = any(each.images for each in comparisons)
+    columns = _columns(with_images)
+    heading = [*short.values(), "metric", *columns]
+    lines = [row(heading), row(["---"] * (len(short) + 1) + ["---:"] * len(columns))]
     for each in comparisons:
         cells = [cell(each.setting[name]) for name in short]
-        lines.append(row([*cells, each.metric, *figures(each)]))
-    caption = f"Differences to `{label(baseline, short)}` {_caption(seed)}"
+        lines.append(row([*cells, each.metric, *figures(each, with_images)]))
+    caption = f"Differences to `{label(baseline, short)}` {_caption(seed, with_images)}"
     caption += f" Settings that differ too: {hidden(runs)}." if runs.hidden else ""
     return "\n".join([*lines, "", caption])
 
@@ -182,6 +209,8 @@ def paired_data(runs: Runs, metrics: Sequence[str]) -> dict[str, object] | None:
     Returns:
         None where no seed is swept, no seed is in two settings, or one is twice in a setting.
     """
+    from gridclip.sweeps.results.over_images import ImageDraws  # numpy
+
     seed = runs.seed_name()
     if seed is None:
         return None
@@ -189,26 +218,46 @@ def paired_data(runs: Runs, metrics: Sequence[str]) -> dict[str, object] | None:
     settings = list({_key(point): point for point in points}.values())
     shown = len(settings) if len(settings) <= BASELINES else 1
     short = short_names([name for name in runs.names if name != seed])
-    baselines = []
-    for point in settings[:shown]:
-        try:
-            found = compare(runs, point, seed, metrics)
-        except InputError:  # a random search drew a setting and a seed twice
-            return None
-        rows = [[label(e.setting, short), e.metric, *figures(e)] for e in found if e.before]
-        lacking = list(dict.fromkeys(reason for each in found for reason in each.lacking))
-        baselines.append({"label": label(point, short), "rows": rows, "lacking": lacking})
-    if not any(each["rows"] for each in baselines):
+    draws, found = ImageDraws(), []
+    try:
+        for point in settings[:shown]:
+            found.append((point, compare(runs, point, seed, metrics, draws)))
+    except InputError:  # a random search drew a setting and a seed twice
         return None
-    caption = f"Differences {_caption(seed)}"
-    return {"heading": ["setting", "metric", *FIGURES], "caption": caption, "baselines": baselines}
+    if not any(each.before for _, comparisons in found for each in comparisons):
+        return None
+    with_images = any(each.images for _, comparisons in found for each in comparisons)
+    baselines = []
+    for point, comparisons in found:
+        rows = [
+            [label(each.setting, short), each.metric, *figures(each, with_images)]
+            for each in comparisons
+            if each.before
+        ]
+        lacking = list(dict.fromkeys(reason for each in comparisons for reason in each.lacking))
+        baselines.append({"label": label(point, short), "rows": rows, "lacking": lacking})
+    return {
+        "heading": ["setting", "metric", *_columns(with_images)],
+        "caption": f"Differences {_caption(seed, with_images)}",
+        "baselines": baselines,
+    }
 
 
-def _caption(seed: str) -> str:
-    return (
+def _columns(with_images: bool) -> tuple[str, ...]:
+    return (*FIGURES[:-1], *(OVER_IMAGES if with_images else ()), FIGURES[-1])
+
+
+def _caption(seed: str, with_images: bool) -> str:
+    told = (
         f"between trials of the same `{seed}`, AP in percent and percentage points; interval and p"
         " of a two-sided paired t-test, not corrected for the number of comparisons."
     )
+    if with_images:
+        told += (
+            " Over images: 95 % interval and p of these very trials if the images are drawn anew,"
+            " which says nothing of other seeds."
+        )
+    return told
 
 
 def label(point: Point, short: Mapping[str, str]) -> str:
@@ -216,16 +265,26 @@ def label(point: Point, short: Mapping[str, str]) -> str:
     return ", ".join(f"{short.get(name, name)}={cell(value)}" for name, value in point.items())
 
 
-def figures(comparison: Comparison) -> list[str]:
-    """Returns both means, the difference, its interval, p and the number of pairs, as text."""
+def figures(comparison: Comparison, with_images: bool) -> list[str]:
+    """Returns both means, the difference, its interval, p and the number of pairs, as text.
+
+    Args:
+        comparison: Of a setting with the baseline.
+        with_images: Whether interval and p over images are among them.
+    """
     found, name = comparison.statistics(), comparison.metric
+    over_images = ["–"] * len(OVER_IMAGES) if with_images else []
     if found is None:
-        return [*"–––––", "0"]
+        return [*"–––––", *over_images, "0"]
+    if drawn := comparison.images:
+        interval = f"{signed(name, drawn.low)} to {signed(name, drawn.high)}"
+        over_images = [interval, f"{drawn.p:.2g}"]
     means = [figure(name, statistics.fmean(v)) for v in (comparison.before, comparison.after)]
     ends = [signed(name, end) for end in (found.low, found.high) if end is not None]
     interval = " to ".join(ends) or "–"
     p = "–" if found.p is None else f"{found.p:.2g}"
-    return [*means, signed(name, found.mean), interval, p, str(len(comparison.before))]
+    pairs = str(len(comparison.before))
+    return [*means, signed(name, found.mean), interval, p, *over_images, pairs]
 
 
 def signed(name: str, value: float) -> str:

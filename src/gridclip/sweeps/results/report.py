@@ -114,6 +114,7 @@ def write_report(
 
 READ_OF_TRIAL = (
     "metrics.json",
+    "metrics.matches.safetensors",
     "history.jsonl",
     "categories.csv",
     "log.txt",
