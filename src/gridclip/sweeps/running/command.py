@@ -246,7 +246,8 @@ def sweep_table(  # noqa: PLR0913 - the options of a command
             row, mean ± standard deviation.
         paired: A baseline, such as weights.image=0, or a trial by its number or folder: each other
             setting becomes a row, with the mean difference to it over the same seeds, its 95 %
-            interval and p of a paired t-test. The seed is --over, or what is called a seed.
+            interval and p of a paired t-test, and where runs have results by image also those over
+            images drawn anew. The seed is --over, or what is called a seed.
         metrics: What to show, separated by commas, such as AP,APr,AP50; by default AP, APr, APc,
             APf and the sweep's own.
         output: A page, such as docs/results.md. The table takes the place of the one of an earlier
