@@ -30,6 +30,8 @@ SHORT = [
 ]
 STEPS = 18
 PATIENCE = 540  # seconds for a run of a few
+# Else torchrun tells the address of the first process once, and who joins later waits for it.
+LATE_JOINERS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 class Machines:
@@ -56,14 +58,15 @@ class Machines:
             *(*self.prefixes[node], sys.executable, "-m", "torch.distributed.run", "--nnodes=2"),
             *("--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=test"),
             f"--rdzv-endpoint={self.address}:{self.port}",
-            f"--rdzv-conf=is_host={str(node == 0).lower()}",  # not who comes first on one machine
+            # The first hosts it, not who comes first on one machine; who is alone gives up in time.
+            f"--rdzv-conf=is_host={str(node == 0).lower()},join_timeout=120",
             f"--local-addr={self.address[:-1]}{node + 1}",
             *("-m", "gridclip"),
         ]
         with (self.logs / f"node{node}.txt").open("a") as log:
             self.nodes[node] = subprocess.Popen(
                 [*launch, *words, "--trainer.num_nodes=2", "--trainer.devices=1"],
-                env=environment() | {"GLOO_SOCKET_IFNAME": self.devices[node]},
+                env=environment() | LATE_JOINERS | {"GLOO_SOCKET_IFNAME": self.devices[node]},
                 start_new_session=True,
                 stdout=log,
                 stderr=subprocess.STDOUT,

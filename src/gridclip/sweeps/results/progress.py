@@ -13,9 +13,11 @@ from gridclip.io.tables import WholeTable, say
 from gridclip.sweeps.results.table import cell, figure
 from gridclip.sweeps.spec.parameters import short_names, swept
 from gridclip.sweeps.spec.sweep_file import SweepSpec
+from gridclip.sweeps.storage.protocol import SweepState
 from gridclip.sweeps.storage.trial import FINAL, Trial
 
 REFRESH = 1.0  # seconds between two looks at the histories
+RECENT = 200  # trials that tell how long one takes
 ENDED_SHOWN = 8  # the live table keeps to the running trials and the last few ended ones
 
 
@@ -56,13 +58,13 @@ class Progress:
         point = " ".join(f"{self.short[name]}={cell(trial.point[name])}" for name in self.names)
         self._line(f"trial {trial.number}/{self.planned} started: {point}")
 
-    def ended(self, trial: Trial, trials: Sequence[Trial]) -> None:
+    def ended(self, trial: Trial, state: SweepState) -> None:
         """Shows how a trial has ended."""
         now = datetime.now(UTC)
         self._running.discard((trial.number, trial.attempt))
         reason = f" ({trial.reason}, see {trial.folder / 'log.txt'})" if trial.reason else ""
         figures = _figures(trial) if trial.state == "finished" else ""
-        left = self._seconds_left(trials, now)
+        left = self._seconds_left(state, now)
         more = f"; about {duration(left)} left" if left else ""
         self._line(
             f"trial {trial.number}/{self.planned} {trial.state}{reason}"
@@ -86,25 +88,24 @@ class Progress:
                 always=True,
             )
 
-    def show(self, trials: Sequence[Trial]) -> None:
+    def show(self, state: SweepState) -> None:
         """Brings the image up to date, at most once a second."""
         if time.monotonic() - self._shown < REFRESH:
             return
         self._shown = time.monotonic()
         if self.live:
-            self.live.update(self._table(trials, datetime.now(UTC)), refresh=True)
+            self.live.update(self._table(state, datetime.now(UTC)), refresh=True)
             return
-        for trial in trials:
-            self._show_change(trial, trials)
+        for trial in state.trials:
+            if (trial.number, trial.attempt) in self._running and trial.state != "running":
+                self.ended(trial, state)  # another's
+        for trial in state.open:
+            if trial.state == "running":
+                self._show_validation(trial)
 
-    def _show_change(self, trial: Trial, trials: Sequence[Trial]) -> None:
-        """Prints what a log has not shown yet: a validation, and the end of another's trial."""
-        key = (trial.number, trial.attempt)
-        if trial.state != "running":
-            if key in self._running:
-                self.ended(trial, trials)
-            return
-        self._running.add(key)
+    def _show_validation(self, trial: Trial) -> None:
+        """Prints a validation that a log has not shown yet."""
+        self._running.add((trial.number, trial.attempt))
         count = len(trial.history())
         if count > self._validations.get(trial.number, 0):
             self._line(f"trial {trial.number}/{self.planned} validated{_figures(trial)}")
@@ -114,14 +115,15 @@ class Progress:
         if self.live is None or always:
             say(self.console, line)
 
-    def _table(self, trials: Sequence[Trial], now: datetime) -> WholeTable:
+    def _table(self, state: SweepState, now: datetime) -> WholeTable:
+        trials = state.trials
         ended = [trial for trial in trials if trial.state != "running"]
         done = sum(trial.state in FINAL for trial in ended)
         caption = f"{done} of {self.planned} trials done"
-        for state in ("failed", "pruned"):
-            count = sum(trial.state == state for trial in ended)
-            caption += f", {count} {state}" if count else ""
-        left = self._seconds_left(trials, now)
+        for fate in ("failed", "pruned"):
+            count = sum(trial.state == fate for trial in ended)
+            caption += f", {count} {fate}" if count else ""
+        left = self._seconds_left(state, now)
         caption += f", about {duration(left)} left" if left else ""
         hosts = {trial.host for trial in trials if trial.host}
         shown = ("trial", *self.short.values(), "state", "steps", *MAIN_METRICS, "time", "left")
@@ -147,15 +149,15 @@ class Progress:
             trial.host,
         ]
 
-    def _seconds_left(self, trials: Sequence[Trial], now: datetime) -> float | None:
+    def _seconds_left(self, state: SweepState, now: datetime) -> float | None:
         """Returns the time to the end of the sweep, once it is known how long a trial takes."""
-        each = _usual_seconds(trials)
+        recent = state.trials[-RECENT:]
+        each = _usual_seconds(recent)
         if each is None:
             return None
-        running = [trial for trial in trials if trial.state == "running"]
-        begun = sum(_trial_left(trial, trials, now) or 0 for trial in running)
-        done = sum(trial.state in FINAL for trial in trials)
-        to_come = max(0, self.planned - done - len(running))
+        running = [trial for trial in state.open if trial.state == "running"]
+        begun = sum(_trial_left(trial, recent, now) or 0 for trial in running)
+        to_come = max(0, self.planned - len(state.trials) + len(state.open) - len(running))
         return (begun + each * to_come) / max(self.jobs, len(running))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from gridclip.io.run_metrics import bare, finite_numbers, is_finite_number, last_logged, peek_json
+from gridclip.sweeps.running.disk import has_room, tells_of_full_disk
 from gridclip.sweeps.running.process import Exit
 from gridclip.sweeps.spec.parameters import Point
 from gridclip.sweeps.spec.sweep_file import Metric
@@ -22,6 +23,8 @@ from gridclip.sweeps.storage.protocol import Runner, SweepState
 from gridclip.sweeps.storage.trial import WAITING, State, Trial, trial_folder
 
 BEATS = 12  # in a lease
+NO_ROOM = "no room was left on a disk"
+LOG_LINES = 40  # from the end, in which a program says why it failed
 _ROUNDING = 1e-3  # seconds; a tick of the system is ten times as long
 SILENCE = 0.6  # of a lease: when a guard ends its trial, well before others may start it again
 
@@ -121,7 +124,11 @@ class Heartbeats:
 
 
 # Signals by which systems, schedulers and people end processes; others are a program's own fault.
-OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+OUTSIDE = (
+    *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2),  # of schedulers: the end is near
+)
+SHELL = 128  # plus the signal: the exit code of a program that saved first, and of shells
 
 
 def to_run_again(
@@ -137,7 +144,7 @@ def to_run_again(
             recorded for it and not there was taken when the storage's answer got lost.
     """
     known = {runner.id for runner in state.runners} - set(gone)
-    for trial in state.trials:
+    for trial in state.open:
         if trial.number in busy:
             continue
         is_lost = trial.runner not in known or trial.runner == me.id
@@ -177,16 +184,32 @@ def judge(trial: Trial, ended: Exit | None, metric: Metric | None, *, attempts: 
         metric: What the sweep improves.
         attempts: How often a trial may be killed from outside before it counts as failed.
     """
-    if ended is None:  # a full disk or a lack of memory may be why, so not without end
-        return _killed(trial, None, "its guard was killed", attempts)
-    code = ended.code
-    if ended.cause and code is not None:
+    code = ended.code if ended else None
+    if ended and ended.cause and code is not None:
         return replace(trial, state="interrupted", reason=ended.cause, exit_code=code)
-    if code is not None and code < 0 and -code in OUTSIDE:
-        hint = ", out of memory?" if -code == signal.SIGKILL else ""
-        return _killed(trial, code, f"killed by {_signal_name(code)}{hint}", attempts)
-    reason = ended.cause or _problem(trial, code, metric)
-    return replace(trial, state="failed" if reason else "finished", reason=reason, exit_code=code)
+    reason = (ended.cause or _problem(trial, code, metric)) if ended else "its guard was killed"
+    if not reason:
+        return replace(trial, state="finished", reason="", exit_code=code)
+    number = _outside_signal(code)
+    if not has_room(trial.folder) or tells_of_full_disk(trial.log_tail(LOG_LINES)):
+        reason = NO_ROOM
+    elif number is not None:
+        hint = ", out of memory?" if number == signal.SIGKILL else ""
+        reason = f"killed by {_signal_name(number)}{hint}"
+    elif ended:
+        return replace(trial, state="failed", reason=reason, exit_code=code)
+    return _killed(trial, code, reason, attempts)  # its end may come again, so not without end
+
+
+def without_room(trial: Trial, *, attempts: int) -> Trial:
+    """Returns a trial that could not be started for want of room on its disk."""
+    return _killed(trial, None, NO_ROOM, attempts)
+
+
+def _outside_signal(code: int | None) -> int | None:
+    """Returns the signal from outside that ended a process, if one did."""
+    number = -code if code is not None and code < 0 else (code or 0) - SHELL
+    return number if number in OUTSIDE else None
 
 
 def _killed(trial: Trial, code: int | None, reason: str, attempts: int) -> Trial:
@@ -200,7 +223,7 @@ def _killed(trial: Trial, code: int | None, reason: str, attempts: int) -> Trial
 def _problem(trial: Trial, code: int | None, metric: Metric | None) -> str:
     """Returns why a trial that ended by itself has no result; empty if it has one."""
     if code is not None and code < 0:
-        return f"killed by {_signal_name(code)}"
+        return f"killed by {_signal_name(-code)}"
     if code != 0:
         return f"exit code {code}"
     content = peek_json(trial.folder / "metrics.json")
@@ -229,8 +252,8 @@ def _unusable(folder: Path, content: Mapping[str, object], metric: str) -> str:
     return f"exit code 0, but there is no metric {metric}; metrics.json has {known}"
 
 
-def _signal_name(code: int) -> str:
+def _signal_name(number: int) -> str:
     try:
-        return signal.Signals(-code).name
+        return signal.Signals(number).name
     except ValueError:  # one of the real-time signals
-        return f"signal {-code}"
+        return f"signal {number}"

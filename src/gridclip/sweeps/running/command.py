@@ -5,7 +5,8 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from gridclip.sweeps.running.start import (
 )
 from gridclip.sweeps.search.search import make_search, planned
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
-from gridclip.sweeps.storage.protocol import Runner, StorageError, SweepState
+from gridclip.sweeps.storage.protocol import Runner, StorageError, StorageLostError, SweepState
 from gridclip.sweeps.storage.trial import Trial
 
 ROOT = Path("runs/sweeps")
@@ -42,7 +43,9 @@ LOGS_SHOWN = 3  # of failed trials, at the end
 
 def run_sweep(  # noqa: PLR0913 - the options of a command
     file: Path,
-    jobs: int = 1,
+    jobs: int | None = None,
+    gpus: str | None = None,
+    per_gpu: int = 1,
     seed: int | None = None,
     dir: Path = ROOT,
     cap: int | None = None,
@@ -61,7 +64,10 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
 
     Args:
         file: The sweep file, as for `wandb sweep`.
-        jobs: How many trials this command runs at once.
+        jobs: How many trials this command runs at once; by default 1, or as many as its GPUs take.
+        gpus: Those of this machine that trials share, separated by commas, such as 0,1: each trial
+            sees one of them (CUDA_VISIBLE_DEVICES). By default all see all.
+        per_gpu: How many trials share a GPU.
         seed: Of the search, 0 by default; the same seed draws the same trials.
         dir: Where the folder of this sweep is made.
         cap: No more trials than this, nor more than the file's run_cap.
@@ -77,19 +83,34 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
         InputError: if the file or a number is wrong, before anything is started.
     """
     spec = read_sweep(file)
-    given = {"--jobs": jobs, "--cap": cap, "--attempts": attempts, "--lease": lease}
+    given: dict[str, float | None] = {"--jobs": jobs, "--per_gpu": per_gpu, "--lease": lease}
+    given |= {"--cap": cap, "--attempts": attempts}
     require_at_least(1, **{name: value for name, value in given.items() if value is not None})
-    try:
+    shared = _gpus(gpus)
+    jobs = jobs or max(1, per_gpu * len(shared))
+    with _answering():
         if resume is None:
             planned(spec, make_search(spec, seed=seed or 0), cap)
             stored = start_sweep(spec, dir, storage, seed=seed or 0, cap=cap, lease=lease)
         else:
             stored = resume_sweep(resume, spec, dir, storage, seed=seed)
-        status = _run(_plan(spec, stored, jobs=jobs, cap=cap, attempts=attempts), stored)
-    except StorageError as error:
-        raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
+        plan = _plan(spec, stored, jobs=jobs, cap=cap, attempts=attempts, gpus=shared)
+        status = _run(plan, stored)
     if status:
         sys.exit(status)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turns what a storage refuses into an InputError that names --storage."""
+    try:
+        yield
+    except StorageLostError as error:
+        fix = "put it back and --resume, or begin a new sweep; results.csv in the sweep's folder,"
+        fix += " if that is there, has the trials so far"
+        raise InputError(str(error), fix=fix, field="--storage") from error
+    except StorageError as error:
+        raise InputError(str(error), fix="see that it can be reached", field="--storage") from error
 
 
 def _run(plan: Plan, stored: StoredSweep) -> int:
@@ -111,7 +132,13 @@ def _run(plan: Plan, stored: StoredSweep) -> int:
 
 
 def _plan(
-    spec: SweepSpec, stored: StoredSweep, *, jobs: int, cap: int | None, attempts: int
+    spec: SweepSpec,
+    stored: StoredSweep,
+    *,
+    jobs: int,
+    cap: int | None,
+    attempts: int,
+    gpus: tuple[str, ...],
 ) -> Plan:
     search = make_search(spec, seed=stored.info.seed)
     return Plan(
@@ -122,7 +149,22 @@ def _plan(
         jobs=jobs,
         planned=planned(spec, search, stored.info.cap if cap is None else cap),
         attempts=attempts,
+        gpus=gpus,
     )
+
+
+def _gpus(words: str | None) -> tuple[str, ...]:
+    """Returns what is asked for, each once.
+
+    Whether they are there is for a trial to find: a runner loads no CUDA.
+    """
+    if words is None:
+        return ()
+    gpus = tuple(word.strip() for word in words.split(","))
+    if not all(gpus) or len(set(gpus)) < len(gpus):
+        problem = f"--gpus {words} names none, or one twice"
+        raise InputError(problem, fix="name each once, as in --gpus 0,1", field="--gpus")
+    return gpus
 
 
 def report(console: Console, spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> None:

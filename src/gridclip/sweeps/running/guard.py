@@ -71,6 +71,11 @@ class Guard:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._ask)
+        # SLURM tells all processes of a job that its end is near. Runners act on it: they ask each
+        # trial to end by SIGTERM. A trial would die of it at once, so it inherits that these are
+        # ignored, unless it listens for them itself.
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
 
     def run(self) -> None:
         """Starts the trial when asked to, watches it, and records its end."""

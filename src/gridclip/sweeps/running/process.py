@@ -92,7 +92,7 @@ class TrialProcess:
         self.trial, self.mark = trial, env[guard.MARK]
         orders = [str(trial.folder.absolute() / EXIT_FILE), str(trial.attempt)]
         orders += [str(silence), str(patience)]
-        with (trial.folder / "log.txt").open("wb") as output:
+        with (trial.folder / "log.txt").open("ab") as output:  # it may go on with an earlier one
             self._guard = subprocess.Popen(
                 [sys.executable, guard.__file__, *orders, *argv],
                 env=env,
@@ -139,7 +139,11 @@ def read_exit(trial: Trial) -> Exit | None:
 
 
 class StopRequest:
-    """How often this process was asked to stop, by Ctrl-C, SIGTERM or a closed terminal."""
+    """How often this process was asked to stop.
+
+    A second Ctrl-C is one who waits no longer. Other signals count once: a scheduler sends one
+    after another, and trials are to have their time to save in between.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -152,15 +156,19 @@ class StopRequest:
         else:
             self._asked.wait(seconds)
 
-    def take(self, _signal: int, _frame: FrameType | None) -> None:
+    def take(self, number: int, _frame: FrameType | None) -> None:
         """Notes a signal."""
-        self.count += 1
+        if number == signal.SIGINT or not self.count:
+            self.count += 1
         self._asked.set()
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turns Ctrl-C and SIGTERM into a note, so that they never cut a trial's record in two."""
+    """Turns signals that ask to stop into a note, so that they never cut a trial's record in two.
+
+    A scheduler sends SIGUSR1 or SIGUSR2, whichever it was told to, some time before SIGTERM.
+    """
     request = StopRequest()
     before = {number: signal.signal(number, request.take) for number in _signals()}
     try:
@@ -173,7 +181,7 @@ def stop_requests() -> Iterator[StopRequest]:
 def _signals() -> list[signal.Signals]:
     """Returns those that ask to stop; a closed terminal does, unless nohup was used."""
     hung_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
-    return [signal.SIGINT, signal.SIGTERM, *hung_up]
+    return [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, *hung_up]
 
 
 def _cores() -> int:

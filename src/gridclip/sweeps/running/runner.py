@@ -1,6 +1,7 @@
 """The loop of a runner: take up trials, watch them, record them, and leave no process behind."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,14 +17,16 @@ from gridclip.sweeps.running.claims import (
     this_runner,
     to_run_again,
 )
+from gridclip.sweeps.running.disk import has_room
 from gridclip.sweeps.running.process import StopRequest
 from gridclip.sweeps.running.running_trial import Plan, RunningTrial
 from gridclip.sweeps.search.search import stragglers
-from gridclip.sweeps.storage.protocol import Storage, StorageError, SweepState
+from gridclip.sweeps.storage.protocol import Storage, StorageError, StorageLostError, SweepState
 from gridclip.sweeps.storage.trial import State, Trial
 
 POLL = 0.05  # seconds between two looks at the processes
 LOOK = 0.5  # seconds between two looks at the storage
+RARELY = 100  # results are written this many times the seconds apart that writing them takes
 LAST_WORDS = 10.0  # seconds to try a storage that does not answer, before leaving
 
 
@@ -43,18 +46,26 @@ class Sweep:
     def __init__(self, plan: Plan, storage: Storage, progress: Progress) -> None:
         self.plan, self.storage, self.progress = plan, storage, progress
         self.me = this_runner()
-        self.state = SweepState((), ())
+        self.state = SweepState((), (), ())
         self.stopping = ""
         self._heartbeats = Heartbeats(plan.info.lease)
         self._gone: set[str] = set()  # runners
         self._running: dict[int, RunningTrial] = {}  # by the trial's number
         self._looked = self._beaten = self._answered = time.monotonic()
         self._validations = 0
+        self._unsaved: dict[int, Trial] = {}  # that ended, by number
+        self._stale = False  # whether something ended since the results were written
+        self._write_next = 0.0  # when they may be written again
+        self._waits_for_room = False
         self._over = False
         self._request, self._followed = StopRequest(), 0  # how many requests to stop it followed
 
     def run(self, request: StopRequest) -> None:
-        """Runs trials until none is left or a stop is requested; no process outlives this call."""
+        """Runs trials until none is left or a stop is requested; no process outlives this call.
+
+        Raises:
+            StorageLostError: if the storage was deleted.
+        """
         self.storage.join(self.me)
         self._request = request
         try:
@@ -82,11 +93,13 @@ class Sweep:
         try:
             self._exchange()
             self._answered = time.monotonic()
+        except StorageLostError:
+            raise
         except StorageError as error:
             self.progress.trouble(f"the storage does not answer, trying again: {error}")
             silent = time.monotonic() - self._answered
             self._over = bool(self.stopping) and all(has_news) and silent > LAST_WORDS
-        self.progress.show(self.state.trials)
+        self.progress.show(self.state)
 
     def _exchange(self) -> None:
         """Writes to the storage what happened here, reads what happened elsewhere, and acts."""
@@ -97,9 +110,10 @@ class Sweep:
         self._report(ended)
         self._prune()
         self._fill()
-        running = [trial for trial in self.state.trials if trial.state == "running"]
-        self._over = not self._running and (bool(self.stopping) or not running)
-        if not self._running and not self._over:
+        running = [trial for trial in self.state.open if trial.state == "running"]
+        idle = not running and not self._waits_for_room
+        self._over = not self._running and (bool(self.stopping) or idle)
+        if not self._running and not self._over and not self._waits_for_room:
             self.progress.waiting(running)
 
     def _beat(self) -> None:
@@ -139,7 +153,7 @@ class Sweep:
         self.state = self.storage.read()
         others = [runner for runner in self.state.runners if runner.id != self.me.id]
         self._gone = self._heartbeats.gone(others)
-        holders = {trial.number: (trial.attempt, trial.runner) for trial in self.state.trials}
+        holders = {trial.number: (trial.attempt, trial.runner) for trial in self.state.open}
         for number, running in self._running.items():
             if holders.get(number) != (running.trial.attempt, self.me.id):
                 running.lose()
@@ -148,26 +162,37 @@ class Sweep:
 
     def _report(self, ended: Sequence[Trial]) -> None:
         """Writes down and shows what ended, all files first: a closed terminal may refuse lines."""
-        if not ended:
-            return
+        self._unsaved |= {trial.number: trial for trial in ended}
+        self._stale |= bool(ended)
         try:
-            self._save(ended)
+            self._save(at_once=False)
         except OSError as error:
             self.progress.trouble(f"can't write: {error}")
         for trial in ended:
-            self.progress.ended(trial, self.state.trials)
+            self.progress.ended(trial, self.state)
 
-    def _save(self, ended: Sequence[Trial]) -> None:
-        for trial in ended:
+    def _save(self, *, at_once: bool) -> None:
+        """Writes down what ended, which is tried again later where the disk refuses.
+
+        The results are of all trials, so of a long sweep they are not written after each.
+        """
+        for number, trial in list(self._unsaved.items()):
             trial.save()
-        plan = self.plan
-        write_results(plan.folder, plan.spec, self.state.trials, seed=plan.info.seed)
+            del self._unsaved[number]
+        began = time.monotonic()
+        if self._stale and (at_once or began >= self._write_next):
+            plan = self.plan
+            write_results(plan.folder, plan.spec, self.state.trials, seed=plan.info.seed)
+            self._stale = False
+            self._write_next = began + RARELY * (time.monotonic() - began)
 
     def _prune(self) -> None:
         """Ends those of our trials that W&B's rule would stop now, if anybody validated since."""
         rule, metric = self.plan.spec.early_terminate, self.plan.spec.metric
+        if rule is None or metric is None:
+            return
         validations = sum(len(trial.history()) for trial in self.state.trials)
-        if rule is None or metric is None or validations == self._validations:
+        if validations == self._validations:
             return
         self._validations = validations
         for trial in stragglers(rule, metric, self.state.trials):
@@ -176,10 +201,15 @@ class Sweep:
 
     def _fill(self) -> None:
         """Takes up trials until all jobs are busy or there is nothing to take up."""
+        self._waits_for_room = False
         while not self.stopping and len(self._running) < self.plan.jobs:
             earlier = to_run_again(self.state, self.me, self._gone, self._running.keys())
             trial = next_attempt(earlier, self.me) if earlier else self._new_trial()
             if trial is None or self._target_reached():
+                return
+            if not has_room(self.plan.folder):
+                self._waits_for_room = True
+                self.progress.trouble(f"the disk of {self.plan.folder} is full: waiting for room")
                 return
             if self.storage.claim(trial):
                 self._take_up(trial, earlier)
@@ -197,7 +227,9 @@ class Sweep:
         return first_attempt(number, point, self.me, self.plan.folder)
 
     def _take_up(self, trial: Trial, earlier: Trial | None) -> None:
-        running = self._running[trial.number] = RunningTrial(self.plan, trial)
+        busy = Counter(running.gpu for running in self._running.values())
+        gpu = min(self.plan.gpus, key=lambda each: busy[each], default=None)
+        running = self._running[trial.number] = RunningTrial(self.plan, trial, gpu)
         if running.start(earlier):
             self.progress.started(running.trial)
 
@@ -230,6 +262,10 @@ class Sweep:
             time.sleep(POLL)
         with suppress(StorageError, OSError):
             ended = self._record_results()
+            self._unsaved |= {trial.number: trial for trial in ended}
             self.storage.beat(replace(self.me, seen=now(), left=True))
             self.state = self.storage.read()
-            self._save(ended)
+        with suppress(OSError):
+            if self.plan.folder.exists():  # else it would be made again
+                self._stale = True  # others may have recorded more
+                self._save(at_once=True)

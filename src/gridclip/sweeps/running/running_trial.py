@@ -10,13 +10,18 @@ import yaml
 
 from gridclip.io.run_metrics import read_history, read_metrics
 from gridclip.sweeps.running import guard
-from gridclip.sweeps.running.claims import SILENCE, judge
+from gridclip.sweeps.running.claims import SILENCE, judge, without_room
+from gridclip.sweeps.running.disk import is_full
 from gridclip.sweeps.running.process import Exit, TrialProcess, environment, read_exit
 from gridclip.sweeps.search.search import Search
 from gridclip.sweeps.spec.parameters import arguments
 from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command, write_arguments
 from gridclip.sweeps.storage.protocol import SweepInfo
 from gridclip.sweeps.storage.trial import FINAL, State, Trial
+
+# What a training leaves that `gridclip fit` goes on from, exactly, in the same folder.
+RESUMABLE = ("config.yaml", "checkpoints/last.ckpt")
+GO_ON = "GRIDCLIP_GO_ON"  # set to 1, a fit does so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,8 @@ class Plan:
         jobs: How many trials this runner runs at once.
         planned: How many there will be at most, of all runners.
         attempts: How often a trial may be killed from outside before it counts as failed.
+        gpus: Those of this machine that trials share, as CUDA_VISIBLE_DEVICES names them; each
+            trial gets one, whichever has the fewest. None leaves that variable as it is.
     """
 
     info: SweepInfo
@@ -40,6 +47,7 @@ class Plan:
     jobs: int
     planned: int
     attempts: int = 3
+    gpus: tuple[str, ...] = ()
 
 
 class RunningTrial:
@@ -48,6 +56,7 @@ class RunningTrial:
     Args:
         plan: What the runner is to do.
         trial: As it was claimed.
+        gpu: Which one it gets, if that is told.
 
     Attributes:
         trial: As it was last recorded.
@@ -55,13 +64,14 @@ class RunningTrial:
         fate: What it is to be called, once it was asked to end.
     """
 
-    def __init__(self, plan: Plan, trial: Trial) -> None:
-        self.plan, self.trial = plan, trial
+    def __init__(self, plan: Plan, trial: Trial, gpu: str | None = None) -> None:
+        self.plan, self.trial, self.gpu = plan, trial, gpu
         self.result: Trial | None = None
         self.fate: State | None = None
         self.is_lost = False
         self._why = ""
         self._process: TrialProcess | None = None
+        self._goes_on = False
         self._argv: tuple[str, ...] = ()  # with the secrets that the record of it leaves out
 
     def start(self, earlier: Trial | None) -> bool:
@@ -80,7 +90,7 @@ class RunningTrial:
                 self.trial = self._prepare()
                 self._process = self._start_process(mark)
             except OSError as error:
-                self._fail(f"can't start: {error}")
+                self._cannot_start(error)
         return self._process is not None
 
     def feed(self) -> None:
@@ -130,13 +140,17 @@ class RunningTrial:
         return replace(seen, attempt=trial.attempt, runner=trial.runner, host=trial.host)
 
     def _prepare(self) -> Trial:
-        """Makes its folder, an earlier attempt's being put aside, and its command."""
+        """Makes its folder and its command.
+
+        What an earlier attempt left is put aside, unless it can be gone on with.
+        """
         spec, trial, folder = self.plan.spec, self.trial, self.trial.folder
-        if folder.exists():
+        self._goes_on = all((folder / name).exists() for name in RESUMABLE)
+        if folder.exists() and not self._goes_on:
             aside = self.plan.folder / "attempts" / f"{folder.name}-{trial.attempt - 1}"
             aside.parent.mkdir(exist_ok=True)
             folder.rename(aside)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         given = arguments(spec.parameters, trial.point)
         json_file = (folder / "parameters.json").absolute()
         write_arguments(spec.command, given, json_file)
@@ -150,6 +164,10 @@ class RunningTrial:
     def _start_process(self, mark: str) -> TrialProcess:
         plan, info = self.plan, self.plan.info
         env = environment(plan.spec, self.trial, group=info.id, mark=mark, jobs=plan.jobs)
+        if self.gpu is not None:
+            env["CUDA_VISIBLE_DEVICES"] = self.gpu
+        if self._goes_on:
+            env[GO_ON] = "1"
         return TrialProcess(self.trial, self._argv, env, silence=SILENCE * info.lease)
 
     def _judge(self, trial: Trial, ended: Exit | None) -> Trial:
@@ -164,6 +182,12 @@ class RunningTrial:
         if self.fate != "pruned" and by_itself.state == "finished":
             return by_itself  # it just made it
         return replace(self.trial, state=self.fate, reason=self._why, exit_code=code)
+
+    def _cannot_start(self, error: OSError) -> None:
+        if is_full(error):
+            self._conclude(without_room(self.trial, attempts=self.plan.attempts))
+        else:
+            self._fail(f"can't start: {error}")
 
     def _fail(self, reason: str) -> None:
         self._conclude(replace(self.trial, state="failed", reason=reason))

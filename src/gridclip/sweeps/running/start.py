@@ -17,7 +17,7 @@ from gridclip.io.files import write_text
 from gridclip.sweeps.running.claims import now
 from gridclip.sweeps.spec.distributions import identity
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
-from gridclip.sweeps.storage.journal import Journal
+from gridclip.sweeps.storage.journal import Journal, require_locks
 from gridclip.sweeps.storage.protocol import Storage, SweepInfo
 
 SWEEP_FILE = "sweep.yaml"
@@ -66,6 +66,12 @@ def start_sweep(
     if address is not None:
         open_storage(root / "unnamed", address)  # refused here if it cannot be reached
     folder = _make_folder(root, spec.name)
+    if address is None:
+        try:
+            require_locks(folder)
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     shutil.copyfile(spec.file, folder / SWEEP_FILE)
     note_address(folder, address)
     info = SweepInfo(
@@ -98,6 +104,8 @@ def resume_sweep(
         InputError: if there is no such sweep, or the file or the seed is not that of its start.
     """
     sweep = find_sweep(name, root, address)
+    if isinstance(sweep.storage, Journal):
+        require_locks(sweep.folder)
     content = yaml.safe_load(spec.file.read_text(encoding="utf-8"))
     changed = list(_differences(yaml.safe_load(sweep.info.text), content, ""))
     if changed:

@@ -27,12 +27,20 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from gridclip.io.errors import InputError, needing
-from gridclip.sweeps.storage.protocol import Runner, StorageError, SweepInfo, SweepState
+from gridclip.sweeps.storage.protocol import (
+    KnownTrials,
+    Runner,
+    StorageError,
+    StorageLostError,
+    SweepInfo,
+    SweepState,
+)
 from gridclip.sweeps.storage.trial import WAITING, Trial, read_record
 
+KINDS = ("postgresql", "postgres", "sqlite")  # those that are tested
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 TABLES = MetaData()
 SWEEPS = Table(
@@ -79,8 +87,10 @@ class Database:
         waits = {"timeout": 30} if url.get_backend_name() == "sqlite" else {}
         self._engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
         self.sweep, self.folder = sweep, folder
+        self._file = Path(url.database) if waits and url.database else None
+        self._made = False  # the tables
         self._versions: dict[int, int] = {}  # of each trial as it was last read, by number
-        self._trials: dict[int, Trial] = {}
+        self._trials = KnownTrials()
 
     def make_tables(self) -> None:
         """Makes the tables where they are not there yet."""
@@ -90,6 +100,7 @@ class Database:
         except (IntegrityError, ProgrammingError):  # another runner makes them at this moment
             with self._connected() as connection:
                 TABLES.create_all(connection)
+        self._made = True
 
     def sweeps(self) -> list[str]:
         """Returns the ids of all sweeps in this database, the newest last."""
@@ -116,8 +127,11 @@ class Database:
         return None if text is None else SweepInfo(**json.loads(text))
 
     def read(self) -> SweepState:
-        """Returns all there is to know; of the trials only those that changed are fetched."""
-        mine = TRIALS.c.sweep == self.sweep
+        """Returns all there is to know; of the trials only those that changed are fetched.
+
+        What has come to a final end never changes, so it is not even asked for.
+        """
+        mine = (TRIALS.c.sweep == self.sweep) & (TRIALS.c.number > self._trials.done())
         with self._connected() as connection:
             versions = connection.execute(select(TRIALS.c.number, TRIALS.c.version).where(mine))
             changed = [
@@ -128,9 +142,9 @@ class Database:
                 where = TRIALS.c.number.in_(changed)
                 for number, version, text in connection.execute(query.where(mine, where)):
                     self._versions[number] = version
-                    self._trials[number] = self._trial(text)
+                    self._trials.put(self._trial(text))
             runners = self._runners(connection)
-        return SweepState(tuple(self._trials[number] for number in sorted(self._trials)), runners)
+        return self._trials.state(runners)
 
     def claim(self, trial: Trial) -> bool:
         """Takes a number, unless another runner was quicker."""
@@ -167,10 +181,10 @@ class Database:
     def beat(self, runner: Runner) -> None:
         """Reports that a runner lives, or that it left."""
         mine = (RUNNERS.c.sweep == self.sweep) & (RUNNERS.c.id == runner.id)
+        told = update(RUNNERS).where(mine).values(seen=runner.seen, gone=runner.left)
         with self._connected() as connection:
-            connection.execute(
-                update(RUNNERS).where(mine).values(seen=runner.seen, gone=runner.left)
-            )
+            if connection.execute(told).rowcount == 0:
+                raise StorageLostError("the sweep was deleted from the database while it ran")
 
     def ask_to_stop(self) -> list[Runner]:
         """Asks all runners that have not left to stop."""
@@ -202,11 +216,17 @@ class Database:
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         """Yields a transaction; what the database says of itself becomes a StorageError."""
+        if self._made and self._file and not self._file.exists():  # SQLite would begin a new one
+            raise StorageLostError(f"{self._file} was deleted while the sweep ran")
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (IntegrityError, ProgrammingError):
+        except IntegrityError:
             raise
+        except ProgrammingError as error:  # of tables that are there, there is no other
+            if not self._made:
+                raise
+            raise StorageLostError(str(error.orig)) from error
         except SQLAlchemyError as error:
             raise StorageError(str(getattr(error, "orig", None) or error)) from error
 
@@ -240,7 +260,12 @@ def without_password(address: str) -> str:
 
 def _parsed(address: str) -> URL:
     """Returns the address with a driver that we install, and a path that holds from anywhere."""
-    url = make_url(address)
+    try:
+        url = make_url(address)
+    except ValueError as error:  # of the port, which SQLAlchemy lets through
+        raise ArgumentError(f"the port is no whole number ({error})") from error
+    if url.drivername.partition("+")[0] not in KINDS:
+        raise ArgumentError(f"{url.drivername} is none of {', '.join(KINDS)}")
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() == "sqlite" and url.database:
         url = url.set(database=str(Path(url.database).absolute()))

@@ -7,8 +7,9 @@ short by a crash or a full disk counts for nothing.
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from filelock import FileLock, Timeout
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.storage.protocol import (
+    KnownTrials,
     Runner,
     StorageError,
+    StorageLostError,
     SweepInfo,
     SweepState,
     may_claim,
@@ -40,10 +43,10 @@ class Journal:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=PATIENCE)
+        self._lock = _lock(file.with_name(f".{file.name}.lock"), PATIENCE)
         self._read = 0  # bytes
         self._info: SweepInfo | None = None
-        self._trials: dict[int, Trial] = {}
+        self._trials = KnownTrials()
         self._runners: dict[str, Runner] = {}
 
     def create(self, info: SweepInfo) -> None:
@@ -63,8 +66,7 @@ class Journal:
         """Returns all there is to know; readers need no lock."""
         with _answering(self.file):
             self._catch_up()
-        trials = tuple(self._trials[number] for number in sorted(self._trials))
-        return SweepState(trials, tuple(self._runners.values()))
+        return self._trials.state(self._runners.values())
 
     def claim(self, trial: Trial) -> bool:
         """Takes a number, unless another runner was quicker."""
@@ -102,14 +104,18 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Holds the lock and know all that was written before."""
-        with _answering(self.file), self._lock:
-            self._catch_up()
-            yield
+        """Holds the lock and knows all that was written before."""
+        with _answering(self.file):
+            if self._read and not self.file.exists():  # the lock would make the folder again
+                raise _gone(self.file)
+            with self._lock:
+                self._catch_up()
+                yield
 
     def _append(self, change: Change) -> None:
         line = json.dumps(change, default=str).encode() + b"\n"
-        handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        begin = 0 if self._read else os.O_CREAT
+        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | begin, 0o644)
         try:
             if os.fstat(handle).st_size > self._read:  # the last writer was cut short: end its line
                 line = b"\n" + line
@@ -124,9 +130,13 @@ class Journal:
         """Applies the whole lines that came since."""
         try:
             with self.file.open("rb") as journal:
+                if os.fstat(journal.fileno()).st_size < self._read:
+                    raise _gone(self.file)
                 journal.seek(self._read)
                 new = journal.read()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._read:
+                raise _gone(self.file) from error
             return
         whole = new[: new.rfind(b"\n") + 1]
         self._read += len(whole)
@@ -154,12 +164,47 @@ class Journal:
         record = change["trial"]
         rows = (*self._rows(record["number"], record["attempt"]), *change["rows"])
         trial = read_record(record, self.file.parent, rows, change["figures"])
-        self._trials[trial.number] = trial
+        self._trials.put(trial)
 
     def _rows(self, number: int, attempt: int) -> tuple[Row, ...]:
         """Returns the validations of an attempt that are written already."""
         known = self._trials.get(number)
         return known.rows or () if known and known.attempt == attempt else ()
+
+
+def require_locks(folder: Path) -> None:
+    """Refuses a disk without locks, or with locks that keep nobody out.
+
+    A file that is made exclusively could stand for a lock, but a runner that is killed would leave
+    it behind, and all others would wait for nobody.
+
+    Args:
+        folder: Of a sweep.
+
+    Raises:
+        InputError: if so.
+    """
+    file = folder / f".{secrets.token_hex(4)}.lock"
+    first, second = _lock(file, 0.0), _lock(file, 0.0)
+    problem = "its locks keep nobody out"
+    try:
+        with first, suppress(Timeout), second:
+            raise OSError(problem)
+    except (OSError, NotImplementedError) as error:
+        problem = f"the disk of this folder has no locks that runners could rely on ({error})"
+        fix = "give a --dir on another disk, or a database as --storage"
+        raise InputError(problem, fix=fix, file=folder, field="--dir") from error
+    finally:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _lock(file: Path, patience: float) -> FileLock:
+    return FileLock(file, timeout=patience, fallback_to_soft=False)
+
+
+def _gone(file: Path) -> StorageLostError:
+    return StorageLostError(f"{file} was deleted, or cut short, while the sweep ran")
 
 
 @contextmanager

@@ -5,14 +5,21 @@ only the runner that has it can do, and only until it has ended. So a result is 
 whoever was killed when.
 """
 
+from bisect import bisect
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from gridclip.sweeps.storage.trial import WAITING, Trial
+from gridclip.sweeps.storage.trial import FINAL, WAITING, Trial
 
 
 class StorageError(Exception):
     """A storage does not answer now; later it may."""
+
+
+class StorageLostError(StorageError):
+    """A storage was deleted or replaced under its runners, so to try again is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +76,58 @@ class SweepState(NamedTuple):
     Args:
         trials: By number, with their validations and figures.
         runners: In the order in which they came.
+        open: Those of the trials that have not come to a final end. A runner looks at these with
+            every event, so the time an event takes does not grow with what is done.
     """
 
     trials: tuple[Trial, ...]
     runners: tuple[Runner, ...]
+    open: tuple[Trial, ...]
+
+
+class KnownTrials:
+    """The trials that were read from a storage so far.
+
+    Args:
+        trials: To begin with.
+    """
+
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        self._ordered: list[Trial] = []
+        self._places: dict[int, int] = {}  # by number
+        self._open: dict[int, Trial] = {}  # by number
+        for trial in trials:
+            self.put(trial)
+
+    def put(self, trial: Trial) -> None:
+        """Takes a new trial, or what is new of one."""
+        place = self._places.get(trial.number)
+        if place is not None:
+            self._ordered[place] = trial
+        else:
+            place = bisect(self._ordered, trial.number, key=attrgetter("number"))
+            self._ordered.insert(place, trial)
+            for later in range(place, len(self._ordered)):  # mostly this one alone
+                self._places[self._ordered[later].number] = later
+        self._open.pop(trial.number, None)
+        if trial.state not in FINAL:
+            self._open[trial.number] = trial
+
+    def get(self, number: int) -> Trial | None:
+        """Returns the trial of a number, if there is one."""
+        place = self._places.get(number)
+        return None if place is None else self._ordered[place]
+
+    def done(self) -> int:
+        """Returns the number up to which all trials are known and have come to a final end."""
+        if not self._ordered or self._ordered[-1].number != len(self._ordered):
+            return 0  # one is missing in between
+        return min(self._open) - 1 if self._open else len(self._ordered)
+
+    def state(self, runners: Iterable[Runner]) -> SweepState:
+        """Returns all that is known, with these runners."""
+        still = tuple(self._open[number] for number in sorted(self._open))
+        return SweepState(tuple(self._ordered), tuple(runners), still)
 
 
 @runtime_checkable
@@ -80,7 +135,7 @@ class Storage(Protocol):
     """Where the runners of one sweep meet.
 
     Every method raises a StorageError where the storage does not answer; nothing has been changed
-    then, or all of it.
+    then, or all of it. It is a StorageLostError where it was deleted.
     """
 
     def create(self, info: SweepInfo) -> None:

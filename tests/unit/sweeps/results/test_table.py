@@ -10,9 +10,14 @@ from gridclip.sweeps.results.progress import Progress, duration, steps
 from gridclip.sweeps.results.table import best_trial, figure, measured_names, trial_table
 from gridclip.sweeps.spec.parameters import short_names
 from gridclip.sweeps.spec.sweep_file import Metric, read_sweep
+from gridclip.sweeps.storage.protocol import KnownTrials
 from gridclip.sweeps.storage.trial import Trial
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def state_of(trials):
+    return KnownTrials(trials).state(())
 
 
 def make_trial(tmp_path, number, *, state="finished", started=0.0, took=None, **metrics):
@@ -114,7 +119,7 @@ def test_no_figure_is_cut_in_a_narrow_terminal_at_the_end_or_on_the_way(tmp_path
     done = make_trial(tmp_path, 10, took=90, **metrics)
     running = replace(make_trial(tmp_path, 11, state="running", **metrics), host="a-host")
     progress = Progress(Console(file=io.StringIO()), spec, planned=3, jobs=1)
-    for table in (trial_table([done], spec), progress._table([done, running], NOW)):
+    for table in (trial_table([done], spec), progress._table(state_of([done, running]), NOW)):
         output = io.StringIO()
         Console(file=output, width=width).print(table)
         words = output.getvalue().replace("│", " ").split()
@@ -146,8 +151,8 @@ def test_the_time_left_follows_from_finished_trials_and_the_jobs(tmp_path, spec)
     ]
     now = NOW + timedelta(seconds=140)
     # 60 s of trial 3, none of the late trial 4, and 4 trials of 100 s to come, two at a time.
-    assert progress._seconds_left(trials, now) == pytest.approx((60 + 0 + 400) / 2)
-    assert progress._seconds_left(trials[1:], now) is None
+    assert progress._seconds_left(state_of(trials), now) == pytest.approx((60 + 0 + 400) / 2)
+    assert progress._seconds_left(state_of(trials[1:]), now) is None
 
 
 def test_a_running_trial_tells_the_time_before_any_has_finished(tmp_path, spec):
@@ -156,7 +161,7 @@ def test_a_running_trial_tells_the_time_before_any_has_finished(tmp_path, spec):
     trial = replace(make_trial(tmp_path, 1, state="running"), rows=(row,), figures={}, steps=90)
     now = NOW + timedelta(seconds=80)
     # 180 s in all, 80 of them gone, and two trials to come.
-    assert progress._seconds_left([trial], now) == pytest.approx(100 + 2 * 180)
+    assert progress._seconds_left(state_of([trial]), now) == pytest.approx(100 + 2 * 180)
     assert steps(trial) == "30/90"
     assert steps(replace(trial, steps=None)) == "30"
     assert steps(replace(trial, rows=())) == "–"
@@ -167,7 +172,7 @@ def test_trials_of_other_machines_are_shown_with_their_host(tmp_path, spec):
     trials = [replace(make_trial(tmp_path, n, state="running"), host=f"host{n}") for n in (1, 2)]
     for shown, expected in ((trials, ("host1", "host2")), (trials[:1], ())):
         output = io.StringIO()
-        Console(file=output, width=150).print(progress._table(shown, NOW))
+        Console(file=output, width=150).print(progress._table(state_of(shown), NOW))
         assert all(name in output.getvalue() for name in expected)
         assert ("host1" in output.getvalue()) is bool(expected)
 
@@ -176,7 +181,7 @@ def test_the_caption_counts_what_is_done_and_what_will_run_again(tmp_path, spec)
     progress = Progress(Console(file=io.StringIO()), spec, planned=6, jobs=1)
     states = ("finished", "failed", "pruned", "interrupted", "stopped")
     trials = [make_trial(tmp_path, n, state=state, took=9) for n, state in enumerate(states, 1)]
-    caption = progress._table(trials, NOW).caption
+    caption = progress._table(state_of(trials), NOW).caption
     assert caption == "3 of 6 trials done, 1 failed, 1 pruned, about 27 s left"
 
 
@@ -186,7 +191,7 @@ def test_a_log_tells_once_how_the_trial_of_another_machine_ended(tmp_path, spec)
     trial = make_trial(tmp_path, 1, state="running", AP=0.5)
     for state in ("running", "finished", "finished"):
         progress._shown = 0.0
-        progress.show([replace(trial, state=state)])
+        progress.show(state_of([replace(trial, state=state)]))
     assert output.getvalue().count("trial 1/2 finished") == 1
 
 

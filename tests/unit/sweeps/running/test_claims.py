@@ -14,7 +14,7 @@ from gridclip.sweeps.running.claims import (
 )
 from gridclip.sweeps.running.process import Exit
 from gridclip.sweeps.spec.sweep_file import Metric
-from gridclip.sweeps.storage.protocol import SweepState
+from gridclip.sweeps.storage.protocol import KnownTrials
 from gridclip.sweeps.storage.trial import Trial
 
 METRIC = Metric(name="val/APr", goal="maximize")
@@ -42,6 +42,9 @@ def leave(trial: Trial, **figures) -> None:
         (Exit(None, "can't start: x"), "failed", "can't start: x", 0),
         (Exit(-9, ""), "interrupted", "killed by SIGKILL, out of memory?", 1),
         (Exit(-15, ""), "interrupted", "killed by SIGTERM", 1),
+        (Exit(143, ""), "interrupted", "killed by SIGTERM", 1),
+        (Exit(137, ""), "interrupted", "killed by SIGKILL, out of memory?", 1),
+        (Exit(-12, ""), "interrupted", "killed by SIGUSR2", 1),
         (Exit(-9, "the runner is gone"), "interrupted", "the runner is gone", 0),
         (Exit(143, "asked to end"), "interrupted", "asked to end", 0),
         (None, "interrupted", "its guard was killed", 1),
@@ -122,25 +125,25 @@ def test_a_trial_may_be_killed_so_often_and_no_oftener(trial):
     ],
 )
 def test_only_what_nobody_runs_is_run_again(trial, state, runner, again):
-    state = SweepState((replace(trial, state=state, runner=runner.id),), (ME, OTHER))
+    state = KnownTrials([replace(trial, state=state, runner=runner.id)]).state((ME, OTHER))
     found = to_run_again(state, ME, gone=(), busy=(1,) if runner is ME and not again else ())
     assert (found is not None) is again
 
 
 def test_the_trial_of_a_runner_that_is_gone_is_run_again(trial):
-    state = SweepState((replace(trial, runner=OTHER.id),), (ME, OTHER))
+    state = KnownTrials([replace(trial, runner=OTHER.id)]).state((ME, OTHER))
     assert to_run_again(state, ME, gone={"other"}, busy=()) == state.trials[0]
 
 
 def test_what_this_runner_has_in_hand_is_never_taken_again(trial):
     for runners, gone in (((ME, OTHER), {"me"}), ((OTHER,), set()), ((ME, OTHER), set())):
         for state in ("running", "interrupted"):
-            known = SweepState((replace(trial, state=state, runner=ME.id),), runners)
+            known = KnownTrials([replace(trial, state=state, runner=ME.id)]).state(runners)
             assert to_run_again(known, ME, gone=gone | {ME.id}, busy=(1,)) is None
 
 
 def test_a_claim_whose_answer_got_lost_is_taken_up(trial):
-    state = SweepState((trial,), (ME,))  # recorded as mine, but I know of no such trial
+    state = KnownTrials([trial]).state((ME,))  # recorded as mine, but I know of no such trial
     assert to_run_again(state, ME, gone=(), busy=()) == trial
 
 

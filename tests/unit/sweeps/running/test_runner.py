@@ -367,7 +367,10 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_a_stop_ends_all_trials_and_records_them(sweep, number):
     file = sweep('open(run + "pid", "w").write(str(os.getpid())); time.sleep(60)')
     process = background(file)

@@ -260,7 +260,9 @@ def test_a_password_is_not_left_in_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "address", ["postgresql://127.0.0.1:1/none", "nonsense", "sqlite:////no/x"]
+    "address",
+    ["postgresql://127.0.0.1:1/none", "nonsense", "sqlite:////no/x"]
+    + ["postgresql://me@host:port/db", "mysql://me@host/db"],
 )
 def test_a_database_that_cannot_be_reached_is_refused(tmp_path, address):
     with pytest.raises(InputError, match="--storage"):
