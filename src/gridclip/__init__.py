@@ -8,8 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gridclip.engine.detect.result import Findings as Findings
-    from gridclip.engine.detect.result import Found as Found
+    from gridclip.engine.detect.findings import Findings as Findings
+    from gridclip.engine.detect.findings import Found as Found
     from gridclip.engine.detect.tiles import Tiles as Tiles
     from gridclip.engine.predictor import TrainedDetector as TrainedDetector
     from gridclip.engine.predictor import load as load
@@ -18,8 +18,8 @@ __version__ = "0.1.0"
 __all__ = ["Findings", "Found", "Tiles", "TrainedDetector", "__version__", "load"]
 
 _PLACES = {
-    "Findings": "gridclip.engine.detect.result",
-    "Found": "gridclip.engine.detect.result",
+    "Findings": "gridclip.engine.detect.findings",
+    "Found": "gridclip.engine.detect.findings",
     "Tiles": "gridclip.engine.detect.tiles",
     "TrainedDetector": "gridclip.engine.predictor",
     "load": "gridclip.engine.predictor",

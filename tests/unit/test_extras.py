@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from gridclip.data.datasets.noun_phrases import Phrases
 from gridclip.engine.callbacks.wandb_workspace import show_workspace
-from gridclip.engine.detect.result import Findings
+from gridclip.engine.detect.findings import Findings
 from gridclip.engine.export.command import export_command
 from gridclip.evaluation.lvis import evaluate
 from gridclip.io.errors import InputError, needing

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gridclip.engine.detect.findings import Findings
 from gridclip.engine.detect.formats import chosen
 from gridclip.engine.detect.pictures import Drawings, stems
 from gridclip.engine.detect.report import Report
-from gridclip.engine.detect.result import Findings
-from gridclip.engine.detect.results import Results
+from gridclip.engine.detect.saving import SavedFindings
 from gridclip.engine.detect.sources import Frame, Source, Unreadable, count, frames, planned
 from gridclip.engine.detect.speed import Speed
 from gridclip.engine.detect.tiles import Tiles
@@ -155,7 +155,7 @@ def search(detector: "Finder", asked: Asked, given: Given, wanted: Wanted) -> li
     unreadable: list[str] = []
     begins = stems(given.sources, wanted.output)
     with ExitStack() as opened:
-        results = opened.enter_context(Results(wanted.output, wanted.formats, asked.names))
+        results = opened.enter_context(SavedFindings(wanted.output, wanted.formats, asked.names))
         drawings = opened.enter_context(Drawings(wanted.output, given.every))
         report = opened.enter_context(Report(count(given.sources, given.every)))
         stream = _ahead(given.batches(asked.batch, unreadable))

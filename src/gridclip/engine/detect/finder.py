@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from gridclip.data.images.given import ImageLike, listed, pixels_of
-from gridclip.engine.detect.result import Findings, Found
+from gridclip.engine.detect.findings import Findings, Found
 from gridclip.engine.detect.tiles import Tiles, merged, windows
 from gridclip.io.errors import require_at_least, require_fraction
 from gridclip.structures import Detections, Vocabulary

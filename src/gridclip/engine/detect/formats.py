@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gridclip.engine.detect.result import Found
+from gridclip.engine.detect.findings import Found
 from gridclip.io.errors import InputError
 from gridclip.io.files import write_text, written_whole
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from gridclip.engine.detect.result import Findings
+from gridclip.engine.detect.findings import Findings
 from gridclip.engine.detect.sources import Frame, Source
 from gridclip.io.errors import InputError
 from gridclip.io.files import written_whole

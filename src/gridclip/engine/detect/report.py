@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from gridclip.engine.detect.result import Findings
+from gridclip.engine.detect.findings import Findings
 from gridclip.engine.detect.sources import Frame, Source
 from gridclip.io.tables import make_console, say
 

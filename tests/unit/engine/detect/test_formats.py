@@ -13,9 +13,9 @@ import pytest
 import supervision
 from PIL import Image
 
+from gridclip.engine.detect.findings import Findings, Found
 from gridclip.engine.detect.formats import chosen
-from gridclip.engine.detect.result import Findings, Found
-from gridclip.engine.detect.results import Results
+from gridclip.engine.detect.saving import SavedFindings
 from gridclip.engine.detect.sources import Frame, Source
 from gridclip.io.errors import InputError
 
@@ -44,7 +44,7 @@ def frame(name, number):
 def written(tmp_path):
     """The folder of results of two images, and the images."""
     images = [image(tmp_path / "photos", "a.jpg"), image(tmp_path / "photos", "b.jpg")]
-    with Results(tmp_path / "out", ["coco", "yolo", "csv", "labelme"], NAMES) as results:
+    with SavedFindings(tmp_path / "out", ["coco", "yolo", "csv", "labelme"], NAMES) as results:
         results.add(images[0], "a", findings(CUP, CAT))
         results.add(images[1], "b", findings(DOG))
     return tmp_path / "out", [each.name for each in images]
@@ -92,7 +92,7 @@ def test_supervision_reads_the_yolo_files(written, tmp_path):
 
 
 def test_yolo_lines_end_with_the_score_and_an_image_without_objects_has_an_empty_file(tmp_path):
-    with Results(tmp_path, ["yolo"], NAMES) as results:
+    with SavedFindings(tmp_path, ["yolo"], NAMES) as results:
         results.add(image(tmp_path, "a.jpg"), "a", findings(CUP))
         results.add(image(tmp_path, "b.jpg"), "b", findings())
         results.add(frame("clip.mp4", 12), "clip", findings(CAT))
@@ -105,7 +105,7 @@ def test_yolo_lines_end_with_the_score_and_an_image_without_objects_has_an_empty
 
 
 def test_a_csv_has_a_line_an_object_with_the_frame_of_a_video(tmp_path):
-    with Results(tmp_path, ["csv"], NAMES) as results:
+    with SavedFindings(tmp_path, ["csv"], NAMES) as results:
         results.add(image(tmp_path, "a.jpg"), "a", findings(DOG))
         results.add(frame("clip.mp4", 3), "clip", findings(CAT, CUP))
     with (tmp_path / "detections.csv").open(newline="") as lines:
@@ -135,7 +135,7 @@ def test_labelme_opens_the_image_from_where_its_file_lies(written):
 
 
 def test_a_search_without_images_leaves_files_that_can_be_read(tmp_path):
-    with Results(tmp_path, ["coco", "csv"], NAMES):
+    with SavedFindings(tmp_path, ["coco", "csv"], NAMES):
         pass
     assert json.loads((tmp_path / "detections.json").read_text()) == {}
     assert json.loads((tmp_path / "coco_results.json").read_text()) == []
@@ -153,11 +153,11 @@ KILLED = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from gridclip.engine.detect.result import Findings, Found
-from gridclip.engine.detect.results import Results
+from gridclip.engine.detect.findings import Findings, Found
+from gridclip.engine.detect.saving import SavedFindings
 from gridclip.engine.detect.sources import Frame, Source
 source = Source("clip.mp4", "video", Path("clip.mp4"))
-with Results(Path(sys.argv[1]), ["coco", "csv", "yolo"], ["cup"]) as results:
+with SavedFindings(Path(sys.argv[1]), ["coco", "csv", "yolo"], ["cup"]) as results:
     for number in range(50):
         found = [Found("cup", 0.5, (0.0, 0.0, 1.0, float(number + 1)))] * 100
         frame = Frame(source, np.zeros((9, 9, 3), np.uint8), number)
@@ -182,7 +182,7 @@ def test_after_a_kill_every_image_is_in_the_lines_and_every_file_can_be_read(tmp
 
 def test_an_error_in_the_middle_leaves_what_was_found_before(tmp_path):
     def search():
-        with Results(tmp_path, ["coco"], NAMES) as results:
+        with SavedFindings(tmp_path, ["coco"], NAMES) as results:
             for number in range(20):
                 results.add(frame("clip.mp4", number), "clip", findings(CUP))
             raise ZeroDivisionError

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gridclip.engine.detect.findings import Findings
 from gridclip.engine.detect.formats import Format, Row, make_format, write_entries
-from gridclip.engine.detect.result import Findings
 from gridclip.engine.detect.sources import Frame
 
 
-class Results:
+class SavedFindings:
     """The files of what was found.
 
     Args:
@@ -33,7 +33,7 @@ class Results:
         self.formats: list[Format] = [make_format(each, output, names) for each in formats]
         self._due = 0.0
 
-    def __enter__(self) -> "Results":
+    def __enter__(self) -> "SavedFindings":
         self.lines.parent.mkdir(parents=True, exist_ok=True)
         self._journal = self.lines.open("w", encoding="utf-8")
         return self

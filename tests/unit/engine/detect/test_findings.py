@@ -8,7 +8,7 @@ import pytest
 import supervision
 
 import gridclip
-from gridclip.engine.detect.result import Findings, Found
+from gridclip.engine.detect.findings import Findings, Found
 
 CUP, CAT = Found("cup", 0.9, (1.0, 2.0, 30.0, 40.0)), Found("cat", 0.5, (0.0, 0.0, 5.5, 6.25))
 
