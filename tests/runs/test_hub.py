@@ -61,6 +61,15 @@ def test_a_run_that_is_pushed_and_loaded_finds_what_it_found(hub, trained, image
         assert str(trained.parent).encode() not in content
 
 
+def test_classify_opens_a_shared_run_as_well(hub, trained, image, tmp_path, capsys):
+    main(["push", str(trained), REPO])
+    (tmp_path / "boxes.json").write_text("[[0, 0, 9, 9]]")
+    given = ["--boxes", str(tmp_path / "boxes.json"), "--names", "a cup"]
+    with pytest.raises(SystemExit):
+        main(["classify", str(image), "--run", f"hf://{REPO}", *given])
+    assert "GridCLIP finds its own regions" in capsys.readouterr().err  # so it was loaded
+
+
 def test_the_card_says_data_protocol_names_figures_and_licence(hub, trained):
     main(["push", str(trained), REPO, "--licence=cc-by-4.0"])
     _, head, text = hub.repos[REPO]["main"]["README.md"].decode().split("---\n", 2)

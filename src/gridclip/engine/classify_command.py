@@ -16,7 +16,7 @@ from gridclip.io.tables import WholeTable, make_console
 def classify_command(  # noqa: PLR0913 - a command has as many options as it has
     image: Path,
     *,
-    run: Path,
+    run: str,
     boxes: Path,
     names: str,
     output: Path | None = None,
@@ -28,7 +28,7 @@ def classify_command(  # noqa: PLR0913 - a command has as many options as it has
 
     Args:
         image: Image file; it is turned upright, as its EXIF orientation says.
-        run: Folder of a training of RegionCLIP.
+        run: Folder of a training of RegionCLIP, or hf://user/name of a shared one.
         boxes: Json file: a list of [x1, y1, x2, y2] in pixels of the upright image.
         names: What they may show: "red striped star, green ring", or a file of names, one a line.
         output: Where to write every probability as json; nowhere by default.

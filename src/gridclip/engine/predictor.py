@@ -167,9 +167,8 @@ def load(
     Raises:
         InputError: as `load_run`, and if a package that the file needs is not installed.
     """
-    if is_on_hub(str(run)):
-        run = fetched(str(run))
-    if Path(run).suffix.lower() in (".onnx", ".xml") and not Path(run).is_dir():
+    exported = Path(run).suffix.lower() in (".onnx", ".xml") and not Path(run).is_dir()
+    if exported and not is_on_hub(str(run)):
         from gridclip.engine.export.exported import ExportedDetector
 
         return ExportedDetector(Path(run), device, trust=trust)
@@ -177,12 +176,13 @@ def load(
 
 
 def load_run(
-    run_dir: str | Path, device: str = "cpu", speed: Speed = _SPEED, *, trust: bool = False
+    run: str | Path, device: str = "cpu", speed: Speed = _SPEED, *, trust: bool = False
 ) -> TrainedDetector:
     """Rebuilds the detector of a run from its config.yaml and checkpoints/last.ckpt.
 
     Args:
-        run_dir: Folder of a training, of anyone's, or of a shared run: no code of it runs.
+        run: Folder of a training, of anyone's, or of a shared run: no code of it runs; or
+            hf://user/name, or hf://user/name@revision, of a shared one.
         device: Where to run it: cpu, cuda, cuda:1, mps, or auto, the first accelerator there is.
         speed: How to run it.
         trust: Import also classes that it names from outside `io.trust.KNOWN`, such as your own.
@@ -191,7 +191,8 @@ def load_run(
         InputError: if the folder is no run, its parts do not fit, it needs trust, or the device is
             not there.
     """
-    folder, place = Path(run_dir), _device(device)
+    place = _device(device)
+    folder = fetched(str(run)) if is_on_hub(str(run)) else Path(run)
     file = folder / "config.yaml"
     recipe = read_recipe(file)
     refuse_foreign_classes(recipe["model"], trust=trust, file=file, field="model")
