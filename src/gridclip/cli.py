@@ -52,6 +52,8 @@ GROUPS = {
                 '--run RUN --names "a cup, a cat" IMAGE...', "find things in images"),
         Command("classify", "gridclip.engine.classify_command:classify_command",
                 '--run RUN --boxes JSON --names "…" IMAGE', "name the boxes that you give"),
+        Command("demo", "gridclip.engine.demo_page:demo_command",
+                "RUN", "a page: drop an image, type names"),
         Command("init", "gridclip.engine.init_folder:init_folder",
                 "DIR", "rows, sweeps and a README to start from"),
         Command("export", "gridclip.engine.export.command:export_command",

@@ -1,5 +1,7 @@
-"""A small mini data set, one short training on it, and the command line in this process."""
+"""A small mini data set, one short training on it, the command line in this process; a browser."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,20 @@ def short_run(mini_root):
 @pytest.fixture(scope="session")
 def trained(short_run, tmp_path_factory) -> Path:
     return short_run(tmp_path_factory.mktemp("runs") / "trained")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """An installed Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("GRIDCLIP_CHROMIUM") or next(
+        filter(None, map(shutil.which, names)), None
+    )
+    if program is None:
+        pytest.skip("no Chromium on this machine; install it, or name it by GRIDCLIP_CHROMIUM")
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=quiet)
+        yield started
+        started.close()

@@ -1,8 +1,6 @@
 """The report page of a sweep in a real browser: no error, no request, and it does what it says."""
 
 import json
-import os
-import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -11,8 +9,6 @@ from PIL import Image
 from gridclip.sweeps.results.report import write_report
 from gridclip.sweeps.spec.sweep_file import read_sweep
 from gridclip.sweeps.storage.trial import Trial
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 EVIL = '</script><script>document.title = "hacked"</script><img src=x onerror=alert(1)>'
 SWEEP = f"""# Is it the weight, or the seed?
@@ -75,28 +71,6 @@ def write_figures(place, rare, frequent):
     }
     example = {"picture": "example-1.jpg", "width": 64, "height": 48}
     (place / "pictures" / "examples.json").write_text(json.dumps([example | boxes]))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("GRIDCLIP_CHROMIUM") or next(
-        filter(None, map(shutil.which, names)), None
-    )
-    if program is None:
-        pytest.skip("no Chromium on this machine; install it, or name it by GRIDCLIP_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=program,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-background-networking",
-            ],
-        )
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -73,23 +73,17 @@ def address(site):
         server.shutdown()
 
 
-def test_a_page_and_its_search_ask_nobody_else(site, address):
-    playwright = pytest.importorskip("playwright.sync_api")
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser_path is None:
-        pytest.skip("no Chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = browser.new_page()
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((site / "data.html").as_uri())  # from a disk
-        assert "Data files" in page.inner_text("nav")
-        page.goto(address + "index.html")
-        page.fill("[data-md-component=search-query]", "pseudo-label")
-        page.wait_for_selector(".md-search-result__item")
-        browser.close()
+def test_a_page_and_its_search_ask_nobody_else(browser, site, address):
+    page = browser.new_page()
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((site / "data.html").as_uri())  # from a disk
+    assert "Data files" in page.inner_text("nav")
+    page.goto(address + "index.html")
+    page.fill("[data-md-component=search-query]", "pseudo-label")
+    page.wait_for_selector(".md-search-result__item")
+    page.close()
     others = [each for each in asked if not each.startswith(("file:", "data:", "blob:", address))]
     assert others == []
     assert errors == []

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 from gridclip.data.datasets.noun_phrases import Phrases
 from gridclip.engine.callbacks.wandb_workspace import show_workspace
+from gridclip.engine.demo_page import demo_command
 from gridclip.engine.detect.findings import Findings
 from gridclip.engine.export.command import export_command
 from gridclip.evaluation.lvis import evaluate
@@ -82,6 +83,7 @@ ABSENT = {
         "onnxscript",
         lambda folder: export_command(folder, names="a", output=folder / "a.onnx"),
     ),
+    "demo": ("gradio", lambda folder: demo_command(str(folder))),
     "dashboards": ("wandb_workspaces.workspaces", lambda folder: show_workspace()),
     "postgresql": ("psycopg", lambda folder: connect("postgresql://nobody@localhost/x", folder)),
 }
