@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 
 from gridclip.evaluation.detections import RULES, Protocol
+from gridclip.evaluation.error_page import write_errors
+from gridclip.evaluation.errors import KINDS, Errors, find_errors
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.evaluation.lvis import AT_50, Metrics, choose, measure, write_metrics
@@ -11,10 +13,10 @@ from gridclip.evaluation.matching import match
 from gridclip.io.files import require_writable
 from gridclip.io.matches import matches_file, write_matches
 from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics
-from gridclip.io.tables import WholeTable, make_console
+from gridclip.io.tables import WholeTable, make_console, say
 
 
-def evaluate_command(
+def evaluate_command(  # noqa: PLR0913 - a command has as many options as it has
     *,
     annotations: Path,
     detections: Path,
@@ -22,6 +24,8 @@ def evaluate_command(
     groups: Path | None = None,
     false_alarms: float = LIMIT,
     output: Path | None = None,
+    errors: Path | None = None,
+    images: Path | None = None,
 ) -> None:
     """Score a file of detected boxes: LVIS AP overall, by size, and by frequency.
 
@@ -37,9 +41,15 @@ def evaluate_command(
             allowed on average, for APfa: the AP of the boxes above the score that keeps to it.
         output: Where to write the figures as json, as fractions and with AP by category. Beside it,
             OUTPUT.matches.safetensors says which boxes are right, image by image.
+        errors: Folder for an analysis of errors, by frequency, group and size: errors.json, and
+            errors.html with the worst images.
+        images: Folder of the images, for that page; by default the folder images beside the
+            annotations.
     """
     if output is not None:
         require_writable(output)
+    if errors is not None:
+        require_writable(errors / "errors.json", field="errors")
     truth = GroundTruth.of(annotations, groups)
     scored = choose(truth, detections, protocol=protocol)
     metrics = measure(scored, false_alarms=false_alarms)
@@ -58,6 +68,21 @@ def evaluate_command(
     console.print(_alarm_table(metrics))
     if truth.groups:
         console.print(_group_table(truth, metrics))
+    if errors is not None:
+        found = find_errors(scored)
+        shown = write_errors(found, scored, errors, images)
+        console.print(_error_table(found))
+        blank = "" if shown else "; images are missing there, name their folder by --images"
+        say(console, f"errors: {errors / 'errors.html'}{blank}")
+
+
+def _error_table(errors: Errors) -> WholeTable:
+    title = "what AP50 would gain without a kind of error (TIDE), in points"
+    table = WholeTable(("part", "AP50", *KINDS), left=["part"], title=title)
+    for part in errors.parts:
+        gains = (f"{100 * part.gains[each]:+.1f}" for each in KINDS)
+        table.add_row(part.name, _percent(part.base), *gains)
+    return table
 
 
 def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:
