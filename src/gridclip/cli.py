@@ -17,7 +17,12 @@ from gridclip.io.arguments import PARSER_MODE
 from gridclip.io.errors import InputError
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
-_SHORT = {"-j": "--jobs", "--per-gpu": "--per_gpu", "--names-as-input": "--names_as_input=true"}
+_SHORT = {  # as make and people write
+    "-j": "--jobs",
+    "--per-gpu": "--per_gpu",
+    "--names-as-input": "--names_as_input=true",
+    "--importances": "--importances=true",
+}
 VERBS = ("fit", "validate", "test", "predict")
 
 

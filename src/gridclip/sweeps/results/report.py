@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from gridclip.io.files import require_inside, write_text
 from gridclip.io.run_metrics import MAIN_METRICS, bare, finite_numbers, is_precision, peek_json
+from gridclip.sweeps.results.importances import importances
 from gridclip.sweeps.results.paired import paired_data
 from gridclip.sweeps.results.runs import SEED_NAMES, runs_of_sweep
 from gridclip.sweeps.results.table import best_trial, measured_names
@@ -178,6 +179,7 @@ def page_data(spec: SweepSpec, folder: Path, trials: Sequence[Trial]) -> dict[st
             _trial(trial, spec, shown, _precisions(evaluation, categories))
             for trial, evaluation in zip(trials, evaluations, strict=True)
         ],
+        "importances": importances(spec, trials) or {},
         "paired": paired_data(runs_of_sweep(spec, trials), shown),
         "logs": _logs(trials),
         "examples": _examples(best.folder, folder) if best else [],

@@ -15,6 +15,7 @@ from rich.console import Console
 from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.run_metrics import is_precision
 from gridclip.io.tables import WholeTable, make_console, say
+from gridclip.sweeps.results.importances import importances_markdown
 from gridclip.sweeps.results.over_seeds import markdown, put_into
 from gridclip.sweeps.results.paired import compare, find_baseline, paired_markdown, require_pairs
 from gridclip.sweeps.results.progress import Progress, duration
@@ -275,6 +276,7 @@ def sweep_table(  # noqa: PLR0913 - the options of a command
     over: str | None = None,
     paired: str | None = None,
     metrics: str | None = None,
+    importances: bool = False,
     output: Path | None = None,
     dir: Path = ROOT,
     storage: str | None = None,
@@ -292,34 +294,53 @@ def sweep_table(  # noqa: PLR0913 - the options of a command
             images drawn anew. The seed is --over, or what is called a seed.
         metrics: What to show, separated by commas, such as AP,APr,AP50; by default AP, APr, APc,
             APf and the sweep's own.
+        importances: Add how much the sweep's metric hangs on each parameter, by PED-ANOVA. That of
+            a seed tells how much of a share is chance.
         output: A page, such as docs/results.md. The table takes the place of the one of an earlier
             sweep of this file, and the rest of the page stays.
         dir: Where the folders of sweeps are.
         storage: A database, if the sweep's folder does not name it.
     """
-    if all(map(is_run_folder, id)):
-        runs = runs_of_folders(id)
-    elif len(id) == 1:
-        sweep, state = _look(str(id[0]), dir, storage)
-        runs = runs_of_sweep(sweep.spec(), state.trials)
-        id = [Path(sweep.folder.name)]  # not latest, which will be another one
-    else:
-        other = next(folder for folder in id if not is_run_folder(folder))
-        fix = "name one sweep, or folders that have a config.yaml"
-        raise InputError("is no run folder", fix=fix, file=other)
+    runs, spec, id = _runs(id, dir, storage)
     seed = runs.full_name(over, "--over") if over else None
     measured = runs.measured(metrics)
     text = _paired(runs, paired, seed, measured) if paired else markdown(runs, seed, measured)
+    if importances:
+        text += f"\n\n{_importances(runs, spec)}"
     if output is None:
         say(make_console(), text)
         return
     day = time.strftime("%Y-%m-%d")
     given = {"over": over, "paired": paired, "metrics": metrics, "output": output}
+    words: list[tuple[str, ...]]
     words = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
-    command = shlex.join(["gridclip", "sweep", "table", *map(str, id), *itertools.chain(*words)])
+    said = [*itertools.chain(*words), *["--importances"] * importances]
+    command = shlex.join(["gridclip", "sweep", "table", *map(str, id), *said])
     title = f"{runs.title}, paired" if paired else runs.title
     put_into(output, title, f"{text}\n\nWritten on {day} by `{command}`.")
     say(make_console(), f"table: {output}")
+
+
+def _runs(
+    id: list[Path], dir: Path, storage: str | None
+) -> tuple[Runs, SweepSpec | None, list[Path]]:
+    """Returns what is to be shown, its sweep file if it is a sweep, and a name that stays."""
+    if all(map(is_run_folder, id)):
+        return runs_of_folders(id), None, id
+    if len(id) > 1:
+        other = next(folder for folder in id if not is_run_folder(folder))
+        fix = "name one sweep, or folders that have a config.yaml"
+        raise InputError("is no run folder", fix=fix, file=other)
+    sweep, state = _look(str(id[0]), dir, storage)
+    spec = sweep.spec()
+    return runs_of_sweep(spec, state.trials), spec, [Path(sweep.folder.name)]  # latest changes
+
+
+def _importances(runs: Runs, spec: SweepSpec | None) -> str:
+    if spec is None:
+        problem = "run folders do not say from where their settings were drawn"
+        raise InputError(problem, fix="name a sweep", field="--importances")
+    return importances_markdown(spec, runs.trials)
 
 
 def _paired(runs: Runs, baseline: str, over: str | None, metrics: Sequence[str]) -> str:

@@ -46,7 +46,9 @@ class BayesSearch:
         """Returns a point of an even spread, or once enough values are known the best guess."""
         axes = {p.name: p.distribution for p in self.parameters if not p.is_constant}
         scored = scores(self.metric, sorted(trials, key=lambda trial: trial.number))
-        known = [(place, score) for trial, score in scored if (place := _place(axes, trial.point))]
+        known = [
+            (place, score) for trial, score in scored if (place := place_of(axes, trial.point))
+        ]
         if sum(score is not None for _, score in known) < STARTUP:
             chosen = _spread(axes, number, seed=self.seed)
         else:
@@ -118,7 +120,7 @@ def _most_promising(
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its lines would cut through the live table
-    distributions = {name: _for_optuna(axis) for name, axis in axes.items()}
+    distributions = {name: for_optuna(axis) for name, axis in axes.items()}
     study = optuna.create_study(
         direction=goal, sampler=optuna.samplers.GPSampler(seed=seed, n_startup_trials=1)
     )
@@ -130,7 +132,8 @@ def _most_promising(
     return study.ask(distributions).params
 
 
-def _for_optuna(axis: Distribution) -> "BaseDistribution":
+def for_optuna(axis: Distribution) -> "BaseDistribution":
+    """Returns the axis of the cube on which a parameter lies, as Optuna has it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if not isinstance(axis, Choice):
@@ -139,7 +142,7 @@ def _for_optuna(axis: Distribution) -> "BaseDistribution":
     return CategoricalDistribution([place for place, share in enumerate(shares) if share > 0])
 
 
-def _place(axes: Mapping[str, Distribution], point: Point) -> Place | None:
+def place_of(axes: Mapping[str, Distribution], point: Point) -> Place | None:
     """Returns where a point lies in the cube; None for one that the sweep can't have drawn."""
     place: dict[str, float | int] = {}
     for name, axis in axes.items():

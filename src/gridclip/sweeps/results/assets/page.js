@@ -11,6 +11,7 @@ function showHeader() {
     ["held fixed", data.fixed.map(({ short, value }) => `${short} = ${cell(value)}`).join("; ")],
     ["seeds", seeds.map(({ name }) => valuesText(name)).join("; ")],
     ["goal", goal ? `${goal.maximize ? "the highest" : "the lowest"} ${goal.full}${goal.name in MEANS ? `, average precision of ${MEANS[goal.name]}` : ""}` : "none: the sweep file names no metric"],
+    ["importance (PED-ANOVA)", importancesText()],
     ["measured on", measuredOn()],
   ];
   section("setting").append(
@@ -24,6 +25,11 @@ function valuesText(name) {
   if (numbers) values.sort((a, b) => a - b);
   if (values.length <= 6) return values.map(cell).join(", ");
   return numbers ? `${brief(values[0])} to ${brief(values.at(-1))}` : `${values.length} values`;
+}
+
+function importancesText() {
+  const short = new Map(data.swept.map((setting) => [setting.name, setting.short]));
+  return Object.entries(data.importances).map(([name, share]) => `${short.get(name) ?? name} ${Math.round(100 * share)} %`).join(", ");
 }
 
 function measuredOn() {
