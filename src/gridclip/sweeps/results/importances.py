@@ -5,6 +5,7 @@ one whose good values are no others than its usual ones is of no importance. Sou
 Bansal and Hutter, PED-ANOVA, IJCAI 2023 (arXiv 2304.10255).
 """
 
+import math
 from collections.abc import Sequence
 
 from gridclip.io.errors import InputError
@@ -30,12 +31,15 @@ def importances(spec: SweepSpec, trials: Sequence[Trial]) -> dict[str, float] | 
         trials: Whatever their state; the finished ones that have the metric count.
 
     Returns:
-        By full name; None where the sweep has no metric, or too few trials to tell.
+        By full name; None where the sweep has no metric, too few trials to tell, or so many equal
+        ones that the worst is among the best.
     """
     if spec.metric is None:
         return None
     scored = _scored(spec, spec.metric, trials)
-    if len(scored) < LEAST:
+    best = max(QUANTILE, BEST / len(scored)) if scored else 1.0
+    ordered = sorted((value for _, value in scored), reverse=spec.metric.goal == "maximize")
+    if len(scored) < LEAST or ordered[math.ceil(best * len(scored)) - 1] == ordered[-1]:
         return None
     import optuna  # half a second
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -46,7 +50,6 @@ def importances(spec: SweepSpec, trials: Sequence[Trial]) -> dict[str, float] | 
     for place, value in scored:
         trial = optuna.trial.create_trial(params=dict(place), distributions=varied, value=value)
         study.add_trial(trial)
-    best = max(QUANTILE, BEST / len(scored))
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
 
 
@@ -54,7 +57,7 @@ def importances_markdown(spec: SweepSpec, trials: Sequence[Trial]) -> str:
     """Returns the importances as a table for a page of text.
 
     Raises:
-        InputError: if the sweep has no metric, or too few trials have it.
+        InputError: if the sweep has no metric, or too few trials have it, or all alike.
     """
     if spec.metric is None:
         fix = "name the metric in the sweep file"
@@ -62,9 +65,10 @@ def importances_markdown(spec: SweepSpec, trials: Sequence[Trial]) -> str:
     shares = importances(spec, trials)
     if shares is None:
         count = len(_scored(spec, spec.metric, trials))
+        why = "too few" if count < LEAST else "too alike"
         raise InputError(
-            f"{count} finished trials with {spec.metric.name} are too few to tell importances",
-            fix=f"run at least {LEAST}, or leave --importances out",
+            f"{count} finished trials with {spec.metric.name} are {why} to tell importances",
+            fix=f"run at least {LEAST} and more, or leave --importances out",
             field="--importances",
             file=spec.file,
         )

@@ -88,3 +88,15 @@ def test_too_few_trials_are_refused_by_the_table_and_left_out_of_the_page(tmp_pa
     with pytest.raises(InputError, match="9 finished trials with val/APr are too few"):
         importances_markdown(spec, trials[1:])
     assert page_data(spec, tmp_path, trials[1:])["importances"] == {}
+
+
+@pytest.mark.parametrize("better", [0, 1])
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_nothing_is_told_where_the_worst_trials_are_among_the_best(tmp_path, goal, better):
+    spec = spec_of(tmp_path, goal)
+    trials = made(spec, tmp_path, lambda _: 0.5, count=LEAST)
+    good = {"APr": 0.9 if goal == "maximize" else 0.1}
+    trials[:better] = [replace(trial, figures=good) for trial in trials[:better]]
+    assert importances(spec, trials) is None
+    with pytest.raises(InputError, match="too alike"):
+        importances_markdown(spec, trials)
