@@ -59,6 +59,8 @@ GROUPS = {
                 '--run RUN --boxes JSON --names "…" IMAGE', "name the boxes that you give"),
         Command("demo", "gridclip.engine.demo_page:demo_command",
                 "RUN", "a page: drop an image, type names"),
+        Command("finetune", "gridclip.engine.finetune.command:finetune_command",
+                "RUN --data DIR --output DIR", "teach a run your own names, and keep the old"),
         Command("init", "gridclip.engine.init_folder:init_folder",
                 "DIR", "rows, sweeps and a README to start from"),
         Command("export", "gridclip.engine.export.command:export_command",

@@ -206,6 +206,11 @@ def best_logits(cosines: Cosines) -> Float[Tensor, "N"]:
     return _extent(cosines, summed=False)[0]
 
 
+def log_totals(cosines: Cosines) -> Float[Tensor, "N"]:
+    """Returns the log-sum-exp of each cell's logits, without the matrix of cells and names."""
+    return _extent(cosines, summed=True)[1]
+
+
 def group(
     vectors: Float[Tensor, "K D"], groups: int = 128, rounds: int = 8
 ) -> Float[Tensor, "G D"]:

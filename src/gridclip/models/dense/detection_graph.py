@@ -85,6 +85,12 @@ class DetectionGraph(nn.Module):
                 field="nms",
                 fix="leave suppression outside: --nms outside",
             )
+        if detector.opinion is not None and detector.opinion.novel_weight is not None:
+            raise InputError(
+                "a weight of its own for names that no training box showed is not exported",
+                field="model.detector.init_args.regions.novel_opinion",
+                fix="set it to null in the config.yaml of a copy of the run",
+            )
         self.detector, self.suppress, self.settings = detector, suppress, settings
         projections = Projections(detector.folding.projection() or detector.head.projection)
         self.opinion = detector.opinion if settings.score == "competing" else None
@@ -110,7 +116,7 @@ class DetectionGraph(nn.Module):
         if asked.rivals is not None:
             vectors = torch.cat([vectors, asked.rivals.others])
         self.register_buffer("vectors", vectors)
-        self.register_buffer("voices", None if voices is None else torch.cat([*voices]))
+        self.register_buffer("voices", None if voices is None else torch.cat(voices[:2]))
 
     def forward(
         self, image: UInt8[Tensor, "H W 3"], text: Float[Tensor, "K D"] | None = None

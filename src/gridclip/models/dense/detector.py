@@ -257,7 +257,9 @@ class DenseDetector(Detector):
         if reference is not None:
             others = self.folding.others(vocabulary, reference)
         opinion = self.opinion
-        voices = None if opinion is None else opinion.voices(vocabulary, reference)
+        voices = None
+        if opinion is not None:
+            voices = opinion.voices(vocabulary, reference, self.trained_on)
         return _Asked(names, Competition(others, self.score_scale.value), voices)
 
     def _contest(

@@ -194,7 +194,8 @@ class GridCLIP(DenseDetector):
             require_same_width(seen, self.text.width, field="regions.opinion")
         align = self.head.add_second(seen)
         if self.regions.opinion:
-            self.opinion = SecondOpinion(align, self.text, self.regions.opinion)
+            weights = self.regions.opinion, self.regions.novel_opinion
+            self.opinion = SecondOpinion(align, self.text, *weights)
 
     def pretrained(self) -> list[nn.Module]:
         """The backbone starts from CLIP or ImageNet, a text tower that is trained from CLIP."""

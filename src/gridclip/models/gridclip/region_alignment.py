@@ -38,6 +38,8 @@ class RegionAlignment:
             `shared`: the one embedding learns both, in the space of the text vectors.
         opinion: Of an own branch: its weight, in [0, 1], in the score at inference, where names
             compete (`decoding.score`); 0 leaves it out.
+        novel_opinion: The same for names that no training box showed; None: as for all.
+            ViLD-ensemble has a third and two thirds (section 3.4).
         distance: `cosine`: 1 - cos. `l1`: the sum of differences (ViLD). `contrastive`: a cell
             finds its region among all of the batch, as alike as the teacher finds them.
         temperature: Of contrastive: what cosines are divided by.
@@ -54,6 +56,7 @@ class RegionAlignment:
 
     branch: Branch = "own"
     opinion: float = 0.5
+    novel_opinion: float | None = None
     distance: RegionDistance = "cosine"
     temperature: float = 0.05
     begin: float = 0.0
@@ -69,6 +72,7 @@ class RegionAlignment:
             **{
                 "regions.begin": self.begin,
                 "regions.opinion": self.opinion,
+                "regions.novel_opinion": self.novel_opinion or 0.0,
                 "regions.least": self.least,
                 "regions.jitter": self.jitter,
             }

@@ -163,8 +163,10 @@ def test_an_own_branch_learns_beside_the_names_and_is_not_run_where_it_has_no_sa
     made.detect(asked.images, asked.vocabulary, asked.records)
 
 
-def test_at_inference_the_branch_has_its_say_in_the_shares_of_names(text):
-    made = detector(text, decoding=DecodeSettings(score="competing"))
+@pytest.mark.parametrize("novel", [None, 0.8])
+def test_at_inference_the_branch_has_its_say_in_the_shares_of_names(text, novel):
+    regions = RegionAlignment(novel_opinion=novel)
+    made = detector(text, regions=regions, decoding=DecodeSettings(score="competing"))
     asked = batch()
     made.losses(asked)  # fits both scales
     made.trained_on = Vocabulary(["green plain ring", "cyan dotted bowl"])
@@ -173,7 +175,12 @@ def test_at_inference_the_branch_has_its_say_in_the_shares_of_names(text):
     names = Vocabulary([*asked.vocabulary.names, "cyan dotted bowl"])  # the last only competes
     vectors, logits = made.text(names), made.cosines(predictions.embeddings, names).logits()
     sharp = 10 * made.opinion.scale.value * predictions.aligned @ vectors.mT
-    joint = (0.5 * made.score_scale.value * logits + 0.5 * sharp).softmax(-1)
+    known = torch.tensor([name in made.trained_on.names for name in names.names])
+    assert known.any()
+    assert not known[:3].all()
+    weights = torch.where(known, 0.5, 0.5 if novel is None else novel)
+    shares = (made.score_scale.value * logits).log_softmax(-1), sharp.log_softmax(-1)
+    joint = ((1 - weights) * shares[0] + weights * shares[1]).softmax(-1)
     factor = logits.amax(-1).sigmoid() * predictions.centreness.sigmoid()
     expected = (joint[..., :3] * factor[..., None]).sqrt()
     assert made.opinion.scale.value != 1
