@@ -68,6 +68,30 @@ def test_a_fault_in_a_later_piece_is_counted_in_the_whole_list(five):
     assert "detections[3].score" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "value", [10**30, "1", True, None, 1.5], ids=["many digits", "text", "true", "null", "a half"]
+)
+def test_an_unusual_id_has_the_error_that_the_content_has(five, value):
+    file, rows = five(image_id=value)
+    with pytest.raises(InputError) as of_file:
+        read_detections(file)
+    with pytest.raises(InputError) as of_content:
+        read_detections(rows)
+    assert str(of_file.value) == f"{file}: {of_content.value}"
+
+
+def test_ids_written_as_floats_and_whole_scores_are_read_in_pieces_too(five):
+    file, rows = five(image_id=3.0, score=1)
+    assert read_detections(file).to_json() == read_detections(rows).to_json()
+
+
+@pytest.mark.parametrize("key", ["score", "bbox"])
+def test_whole_numbers_beyond_64_bits_are_refused_in_boxes_and_scores(five, key):
+    file, _ = five(**{key: 10**30 if key == "score" else [1, 2, 10**30, 4]})
+    with pytest.raises(InputError, match=rf"detections\[3\]\.{key}"):
+        read_detections(file)
+
+
 def test_pieces_need_less_memory_than_the_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(detections, "_PIECE", 100)
     file = tmp_path / "detections.json"
