@@ -290,6 +290,7 @@ def start_from(system: DetectionSystem, file: Path) -> None:
     same = state.keys() == system.state_dict().keys()
     if same or not system.detector.initialise_from(state, file):
         load_weights(system, file)
+        system.detector.remember()
 
 
 def readable_checkpoint(given: str) -> Path:

@@ -95,6 +95,9 @@ class Detector(nn.Module, ABC):
         """
         return {}
 
+    def remember(self) -> None:
+        """Is called once the weights of another training of this model are loaded to go on from."""
+
     def fingerprint(self) -> str:
         """Names the frozen networks that a checkpoint leaves out but its weights depend on."""
         return ""

@@ -21,6 +21,7 @@ from gridclip.models.encoders.attention_pool import Pooled
 from gridclip.models.encoders.backbones import Backbone
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
+from gridclip.models.gridclip.keeping import Keeping, OldSelf, SideBranches, lost
 from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
 from gridclip.models.gridclip.region_alignment import (
     RegionAlignment,
@@ -114,7 +115,7 @@ def check_residual(backbone: Backbone, text_width: int) -> None:
 
 
 _WEIGHTS, _NEGATIVES = LossWeights(), Negatives()
-_REGIONS = RegionAlignment()
+_REGIONS, _KEEPING = RegionAlignment(), Keeping()
 _PSEUDO_LABEL_LOSS, _WORDS = PseudoLabelLoss(), WordRegionLoss()
 
 
@@ -144,6 +145,7 @@ class GridCLIP(DenseDetector):
         temperature: 1 / scale of the cosine at the start; the scale is learned.
         recompute: Make activations again for the gradients: less memory, about a third more time.
         ensemble: A frozen tower's second opinion on the boxes, at inference.
+        keeping: How a training that starts from a run keeps what that knew.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class GridCLIP(DenseDetector):
         temperature: float = 0.07,
         recompute: bool = False,
         ensemble: RegionEnsemble | None = None,
+        keeping: Keeping = _KEEPING,
     ) -> None:
         grid = Grid(width, num_convs, prior, temperature, foldable=not clip_residual)
         super().__init__(backbone, text, assigner, grid, decoding, ensemble)
@@ -182,6 +185,24 @@ class GridCLIP(DenseDetector):
         if recompute:
             self.recompute()
         self._freeze_unused()
+        self.keeping = keeping
+        self.old: OldSelf | None = None
+        self.branches: SideBranches | None = None
+        keeping.rest(self)
+
+    def remember(self) -> None:
+        """Keeps a frozen copy where the training looks back at it."""
+        if self.keeping.looks_back:
+            self.old = OldSelf(self)
+        if self.old is not None and self.keeping.fined:
+            self.branches = SideBranches(self.head, self.old)
+
+    def train(self, mode: bool = True) -> "GridCLIP":
+        """A frozen backbone keeps its statistics too."""
+        super().train(mode)
+        if self.keeping.learns != "all":
+            self.backbone.eval()
+        return self
 
     def _add_branch(self) -> None:
         """Gives region-level alignment an embedding of its own, and a say in the score.
@@ -234,6 +255,10 @@ class GridCLIP(DenseDetector):
         return predictions._replace(image=self._image_embedding(maps, pooled))
 
     def _detection_losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        if self.keeping.looks_back and self.old is None:
+            raise lost(self.keeping)
+        if self.branches is not None:
+            self.branches.forget()
         predictions = self(batch.images, batch.vocabulary)
         assigned = self.assigner(predictions.cells, batch.targets)
         losses = box_losses(predictions, assigned, self.weights.box, self.weights.centreness)
@@ -253,7 +278,9 @@ class GridCLIP(DenseDetector):
             )
         if self.weights.image:
             losses["image"] = self.weights.image * self._gap_to_teacher(predictions.image, batch)
-        return losses
+        return losses | self.keeping.losses(
+            predictions, batch, assigned.positive, self.old, self.branches
+        )
 
     def _regions(
         self, batch: DetectionBatch, predictions: Predictions, cosines: Cosines
