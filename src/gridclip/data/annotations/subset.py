@@ -40,8 +40,9 @@ def subset_command(  # noqa: PLR0913 - a command has as many options as it takes
     file: Path,
     output: Path,
     *,
-    train: int,
+    train: int = 0,
     val: int = 0,
+    shots: int = 0,
     images: Path | None = None,
     longest: int | None = 256,
     least: int = 1,
@@ -58,6 +59,8 @@ def subset_command(  # noqa: PLR0913 - a command has as many options as it takes
         output: Folder to make: train.json, val.json and images.
         train: Images of train.json; 0 leaves the file out.
         val: Images of val.json; 0 leaves the file out.
+        shots: In place of both, so many images of each name, or all that show it, as train.json;
+            with one seed, those of fewer shots are a part of those of more.
         images: Folder of the images; without it those that are needed are fetched, one by one, by
             their `coco_url`.
         longest: Longest side in pixels; larger images are made smaller, with their boxes. Null
@@ -65,34 +68,43 @@ def subset_command(  # noqa: PLR0913 - a command has as many options as it takes
         least: Images that each part has of each name, where the file has as many.
         seed: Of what is drawn.
     """
-    require_at_least(0, train=train, val=val, least=least, seed=seed)
-    require_at_least(1, images=train + val, longest=longest or 1)
+    require_at_least(0, train=train, val=val, shots=shots, least=least, seed=seed)
+    if shots and (train or val):
+        fix = "leave out --train and --val; draw val.json by a call of its own, from another file"
+        raise InputError("shots take the place of train and val", field="shots", fix=fix)
+    require_at_least(1, images=train + val + shots, longest=longest or 1)
     sizes = {name: count for name, count in (("train", train), ("val", val)) if count}
-    for name in sizes:
+    for name in sizes or ("train",):
         require_writable(output / f"{name}.json", new=True)
     content = read_content(file)
     found = to_columns(file, parse_lists(file, content), "validation")
-    parts = choose(found, sizes, longest=longest, least=least, seed=seed)
+    if shots:
+        parts = [Part("train", choose_shots(found, shots, longest=longest, seed=seed))]
+    else:
+        parts = choose(found, sizes, longest=longest, least=least, seed=seed)
     document: dict[str, Any] = json.loads(content)
     records = {each["id"]: each for each in document["images"]}
     chosen = [records[found.image_ids[row]] for part in parts for row in part.rows]
     _require_images(chosen, images, file)
     scales = _write_images(chosen, images, output / "images", longest)
-    console = make_console()
     for part in parts:
         ids = found.image_ids[part.rows].tolist()
         small = _document(document, {number: scales[number] for number in ids})
         write_text(output / f"{part.name}.json", json.dumps(small))
-        shown = {each["category_id"] for each in small["annotations"]}
-        lacking = [each["name"] for each in small["categories"] if each["id"] not in shown]
-        names = f"{len(small['categories']) - len(lacking)} of {len(small['categories'])} names"
-        boxes = len(small["annotations"])
-        say(console, f"{output / part.name}.json: {len(ids)} images, {boxes} boxes of {names}")
-        if lacking:
-            say(
-                console,
-                f"  without a box: {', '.join(lacking[:10])}{', ...' * (len(lacking) > 10)}",
-            )
+        _tell(output / f"{part.name}.json", small)
+
+
+def _tell(file: Path, small: dict[str, Any]) -> None:
+    """Says how many images, boxes and names a part has, and which names it lacks."""
+    console = make_console()
+    shown = {each["category_id"] for each in small["annotations"]}
+    lacking = [each["name"] for each in small["categories"] if each["id"] not in shown]
+    names = f"{len(small['categories']) - len(lacking)} of {len(small['categories'])} names"
+    counts = f"{len(small['images'])} images, {len(small['annotations'])} boxes of {names}"
+    say(console, f"{file}: {counts}")
+    if lacking:
+        some = f"{', '.join(lacking[:10])}{', ...' * (len(lacking) > 10)}"
+        say(console, f"  without a box: {some}")
 
 
 def choose(
@@ -130,6 +142,35 @@ def choose(
     for name, rows in chosen.items():
         rows += islice(others, sizes[name] - len(rows))
     return [Part(name, np.sort(np.array(chosen[name], dtype=np.int64))) for name in sizes]
+
+
+def choose_shots(
+    found: Annotations, shots: int, *, longest: int | None, seed: int
+) -> Int64[np.ndarray, "I"]:
+    """Draws images until each name is shown by so many, or by all that show it.
+
+    Round by round each name gets the image that it lacks, the rarest first, so that the rounds of
+    fewer shots are the first ones of more. An image counts for all names that it shows, and a
+    frequent name may be in more images.
+
+    Args:
+        found: The file.
+        shots: Images of each name.
+        longest: Longest side that images will have: a box that becomes too small shows nothing.
+        seed: The same gives the same.
+    """
+    shows = _shows(found, longest)
+    order = np.random.default_rng(seed).permutation(len(shows))
+    counts, rows = shows.sum(0), list[int]()
+    seen, free = np.zeros_like(counts), np.ones(len(shows), dtype=bool)
+    for least in range(1, shots + 1):
+        for category in np.argsort(counts, kind="stable"):
+            if seen[category] < min(least, counts[category]):
+                row = int(order[free[order] & shows[order, category]][0])
+                rows.append(row)
+                free[row] = False
+                seen += shows[row]
+    return np.sort(np.array(rows, dtype=np.int64))
 
 
 def _shows(found: Annotations, longest: int | None) -> Bool[np.ndarray, "I C"]:

@@ -99,6 +99,30 @@ def test_boxes_are_scaled_with_their_images_and_keep_what_the_file_says(large):
     assert counts[3] == 2
 
 
+def test_shots_show_each_name_in_so_many_images_and_fewer_are_a_part_of_more(large):
+    for seed in range(3):
+        before = set()
+        for shots in (1, 2, 5):
+            name = f"{shots} {seed}"
+            (train,) = make(large, name, train=0, val=0, shots=shots, seed=seed)
+            shown = {n: set() for n in NAMES}
+            for box in train["annotations"]:
+                shown[box["category_id"]].add(box["image_id"])
+            for n, images in shown.items():
+                assert len(images) >= min(shots, NAMES[n])
+            images = {each["id"] for each in train["images"]}
+            assert before <= images
+            assert len(images) <= shots * len(NAMES)
+            before = images
+
+
+def test_shots_beside_numbers_of_images_are_refused(large):
+    with pytest.raises(InputError, match="shots take the place of train and val"):
+        make(large, shots=3)
+    with pytest.raises(InputError, match="images: 0 is out of range"):
+        make(large, train=0, val=0)
+
+
 def test_a_box_that_becomes_too_small_is_no_absence(large):
     (train,) = make(large, val=0, train=60)
     (image,) = (each for each in train["images"] if each["id"] == 60)
