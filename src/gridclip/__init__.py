@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gridclip.engine.detect.examples import Example as Example
     from gridclip.engine.detect.findings import Findings as Findings
     from gridclip.engine.detect.findings import Found as Found
     from gridclip.engine.detect.tiles import Tiles as Tiles
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from gridclip.engine.predictor import load as load
 
 __version__ = "0.1.0"
-__all__ = ["Findings", "Found", "Tiles", "TrainedDetector", "__version__", "load"]
+__all__ = ["Example", "Findings", "Found", "Tiles", "TrainedDetector", "__version__", "load"]
 
 _PLACES = {
+    "Example": "gridclip.engine.detect.examples",
     "Findings": "gridclip.engine.detect.findings",
     "Found": "gridclip.engine.detect.findings",
     "Tiles": "gridclip.engine.detect.tiles",

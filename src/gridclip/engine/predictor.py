@@ -1,6 +1,6 @@
 """A trained detector, rebuilt from its run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from gridclip.data.images.given import ImageLike, pixels_of
 from gridclip.data.transforms.augment import Resize, prepare
+from gridclip.engine.detect.examples import Example, by_image
 from gridclip.engine.detect.finder import Finder, Pixels
 from gridclip.engine.detect.speed import Speed
 from gridclip.engine.hub.shared_run import WEIGHTS, beside, read_shared_weights, with_files
@@ -20,9 +21,10 @@ from gridclip.engine.lightning_module import (
     read_checkpoint,
 )
 from gridclip.engine.recipe import Builder, read_recipe, without_past
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_fraction
 from gridclip.io.trust import refuse_foreign_classes
 from gridclip.models.base import Detector
+from gridclip.models.shown_names import show_names
 from gridclip.models.two_stage.detector import RegionReader
 from gridclip.ops.images import pad
 from gridclip.structures import Detections, Images, Record, Vocabulary
@@ -116,12 +118,39 @@ class TrainedDetector(Finder):
         Raises:
             InputError: as `classify`.
         """
-        reader = self._reader()
+        found: Float[np.ndarray, "R D"] = self._region_features(image, boxes).cpu().numpy()
+        return found
+
+    def add_examples(self, examples: Mapping[str, Sequence[Example]], weight: float = 0.5) -> None:
+        """Lets names stand for what boxes show, from now on, whether they are new or known.
+
+        It learns nothing: other names keep their vectors. Call it once for all examples of a name.
+
+        Args:
+            examples: Boxes of each name, one or more.
+            weight: How much they count beside the name's text, in [0, 1]; where a run has no text
+                of a name, they count alone.
+
+        Raises:
+            InputError: if the detector cannot, for an image that cannot be read, and for a box that
+                lies outside its image.
+        """
+        require_fraction(weight=weight)
+        seen: dict[str, list[Float[torch.Tensor, "D"]]] = {name: [] for name in examples}
+        for image, shown in by_image(examples):
+            try:
+                features = self._region_features(image, [box for _, box in shown])
+            except InputError as error:
+                raise InputError(f"an example of {shown[0][0]!r} is wrong: {error}") from error
+            for (name, _), vector in zip(shown, features, strict=True):
+                seen[name].append(vector.float())
+        show_names(self.detector, {name: torch.stack(each) for name, each in seen.items()}, weight)
+
+    @torch.no_grad()
+    def _region_features(self, image: ImageLike, boxes: Boxes) -> Float[torch.Tensor, "R D"]:
         batch, placed = self._placed(image, boxes)
         with self._fast():
-            features = reader.region_features(batch, [placed])
-        found: Float[np.ndarray, "R D"] = features.cpu().numpy()
-        return found
+            return self.detector.region_features(batch, [placed])
 
     def _reader(self) -> RegionReader:
         if not isinstance(self.detector, RegionReader):

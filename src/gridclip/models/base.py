@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gridclip.io.errors import InputError, require_range
@@ -77,9 +77,45 @@ class Detector(nn.Module, ABC):
     ) -> list[Detections]:
         """Detections of each image, best first, in pixels of the original images."""
 
+    def region_features(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P D"]:
+        """Unit vectors of the boxes of all images, in the space of the text vectors.
+
+        Args:
+            images: The images.
+            boxes: xyxy of each image, pixels of the resized image.
+
+        Raises:
+            InputError: if the detector cannot see boxes that it is given.
+        """
+        raise self._reads_no_boxes()
+
+    def fitting_cosine(self, region: Float[Tensor, "D"]) -> Float[Tensor, ""]:
+        """The cosine at which a new name fits a region as well as not.
+
+        Args:
+            region: Unit vector, of `region_features`.
+
+        Raises:
+            InputError: if the detector cannot see boxes that it is given.
+        """
+        raise self._reads_no_boxes()
+
+    def _reads_no_boxes(self) -> InputError:
+        return InputError(
+            f"{type(self).__name__} finds its own regions and reads no others",
+            field="run",
+            fix="give a run of GridCLIP, DetCLIPv2, ViLD or RegionCLIP",
+        )
+
     def pretrained(self) -> list[nn.Module]:
         """Parts that start from pre-trained weights and should learn more slowly."""
         return []
+
+    def meet(self, vocabulary: Vocabulary) -> None:
+        """Takes note of the names that it is being trained on."""
+        self.trained_on = vocabulary
 
     def learned(self, vocabulary: Vocabulary) -> Bool[Tensor, "K"]:
         """Names that were trained on; before any training all count as such."""

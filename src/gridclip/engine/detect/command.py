@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gridclip.engine.detect.examples import examples_of
 from gridclip.engine.detect.findings import Findings
 from gridclip.engine.detect.formats import chosen
 from gridclip.engine.detect.pictures import Drawings, stems
@@ -33,7 +34,10 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
     images: list[str],
     *,
     run: str,
-    names: str,
+    names: str = "",
+    example: str = "",
+    examples: Path | None = None,
+    example_weight: float = 0.5,
     output: Path = Path("detections"),
     threshold: float = 0.3,
     limit: int = 100,
@@ -50,14 +54,16 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
 ) -> None:
     """Find objects in images and videos: writes detections.json, and draws the boxes.
 
-    Images are turned upright, as their EXIF orientation says, and boxes are in pixels of the
-    upright image. What was found is kept, however the command ends; an image that cannot be read is
-    named at the end, and the exit status is then 1.
+    Boxes are in pixels of the upright image, turned as its EXIF says. What was found is kept
+    however the command ends; what cannot be read is named at the end, and the exit status is 1.
 
     Args:
         images: Image and video files, folders, patterns, 0 for a webcam, addresses of http(s).
         run: Folder of a finished training.
         names: What to look for: "red striped star, green ring", or a file of names, one a line.
+        example: Boxes x1,y1,x2,y2 that show names: "my cup=a.jpg:10,20,99,80; my cup=b.jpg:…".
+        examples: More of them: a file in COCO or LVIS form, its images beside it or in images/.
+        example_weight: How much examples count beside the name's text, in [0, 1].
         output: Folder for the results.
         threshold: Least score, in [0, 1].
         limit: At most so many boxes in an image.
@@ -73,15 +79,23 @@ def detect_command(  # noqa: PLR0913 - a command has as many options as it has
         trust: Import also classes that the run names from elsewhere, such as your own.
     """
     windows = Tiles(side=tiles, overlap=overlap, batch=batch) if tiles else None
-    asked = Asked(names_of(names), threshold, limit, batch, windows)
+    listed = names_of(names) if names else ()
+    shown = examples_of(example, examples, listed)
+    asked = Asked(listed or (*shown,), threshold, limit, batch, windows, example_weight)
     given = Given(planned(images, output), every, download_mb)
-    wanted = Wanted(output, chosen(format), pictures)
-    wanted.check(given.sources)
+    wanted = Wanted(output, chosen(format), pictures).checked(given.sources)
     from gridclip.engine.predictor import load
 
-    unreadable = search(load(run, device, speed, trust=trust), asked, given, wanted)
+    detector = load(run, device, speed, trust=trust)
+    if shown:
+        detector.add_examples(shown, example_weight)
+    _conclude(search(detector, asked, given, wanted), len(given.sources))
+
+
+def _conclude(unreadable: Sequence[str], sources: int) -> None:
+    """Names what could not be read, and ends with status 1 if there is anything."""
     if unreadable:
-        many = f"{len(unreadable)} of {len(given.sources)} images could not be read"
+        many = f"{len(unreadable)} of {sources} images could not be read"
         sys.stderr.write("\n".join([f"error: {many}:", *unreadable, ""]))
         sys.exit(1)
 
@@ -95,9 +109,13 @@ class Asked:
     limit: int
     batch: int
     tiles: Tiles | None
+    example_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        require_fraction(threshold=self.threshold)
+        if not self.names:
+            fix = 'give --names "a cup, a cat", or examples of them'
+            raise InputError("nothing is looked for", fix=fix, field="names")
+        require_fraction(threshold=self.threshold, example_weight=self.example_weight)
         require_at_least(1, limit=self.limit, batch=self.batch)
 
 
@@ -136,8 +154,8 @@ class Wanted:
     formats: list[str]
     pictures: bool
 
-    def check(self, sources: Sequence[Source]) -> None:
-        """Refuses what cannot be written of these sources, and an output that cannot be.
+    def checked(self, sources: Sequence[Source]) -> "Wanted":
+        """Returns itself; refuses what cannot be written of these sources, or not there.
 
         Raises:
             InputError: naming it.
@@ -148,6 +166,7 @@ class Wanted:
             fix = "take its frames out as images first, or leave out labelme"
             raise InputError(problem, fix=fix, field="format")
         require_writable(self.output / "detections.json")
+        return self
 
 
 def search(detector: "Finder", asked: Asked, given: Given, wanted: Wanted) -> list[str]:

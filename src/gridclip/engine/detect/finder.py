@@ -1,15 +1,16 @@
 """Finds what is named in images, whatever network does it: the calls that users make."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from gridclip.data.images.given import ImageLike, listed, pixels_of
+from gridclip.engine.detect.examples import Example
 from gridclip.engine.detect.findings import Findings, Found
 from gridclip.engine.detect.tiles import Tiles, merged, windows
-from gridclip.io.errors import require_at_least, require_fraction
+from gridclip.io.errors import InputError, require_at_least, require_fraction
 from gridclip.structures import Detections, Vocabulary
 
 Pixels = UInt8[ndarray, "_ _ 3"]
@@ -26,6 +27,22 @@ class Finder(ABC):
             pixels: RGB of images of any sizes, at least one.
             vocabulary: What to look for.
         """
+
+    def add_examples(self, examples: Mapping[str, Sequence[Example]], weight: float = 0.5) -> None:
+        """Lets names stand for what boxes show, from now on, whether they are new or known.
+
+        Args:
+            examples: Boxes of each name, one or more.
+            weight: How much they count beside the name's text, in [0, 1].
+
+        Raises:
+            InputError: if it cannot, or for an image or a box that is wrong.
+        """
+        raise InputError(
+            f"{type(self).__name__} compares images with names alone, not with examples",
+            fix="give the run itself: an exported file makes no vectors of regions",
+            field="examples",
+        )
 
     def detect(
         self,

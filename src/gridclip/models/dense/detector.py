@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from gridclip.io.errors import InputError
 from gridclip.models.base import Detector
@@ -35,7 +35,7 @@ from gridclip.ops.postprocess import (
     suppress,
     top_pairs,
 )
-from gridclip.ops.vectors import unit
+from gridclip.ops.vectors import precise, unit
 from gridclip.structures import (
     Cells,
     Detections,
@@ -191,6 +191,32 @@ class DenseDetector(Detector):
             best = self._reconsidered(images, vocabulary, predictions, best)
         each = zip(best, predictions.boxes, images.sizes, records, strict=True)
         return [suppress(*image, self.decoding) for image in each]
+
+    @torch.no_grad()
+    def region_features(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P D"]:
+        """Unit vectors of the boxes of all images, in the space of the text vectors.
+
+        It is the mean of those cells that would learn the box in training, were it alone in its
+        image; where none would, the cell whose own box fits it best.
+
+        Args:
+            images: The images.
+            boxes: xyxy of each image, pixels of the resized image.
+        """
+        predictions, found = self._predict(images), []
+        for row, each in enumerate(boxes):
+            overlaps = box_iou(each, predictions.boxes[row])
+            for box, overlap in zip(each, overlaps, strict=True):
+                own = self.assigner.match(predictions.cells, box[None]) >= 0
+                own = own if own.any() else overlap == overlap.max()
+                found.append(precise(predictions.embeddings[row][own]).mean(0))
+        return unit(torch.stack(found))
+
+    def fitting_cosine(self, region: Float[Tensor, "D"]) -> Float[Tensor, ""]:
+        """The cosine whose sigmoid is a half, for any region."""
+        return (-self.bias / self.log_scale.exp()).detach().clamp(-1, 1)
 
     def against(self, embeddings: Float[Tensor, "*B N D"], text: Float[Tensor, "K D"]) -> Cosines:
         """As `cosines`, of vectors."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class TextBank(nn.Module, ABC):
 
     Attributes:
         width: Width D of the vectors.
-        version: Rises when the vectors of a name may have changed; a frozen bank's never do.
+        version: Rises when the vectors of a name may have changed.
     """
 
     width: int
@@ -50,9 +50,32 @@ class TextBank(nn.Module, ABC):
         # Follows .to(device); the vectors are made where it is.
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._kept: dict[tuple[Vocabulary, torch.device], Tensor] = {}
+        self._given: dict[str, Tensor] = {}
 
     def forward(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
         """Unit vector of every name, in the vocabulary's order."""
+        others = [name for name in vocabulary.names if name not in self._given]
+        if len(others) == len(vocabulary):
+            return self.vectors(vocabulary)
+        rows = {name: vector.to(self.anchor.device) for name, vector in self._given.items()}
+        if others:
+            rows |= dict(zip(others, self.vectors(Vocabulary(others)), strict=True))
+        return torch.stack([rows[name] for name in vocabulary.names])
+
+    def give(self, vectors: Mapping[str, Float[Tensor, "D"]]) -> None:
+        """Gives names vectors of unit length in place of the bank's own, if it has any for them.
+
+        They are no part of checkpoints.
+        """
+        self._given |= vectors
+        self.version += 1
+
+    def knows(self, name: str) -> bool:
+        """Whether it has a vector of its own for a name."""
+        return True
+
+    def vectors(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+        """Unit vector of every name, in the vocabulary's order, as the bank itself has it."""
         key = (vocabulary, self.anchor.device)
         if key not in self._kept:
             # They outlive this step, whatever precision it runs in.
@@ -210,6 +233,10 @@ class TextVectors(TextBank):
             matrix = matrix - matrix.mean(0)
         self._rows = dict(zip(order, matrix, strict=True))
 
+    def knows(self, name: str) -> bool:
+        """Whether the file has it."""
+        return name in self._rows
+
     def encode(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
         """The rows of the vocabulary's names."""
         missing = [name for name in vocabulary.names if name not in self._rows]
@@ -273,7 +300,11 @@ class NounVectors(TextVectors):
                 self._nouns.setdefault(noun, vector)
         self._longest = max(noun.count(" ") + 1 for noun in self._nouns)
 
-    def forward(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+    def knows(self, name: str) -> bool:
+        """Whether the name, or a part of it, is known."""
+        return bool(self._of(name).any())
+
+    def vectors(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
         """Unit vector of every phrase, or zeros; nothing is kept, as each batch has others."""
         return F.normalize(self.encode(vocabulary).float(), dim=-1).to(self.anchor.device)
 

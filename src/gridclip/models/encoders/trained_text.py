@@ -54,13 +54,13 @@ class TrainedText(TextBank):
         with torch.no_grad():
             self.width = self._sentences(["a thing"]).shape[-1]
 
-    def forward(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
+    def vectors(self, vocabulary: Vocabulary) -> Float[Tensor, "K D"]:
         """Unit vector of every name, in the vocabulary's order; with gradients while training."""
         if self.trained and self.training and torch.is_grad_enabled():
             vectors = self._sentences(self.sentences(vocabulary))
             return F.normalize(vectors.float(), dim=-1)
         if self.trained:
-            return super().forward(vocabulary)
+            return super().vectors(vocabulary)
         with torch.autocast(self.anchor.device.type, enabled=False):
             return F.normalize(self.encode(vocabulary), dim=-1)
 

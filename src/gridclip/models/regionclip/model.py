@@ -142,6 +142,11 @@ class RegionCLIP(RegionReader):
             refined = boxes_from_offsets(refined, self.box(embeddings).float())
         return RegionPredictions(proposals, refined, unit(embeddings), None)
 
+    def fitting_cosine(self, region: Float[Tensor, "D"]) -> Float[Tensor, ""]:
+        """The cosine of half the share, beside the names that were trained on and background."""
+        assert self.trained_on is not None  # asked where it was
+        return self.classifier.even_cosine(region, self.text(self.trained_on))
+
     def classify(
         self, images: Images, boxes: list[Float[Tensor, "_ 4"]], vocabulary: Vocabulary
     ) -> Float[Tensor, "P K"]:

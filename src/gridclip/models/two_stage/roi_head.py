@@ -192,6 +192,14 @@ class TextClassifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.log_scale.exp() * (embeddings @ text.mT)
 
+    @torch.no_grad()
+    def even_cosine(
+        self, region: Float[Tensor, "D"], text: Float[Tensor, "K D"]
+    ) -> Float[Tensor, ""]:
+        """The cosine with which one name more has half the share, beside names and background."""
+        logits = self(region[None], text)[0]
+        return (logits.logsumexp(0) / self.log_scale.exp()).clamp(-1, 1)
+
 
 class BranchWeights(NamedTuple):
     """How much what was learned from names counts beside what CLIP knows, in [0, 1]."""

@@ -179,6 +179,23 @@ class ViLD(TwoStageDetector):
         refined = boxes_from_offsets(torch.cat(boxes), seen.offsets)
         return RegionPredictions(proposals, refined, text, image)
 
+    @torch.no_grad()
+    def region_features(
+        self, images: Images, boxes: list[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "P D"]:
+        """Unit vectors of the boxes of all images, by the head that learned from names, if any.
+
+        Args:
+            images: The images.
+            boxes: xyxy of each image, pixels of the resized image.
+        """
+        return self.head(self.region_pool(self.pyramid(self.backbone(images)), boxes)).embeddings
+
+    def fitting_cosine(self, region: Float[Tensor, "D"]) -> Float[Tensor, ""]:
+        """The cosine of half the share, beside the names that were trained on and background."""
+        assert self.trained_on is not None  # asked where it was
+        return self.classifier.even_cosine(region, self.text(self.trained_on))
+
     def scores(
         self, predictions: RegionPredictions, vocabulary: Vocabulary
     ) -> Float[Tensor, "P K"]:
