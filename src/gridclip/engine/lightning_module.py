@@ -123,7 +123,7 @@ class DetectionSystem(LightningModule):
         """Returns the sum of the losses, and each; all are logged, kinds of batch apart."""
         losses = self.detector.losses(batch)
         if isinstance(batch, DetectionBatch):
-            self.detector.trained_on = batch.vocabulary
+            self.detector.meet(batch.vocabulary)
         total = torch.stack([*losses.values()]).sum() + self._touch_all()
         group = batch.log_group
         logged = {f"{group}{name}": loss for name, loss in losses.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gridclip.io.errors import InputError
 from gridclip.models.base import Weights, as_boxes, freeze_unused, unlearnable
-from gridclip.models.dense.detector import DenseDetector, Grid, box_losses, grid_of, inside
+from gridclip.models.dense.detector import Grid, box_losses, grid_of, inside
 from gridclip.models.dense.grid_head import Projections
 from gridclip.models.dense.region_ensemble import RegionEnsemble
 from gridclip.models.dense.second_opinion import SecondOpinion
@@ -23,6 +23,7 @@ from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.gridclip.keeping import Keeping, OldSelf, SideBranches, lost
 from gridclip.models.gridclip.losses import Negatives, PseudoLabelLoss
+from gridclip.models.gridclip.prompt import Prompt, PromptedDetector
 from gridclip.models.gridclip.region_alignment import (
     RegionAlignment,
     look_at,
@@ -119,7 +120,7 @@ _REGIONS, _KEEPING = RegionAlignment(), Keeping()
 _PSEUDO_LABEL_LOSS, _WORDS = PseudoLabelLoss(), WordRegionLoss()
 
 
-class GridCLIP(DenseDetector):
+class GridCLIP(PromptedDetector):
     """Backbone, pyramid and grid head, aligned with CLIP at the level of cells and of images.
 
     Args:
@@ -146,6 +147,7 @@ class GridCLIP(DenseDetector):
         recompute: Make activations again for the gradients: less memory, about a third more time.
         ensemble: A frozen tower's second opinion on the boxes, at inference.
         keeping: How a training that starts from a run keeps what that knew.
+        prompt: Learn shifts of the text vectors of these names, and nothing else.
     """
 
     def __init__(
@@ -169,9 +171,10 @@ class GridCLIP(DenseDetector):
         recompute: bool = False,
         ensemble: RegionEnsemble | None = None,
         keeping: Keeping = _KEEPING,
+        prompt: Prompt | None = None,
     ) -> None:
         grid = Grid(width, num_convs, prior, temperature, foldable=not clip_residual)
-        super().__init__(backbone, text, assigner, grid, decoding, ensemble)
+        super().__init__(backbone, text, assigner, grid, decoding, ensemble, prompt)
         self.weights, self.image_distance, self.regions = weights, image_distance, regions
         self.region_view = regions.view if weights.region else None
         self.clip_residual = clip_residual
@@ -203,6 +206,7 @@ class GridCLIP(DenseDetector):
         if self.keeping.learns != "all":
             self.backbone.eval()
         return self
+        self.rest()
 
     def _add_branch(self) -> None:
         """Gives region-level alignment an embedding of its own, and a say in the score.
@@ -220,7 +224,7 @@ class GridCLIP(DenseDetector):
 
     def pretrained(self) -> list[nn.Module]:
         """The backbone starts from CLIP or ImageNet, a text tower that is trained from CLIP."""
-        return [self.backbone, self.text]
+        return [self.backbone, self.text] if self.prompt is None else []
 
     def teacher_fingerprint(self) -> str | None:
         """That of the teacher of image-level alignment."""
@@ -238,6 +242,8 @@ class GridCLIP(DenseDetector):
         if isinstance(batch, ImageBatch):
             return self._image_level_losses(batch)
         if isinstance(batch, DetectionBatch):
+            if self.prompt is not None:
+                return self.prompt_losses(batch, self.negatives)
             return self._detection_losses(batch)
         if batch.kind != "pairs":
             return self._detection_losses(as_boxes(batch))
