@@ -246,3 +246,12 @@ def recompute_blocks(blocks: list[nn.Module]) -> None:
     """Keeps only the inputs of these modules."""
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def student_projection(backbone: Backbone, teacher_width: int) -> nn.Module:
+    """From the student's embedding of an image to the teacher's width."""
+    pool = backbone.pool
+    width = backbone.channels[-1] if pool is None else pool.embed_dim
+    if pool is not None and width == teacher_width:
+        return nn.Identity()
+    return nn.Linear(width, teacher_width)

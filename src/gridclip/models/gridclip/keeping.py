@@ -172,7 +172,7 @@ class SideBranches:
             assert before.bias is not None
             branch = now.weight - before.weight, now.bias - before.bias
             for features in self._features[name]:
-                yield F.conv2d(features, *branch, padding=now.padding)  # type: ignore[arg-type]
+                yield F.conv2d(features, *branch, padding=now.padding)
 
     def penalty(self) -> Float[Tensor, ""]:
         """Smooth L1 norm of what the branches say: each branch's mean over its levels, summed."""

@@ -18,7 +18,7 @@ from gridclip.models.dense.region_ensemble import RegionEnsemble
 from gridclip.models.dense.second_opinion import SecondOpinion
 from gridclip.models.dense.word_region import WordRegionLoss
 from gridclip.models.encoders.attention_pool import Pooled
-from gridclip.models.encoders.backbones import Backbone
+from gridclip.models.encoders.backbones import Backbone, student_projection
 from gridclip.models.encoders.teachers import Teacher
 from gridclip.models.encoders.text import TextBank
 from gridclip.models.gridclip.keeping import Keeping, OldSelf, SideBranches, lost
@@ -88,15 +88,6 @@ def load_teacher(teacher: Teacher | None, weights: LossWeights) -> Teacher | Non
         )
     teacher.load()
     return teacher
-
-
-def student_projection(backbone: Backbone, teacher_width: int) -> nn.Module:
-    """From the student's embedding of an image to the teacher's width."""
-    pool = backbone.pool
-    width = backbone.channels[-1] if pool is None else pool.embed_dim
-    if pool is not None and width == teacher_width:
-        return nn.Identity()
-    return nn.Linear(width, teacher_width)
 
 
 def check_residual(backbone: Backbone, text_width: int) -> None:
@@ -192,6 +183,7 @@ class GridCLIP(PromptedDetector):
         self.old: OldSelf | None = None
         self.branches: SideBranches | None = None
         keeping.rest(self)
+        self.rest()
 
     def remember(self) -> None:
         """Keeps a frozen copy where the training looks back at it."""
@@ -206,7 +198,6 @@ class GridCLIP(PromptedDetector):
         if self.keeping.learns != "all":
             self.backbone.eval()
         return self
-        self.rest()
 
     def _add_branch(self) -> None:
         """Gives region-level alignment an embedding of its own, and a say in the score.
