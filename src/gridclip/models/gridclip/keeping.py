@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gridclip.io.errors import InputError, require_range
 from gridclip.models.dense.detector import DenseDetector, inside
 from gridclip.models.encoders.open_clip import Frozen
+from gridclip.models.gridclip.prompt import PromptedDetector
 from gridclip.ops.distributed import share_of_mean
 from gridclip.ops.losses import box_regression
 from gridclip.ops.postprocess import best_logits
@@ -61,8 +62,20 @@ class Keeping:
         """Whether it needs the old self."""
         return self.learns == "residual" or self.embeddings + self.boxes > 0
 
-    def rest(self, detector: nn.Module) -> None:
-        """Freezes all weights of a detector but those that learn."""
+    def rest(self, detector: PromptedDetector) -> None:
+        """Freezes all weights of a detector but those that learn.
+
+        Raises:
+            InputError: if a prompt is learned, while nothing else is.
+        """
+        if self == Keeping():
+            return
+        if detector.prompt is not None:
+            raise InputError(
+                "keeping changes nothing where a prompt is learned: the network rests anyway",
+                field="keeping",
+                fix="leave out keeping, or prompt",
+            )
         if self.learns == "all":
             return
         for name, weight in detector.named_parameters():

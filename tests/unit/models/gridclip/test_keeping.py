@@ -11,6 +11,7 @@ from gridclip.models.encoders.open_clip import ClipModel
 from gridclip.models.encoders.text import ClipText
 from gridclip.models.gridclip.keeping import Keeping, distilled
 from gridclip.models.gridclip.model import GridCLIP, LossWeights
+from gridclip.models.gridclip.prompt import Prompt
 from gridclip.ops.assigners import FCOSAssigner
 from gridclip.structures import DetectionBatch, Images, Record, Targets, Vocabulary
 
@@ -136,3 +137,15 @@ def test_the_old_self_stays_as_it_was_and_out_of_checkpoints(text):
 def test_who_looks_back_without_an_old_self_is_told_to_start_from_a_run(text):
     with pytest.raises(InputError, match="init_from"):
         detector(text, remembers=False, learns="residual").losses(batch())
+
+
+def test_keeping_beside_a_prompt_is_refused_since_it_would_change_nothing(text):
+    prompt = Prompt(names=("red plain circle",))
+    for settings in ({"learns": "head"}, {"embeddings": 1.0}):
+        with pytest.raises(InputError, match="changes nothing where a prompt is learned"):
+            GridCLIP(
+                *(ClipResNet(MINI), text, FCOSAssigner(size_factor=4.0)),
+                weights=LossWeights(image=0.0),
+                keeping=Keeping(**settings),
+                prompt=prompt,
+            )
