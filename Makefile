@@ -36,7 +36,7 @@ ONLINE = export PATH="$(CURDIR)/$(BIN):$$PATH"; \
 mini-clip: .venv/ready  ## train the tiny CLIP again and record its zero-shot accuracy
 	$(BIN)/gridclip clip train
 
-test: .venv/ready  ## run the tests (under five minutes)
+test: .venv/ready  ## run the tests (some six minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-all: .venv/ready $(MINI)/val.json  ## run every test, the slow ones too
