@@ -22,3 +22,15 @@ def test_what_is_told_names_each_kind_and_is_short():
     assert lines[0].endswith("(12 more)")
     assert lines[1] == "'dogs' is new, but spelt much like 'dog'"
     assert compare_names([], ["dog"]).told() == []
+
+
+def test_long_names_that_differ_in_one_word_are_not_alike():
+    found = compare_names(["pink striped moon"], ["pink striped diamond", "pink stripes"])
+    assert found.new == ("pink striped moon",)
+
+
+def test_many_names_that_are_alike_are_counted():
+    names = [f"word{letter * 6} cup" for letter in "abcdefghijk"]
+    lines = compare_names([f"{name}s" for name in names], names).told()
+    assert len(lines) == 9
+    assert lines[-1] == "and so are 3 others"
