@@ -69,6 +69,8 @@ GROUPS = {
                 "RUN USER/NAME --licence apache-2.0", "share a run on the Hugging Face hub"),
         Command("sweep run", "gridclip.sweeps.running.command:run_sweep",
                 "SWEEP.yaml", "run a W&B sweep file here"),
+        Command("sweep submit", "gridclip.sweeps.running.submit:submit_sweep",
+                "SWEEP.yaml --array 8 --gpus 1", "run one by jobs of SLURM"),
         Command("sweep check", "gridclip.engine.check_sweep:check_sweep",
                 "SWEEP.yaml", "what it would start, and what would fail"),
         Command("sweep list", "gridclip.sweeps.running.command:list_sweeps",

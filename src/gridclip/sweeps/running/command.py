@@ -27,11 +27,11 @@ from gridclip.sweeps.running.process import stop_requests
 from gridclip.sweeps.running.runner import Sweep
 from gridclip.sweeps.running.running_trial import Plan
 from gridclip.sweeps.running.start import (
+    Start,
     StoredSweep,
     find_sweep,
     known_sweeps,
-    resume_sweep,
-    start_sweep,
+    start_or_resume,
 )
 from gridclip.sweeps.search.search import make_search, planned
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
@@ -84,17 +84,14 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
         InputError: if the file or a number is wrong, before anything is started.
     """
     spec = read_sweep(file)
-    given: dict[str, float | None] = {"--jobs": jobs, "--per_gpu": per_gpu, "--lease": lease}
+    given: dict[str, float | None] = {"--jobs": jobs, "--per_gpu": per_gpu}
     given |= {"--cap": cap, "--attempts": attempts}
     require_at_least(1, **{name: value for name, value in given.items() if value is not None})
     shared = _gpus(gpus)
     jobs = jobs or max(1, per_gpu * len(shared))
-    with _answering():
-        if resume is None:
-            planned(spec, make_search(spec, seed=seed or 0), cap)
-            stored = start_sweep(spec, dir, storage, seed=seed or 0, cap=cap, lease=lease)
-        else:
-            stored = resume_sweep(resume, spec, dir, storage, seed=seed)
+    with answering():
+        start = Start(resume=resume, seed=seed, cap=cap, lease=lease)
+        stored = start_or_resume(spec, dir, storage, start)
         plan = _plan(spec, stored, jobs=jobs, cap=cap, attempts=attempts, gpus=shared)
         status = _run(plan, stored)
     if status:
@@ -102,7 +99,7 @@ def run_sweep(  # noqa: PLR0913 - the options of a command
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
     """Turns what a storage refuses into an InputError that names --storage."""
     try:
         yield

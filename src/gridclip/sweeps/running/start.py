@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gridclip.io.errors import InputError
+from gridclip.io.errors import InputError, require_at_least
 from gridclip.io.files import write_text
 from gridclip.sweeps.running.claims import now
+from gridclip.sweeps.search.search import make_search, planned
 from gridclip.sweeps.spec.distributions import identity
 from gridclip.sweeps.spec.sweep_file import SweepSpec, read_sweep
 from gridclip.sweeps.storage.journal import Journal, require_locks
@@ -45,6 +46,42 @@ class StoredSweep(NamedTuple):
         if not file.exists():
             write_text(file, self.info.text)
         return read_sweep(file)
+
+
+class Start(NamedTuple):
+    """What a command says of the sweep that it begins or goes on with.
+
+    Args:
+        resume: The sweep to go on with; None for a new one.
+        seed: Of the search, if one was given.
+        cap: No more trials than this.
+        lease: Seconds of silence after which a runner counts as gone.
+    """
+
+    resume: str | None
+    seed: int | None
+    cap: int | None
+    lease: float = 120.0
+
+
+def start_or_resume(spec: SweepSpec, root: Path, address: str | None, start: Start) -> StoredSweep:
+    """Returns a new sweep, or the one that is to be gone on with.
+
+    Args:
+        spec: Its file.
+        root: Where the sweeps' folders are.
+        address: A database; None for a journal in the folder, or what the folder names.
+        start: What is said of it.
+
+    Raises:
+        InputError: as `start_sweep` and `resume_sweep` do.
+    """
+    resume, seed, cap, lease = start
+    require_at_least(1, **{"--lease": lease})
+    if resume is not None:
+        return resume_sweep(resume, spec, root, address, seed=seed)
+    planned(spec, make_search(spec, seed=seed or 0), cap)  # refused before a folder is made
+    return start_sweep(spec, root, address, seed=seed or 0, cap=cap, lease=lease)
 
 
 def start_sweep(
@@ -185,7 +222,13 @@ def open_storage(folder: Path, address: str | None) -> Storage:
 def note_address(folder: Path, address: str | None) -> None:
     """Writes into a sweep's folder which database it is in, without the password."""
     if address is not None:
-        write_text(folder / ADDRESS, f"{_databases().without_password(address)}\n")
+        write_text(folder / ADDRESS, f"{without_password(address)}\n")
+
+
+def without_password(address: str) -> str:
+    """Returns the address of a database as it may lie in a file."""
+    address = _databases().without_password(address)
+    return address
 
 
 def _databases() -> ModuleType:
