@@ -77,6 +77,8 @@ class Targets(NamedTuple):
 
     boxes: Float[Tensor, "T 4"]  # xyxy, pixels of the resized image
     labels: Int[Tensor, "T"]  # rows of the batch's vocabulary, not LVIS category ids
+    # 0 and 1 on a grid over each box, where a detector learns masks.
+    masks: UInt8[Tensor, "T S S"] | None = None
 
 
 class RegionTargets(NamedTuple):
@@ -193,3 +195,10 @@ class Detections(NamedTuple):
     boxes: Float[Tensor, "M 4"]  # xyxy, pixels of the original image
     scores: Float[Tensor, "M"]  # in [0, 1]
     labels: Int[Tensor, "M"]  # rows of the vocabulary
+    # Probability of each cell of a grid over each box, of detectors that have masks.
+    masks: Float[Tensor, "M S S"] | None = None
+
+    def take(self, rows: Int[Tensor, "_"] | Bool[Tensor, "M"]) -> "Detections":
+        """Returns the detections of these rows, or where this mask is true."""
+        masks = None if self.masks is None else self.masks[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], masks)

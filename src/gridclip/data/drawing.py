@@ -122,7 +122,7 @@ def show_samples(  # noqa: PLR0913 - one argument an option
 
 
 def _image(dataset: DetectionDataset, drawn: SampleIndex, side: int) -> Image.Image:
-    pixels, (boxes, labels) = dataset[drawn][:2]
+    pixels, (boxes, labels, _) = dataset[drawn][:2]
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     zoom = side / max(image.size)
     small = image.resize((max(1, round(image.width * zoom)), max(1, round(image.height * zoom))))

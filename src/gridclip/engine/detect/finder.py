@@ -125,7 +125,7 @@ class Finder(ABC):
 
 def _above(found: Detections, threshold: float) -> Detections:
     high = found.scores >= threshold
-    return Detections(*(part[high] for part in found))
+    return found.take(high)
 
 
 def _named(found: Detections, vocabulary: Vocabulary, pixels: Pixels) -> Findings:

@@ -140,10 +140,10 @@ def suppressed(found: Detections, settings: DecodeSettings) -> Detections:
     """
     if settings.suppression == "soft":
         sigma, least, limit = settings.sigma, settings.least, settings.limit
-        order, scores = soft_nms(*found, sigma=sigma, least=least, limit=limit)
+        order, scores = soft_nms(*found[:3], sigma=sigma, least=least, limit=limit)
         return Detections(found.boxes[order], scores, found.labels[order])
-    order = hard_nms(*found, settings.nms_iou)[: settings.limit]
-    return Detections(*(part[order] for part in found))
+    order = hard_nms(*found[:3], settings.nms_iou)[: settings.limit]
+    return found.take(order)
 
 
 def _open_onnx(file: Path, device: str) -> tuple[Network, dict[str, str]]:

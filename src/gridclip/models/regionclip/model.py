@@ -182,7 +182,7 @@ class RegionCLIP(RegionReader):
         self, maps: Tensor, proposals: list[Proposals], batch: DetectionBatch
     ) -> dict[str, Tensor]:
         names = len(batch.vocabulary)
-        boxes, labels, wanted = sample_regions(proposals, batch.targets, names, self.sampling)
+        boxes, labels, wanted, _ = sample_regions(proposals, batch.targets, names, self.sampling)
         embeddings = self.regions.embed(maps, boxes).float()
         logits = self.classifier(unit(embeddings), self.text(batch.vocabulary))
         offsets = self.box(embeddings).float()

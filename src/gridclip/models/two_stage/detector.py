@@ -16,6 +16,7 @@ from gridclip.io.state_dicts import fill, read_torch
 from gridclip.models.base import Detector
 from gridclip.models.encoders.region_encoders import RegionEncoder
 from gridclip.models.encoders.text import TextBank
+from gridclip.models.two_stage.mask_head import MaskHead
 from gridclip.ops.postprocess import DecodeSettings, decode
 from gridclip.ops.vectors import unit
 from gridclip.structures import Detections, Images, Proposals, Record, Vocabulary
@@ -28,6 +29,7 @@ class RegionPredictions(NamedTuple):
     boxes: Float[Tensor, "P 4"]  # the proposals, refined; xyxy, pixels of the resized image
     text: Float[Tensor, "P D"] | None  # unit vectors that learned from names
     image: Float[Tensor, "P D"] | None  # unit vectors that learned from a CLIP's view of regions
+    levels: list[Tensor] | None = None  # pyramid, finest first, of a detector that has masks
 
     @property
     def objectness(self) -> Float[Tensor, "P"]:
@@ -42,11 +44,13 @@ class TwoStageDetector(Detector):
         text: Names to unit vectors.
         decoding: How many detections leave.
         given: Boxes that `detect` names in place of proposals; `forward` then takes them too.
+        mask_head: What finds the objects' masks in the boxes that leave, if it has one.
     """
 
     text: TextBank
     decoding: DecodeSettings
     given: "GivenBoxes | None" = None
+    mask_head: MaskHead | None = None
 
     def fingerprint(self) -> str:
         """Regions are aligned with these text vectors; others would be another language."""
@@ -74,7 +78,10 @@ class TwoStageDetector(Detector):
         scores = self.scores(predictions, vocabulary)
         counts = [len(found.boxes) for found in predictions.proposals]
         parts = (scores.split(counts), predictions.boxes.split(counts), images.sizes, records)
-        return [decode(*each, self.decoding) for each in zip(*parts, strict=True)]
+        found = [decode(*each, self.decoding) for each in zip(*parts, strict=True)]
+        if self.mask_head is None or predictions.levels is None:
+            return found
+        return self.mask_head.complete(predictions.levels, found, images, records)
 
 
 class RegionReader(TwoStageDetector):

@@ -1,6 +1,7 @@
 """Which regions the second stage learns from."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ class RegionWeights(Weights):
         box: Class-agnostic refinement of boxes.
         objectness: Proposals: object or not.
         anchor: Proposals: boxes of anchors.
+        mask: Masks of objects, where the detector has them.
     """
 
     text: float = 1.0
@@ -32,6 +34,7 @@ class RegionWeights(Weights):
     box: float = 1.0
     objectness: float = 1.0
     anchor: float = 1.0
+    mask: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class Sampled(NamedTuple):
     boxes: list[Float[Tensor, "_ 4"]]  # xyxy, pixels of the resized image
     labels: Int[Tensor, "S"]  # rows of the vocabulary, K for background
     truth: Float[Tensor, "S 4"]  # the object's box; the region's own where it is background
+    owners: Int[Tensor, "S"]  # the object among those of all images; any where it is background
 
 
 def sample_regions(
@@ -80,14 +84,17 @@ def sample_regions(
         _sample(torch.cat([target.boxes, found.boxes]), target, names, settings)
         for found, target in zip(proposals, targets, strict=True)
     ]
-    boxes, labels, truth = zip(*drawn, strict=True)
-    return Sampled(list(boxes), torch.cat(labels), torch.cat(truth))
+    boxes, labels, truth, owners = zip(*drawn, strict=True)
+    before = accumulate((len(target.boxes) for target in targets), initial=0)
+    own = torch.cat([rows + first for rows, first in zip(owners, before, strict=False)])
+    return Sampled(list(boxes), torch.cat(labels), torch.cat(truth), own)
 
 
 def _sample(
     boxes: Float[Tensor, "R 4"], target: Targets, names: int, settings: SamplingSettings
-) -> tuple[Float[Tensor, "S 4"], Int[Tensor, "S"], Float[Tensor, "S 4"]]:
+) -> tuple[Float[Tensor, "S 4"], Int[Tensor, "S"], Float[Tensor, "S 4"], Int[Tensor, "S"]]:
     labels = torch.full((len(boxes),), names, device=boxes.device)
+    owner = torch.zeros_like(labels)
     truth = boxes
     if len(target.boxes):
         overlap, owner = box_iou(target.boxes, boxes).max(0)
@@ -97,7 +104,7 @@ def _sample(
     objects = _draw(labels < names, int(settings.regions * settings.positive))
     others = _draw(labels == names, settings.regions - len(objects))
     chosen = torch.cat([objects, others])
-    return boxes[chosen], labels[chosen], truth[chosen]
+    return boxes[chosen], labels[chosen], truth[chosen], owner[chosen]
 
 
 def _draw(among: Bool[Tensor, "R"], count: int) -> Int[Tensor, "_"]:

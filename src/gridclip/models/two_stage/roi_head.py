@@ -70,6 +70,9 @@ class RegionPool(nn.Module):
         return level.clamp(0, len(self.strides) - 1)
 
 
+Norm = Literal["batch", "group"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
     """How heavy the second stage is; the defaults are ViLD's released configuration.
@@ -87,7 +90,7 @@ class HeadSettings:
     num_fcs: int = 2
     fc_width: int = 1024
     side: int = 7
-    norm: Literal["batch", "group"] = "batch"
+    norm: Norm = "batch"
 
     def __post_init__(self) -> None:
         least = {"num_convs": 0, "num_fcs": 1, "fc_width": 8, "side": 1}
@@ -119,7 +122,7 @@ class RegionHead(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(settings.num_convs):
             conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-            layers += [conv, _norm(settings.norm, width), nn.ReLU(inplace=True)]
+            layers += [conv, norm_of(settings.norm, width), nn.ReLU(inplace=True)]
         layers.append(nn.Flatten())
         last = width * settings.side**2
         for _ in range(settings.num_fcs):
@@ -139,7 +142,8 @@ class RegionHead(nn.Module):
         return RegionOutput(unit(self.project(features)), offsets)
 
 
-def _norm(kind: Literal["batch", "group"], width: int) -> nn.Module:
+def norm_of(kind: Norm, width: int) -> nn.Module:
+    """Returns the normalisation of a kind for so many channels, in groups of eight."""
     return nn.BatchNorm2d(width) if kind == "batch" else nn.GroupNorm(max(1, width // 8), width)
 
 

@@ -21,12 +21,14 @@ from gridclip.models.encoders.text import TextBank
 from gridclip.models.two_stage.detector import RegionPredictions, TwoStageDetector
 from gridclip.models.two_stage.losses import (
     RegionWeights,
+    Sampled,
     SamplingSettings,
     region_boxes,
     region_classification,
     region_distillation,
     sample_regions,
 )
+from gridclip.models.two_stage.mask_head import MaskHead, MaskSettings
 from gridclip.models.two_stage.roi_head import (
     BranchWeights,
     HeadSettings,
@@ -38,6 +40,7 @@ from gridclip.models.two_stage.roi_head import (
 )
 from gridclip.models.two_stage.rpn import ProposalNetwork, ProposalSettings, RegionPyramid
 from gridclip.ops.boxes import boxes_from_offsets
+from gridclip.ops.masks import mask_loss, project
 from gridclip.ops.postprocess import DecodeSettings
 from gridclip.ops.vectors import require_same_width
 from gridclip.structures import Batch, DetectionBatch, Images, Proposals, RegionTargets, Vocabulary
@@ -75,7 +78,8 @@ def find_regions(
 Variant = Literal["vild-text", "vild-image", "vild", "vild-ensemble"]
 
 
-_WEIGHTS, _HEAD, _SAMPLING = RegionWeights(), HeadSettings(), SamplingSettings()
+_WEIGHTS, _HEAD, _MASKS = RegionWeights(), HeadSettings(), MaskSettings()
+_SAMPLING = SamplingSettings()
 _PROPOSALS, _DECODING = ProposalSettings(), DecodeSettings(nms_iou=0.5)
 
 
@@ -101,6 +105,8 @@ class ViLD(TwoStageDetector):
         ensemble: λ of ViLD-ensemble: how much the branch that knows a name better counts.
         canonical: Side in pixels of regions that are pooled from the level of stride 16.
         decoding: How many detections leave.
+        masks: Find the objects' masks too, as published; the data then needs `masks: true`.
+        mask_head: How heavy the mask branch is.
     """
 
     def __init__(
@@ -120,6 +126,8 @@ class ViLD(TwoStageDetector):
         ensemble: float = 2 / 3,
         canonical: float = 224.0,
         decoding: DecodeSettings = _DECODING,
+        masks: bool = False,
+        mask_head: MaskSettings = _MASKS,
     ) -> None:
         super().__init__()
         require_at_least(8, width=width)
@@ -140,6 +148,9 @@ class ViLD(TwoStageDetector):
             RegionHead(width, text.width, head, boxes=False) if variant == "vild-ensemble" else None
         )
         self.classifier = TextClassifier(text.width, temperature, learn_temperature)
+        if masks:
+            pooled = self.pyramid.strides[:-1]
+            self.mask_head = MaskHead(width, pooled, canonical, mask_head, head.norm)
         self.names = variant != "vild-image" and weights.text > 0
         self.distils = variant != "vild-text" and weights.image > 0
         self.region_view = view if self.distils else None
@@ -177,7 +188,8 @@ class ViLD(TwoStageDetector):
         if self.image_head is not None:
             image = self.image_head(pooled).embeddings
         refined = boxes_from_offsets(torch.cat(boxes), seen.offsets)
-        return RegionPredictions(proposals, refined, text, image)
+        kept = None if self.mask_head is None else levels
+        return RegionPredictions(proposals, refined, text, image, kept)
 
     @torch.no_grad()
     def region_features(
@@ -200,7 +212,7 @@ class ViLD(TwoStageDetector):
         self, predictions: RegionPredictions, vocabulary: Vocabulary
     ) -> Float[Tensor, "P K"]:
         """Score in [0, 1] of every name in every region."""
-        vectors, (_, _, text, image) = self.text(vocabulary), predictions
+        vectors, text, image = self.text(vocabulary), predictions.text, predictions.image
         named = None if text is None else self.classifier(text, vectors).softmax(-1)[:, :-1]
         if image is None:
             assert named is not None  # a region has one of the two embeddings at least
@@ -252,11 +264,31 @@ class ViLD(TwoStageDetector):
             losses["box"] = region_boxes(
                 offsets, torch.cat(boxes), sampled.truth, sampled.labels, names
             )
+        if self.mask_head is not None and self.weights.mask:
+            losses["mask"] = self._mask_loss(self.mask_head, levels, sampled, batch)
         if self.distils:
             truth = torch.cat([each.embeddings for each in regions])
             student = seen.embeddings[count:] if apart is None else apart(shown).embeddings
             losses["image"] = region_distillation(student, truth)
         return losses
+
+    def _mask_loss(
+        self, head: MaskHead, levels: list[Tensor], sampled: Sampled, batch: DetectionBatch
+    ) -> Float[Tensor, ""]:
+        """Loss of the masks in the sampled regions that are on objects."""
+        masks = [target.masks for target in batch.targets if target.masks is not None]
+        if len(masks) < len(batch.targets):
+            raise InputError(
+                "this batch carries no masks of objects",
+                field="data.init_args.masks",
+                fix="set it to true, or the detector's masks to false",
+            )
+        objects = sampled.labels < len(batch.vocabulary)
+        parts = objects.split([len(each) for each in sampled.boxes])
+        boxes = [each[on] for each, on in zip(sampled.boxes, parts, strict=True)]
+        owners, truth = sampled.owners[objects], sampled.truth[objects]
+        wanted = project(torch.cat(masks), owners, truth, torch.cat(boxes), head.side)
+        return mask_loss(head(levels, boxes), wanted)
 
     def _regions(self, batch: DetectionBatch, proposals: list[Proposals]) -> list[RegionTargets]:
         """What CLIP saw in regions of each image."""
@@ -275,6 +307,7 @@ class ViLD(TwoStageDetector):
                 (self.head.box, weights.box),
                 (self.head.tower, embeds or weights.box),
                 (self.image_head, self.distils),
+                (self.mask_head, weights.mask),
                 *self.proposals.parts(weights.objectness, weights.anchor),
             ]
         )

@@ -141,7 +141,7 @@ def test_sampled_regions_obey_overlap_share_and_count():
     proposals = torch.cat([boxes_in(90, 200), targets.boxes.repeat(20, 1) + torch.rand(40, 4)])
     settings = SamplingSettings(regions=64, positive=0.25)
     given = [Proposals(proposals, torch.rand(240))]
-    boxes, labels, truth = sample_regions(given, [targets], 7, settings)
+    boxes, labels, truth, _ = sample_regions(given, [targets], 7, settings)
     assert len(boxes[0]) == len(labels) == len(truth) == 64
     assert (labels < 7).sum() == 16
     candidates = torch.cat([targets.boxes, proposals]).tolist()
@@ -158,7 +158,7 @@ def test_sampled_regions_obey_overlap_share_and_count():
 def test_images_without_boxes_teach_background_alone():
     nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
     given = [Proposals(boxes_in(50, 9), torch.rand(9))]
-    boxes, labels, _ = sample_regions(given, [nothing], 5, SamplingSettings(regions=6))
+    boxes, labels, _, _ = sample_regions(given, [nothing], 5, SamplingSettings(regions=6))
     assert len(boxes[0]) == 6
     assert labels.tolist() == [5] * 6
 
