@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from postgresql_server import new_server
+from small_disks import mount, unmount
 
 from gridclip.cli import main
 from gridclip.data.synthetic.mini_dataset import make_mini
@@ -65,3 +67,23 @@ def browser():
         started = driver.chromium.launch(executable_path=program, args=quiet)
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """A new PostgreSQL server for the tests of a file."""
+    yield from new_server()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes a disk of so many megabytes."""
+    folder = tmp_path / "disk"
+
+    def make(megabytes: int) -> Path:
+        if not mount(folder, megabytes):
+            pytest.skip("no disk may be mounted here")
+        return folder
+
+    yield make
+    unmount(folder)

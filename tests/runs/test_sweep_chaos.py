@@ -2,19 +2,13 @@
 
 import json
 import os
-import pwd
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
@@ -188,60 +182,6 @@ def test_a_sweep_of_three_workers_survives_random_kills(here):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_sweep_of_three_workers_survives_fifty_random_kills(here, seed):
     one_runner(kills=50, trials=20, seconds=1.5, seed=seed)
-
-
-class Server(NamedTuple):
-    """A PostgreSQL server on loopback.
-
-    Args:
-        address: As `--storage` takes it.
-        crash: Breaks all connections off, and starts it again.
-    """
-
-    address: str
-    crash: Callable[[], object]
-
-
-@pytest.fixture(scope="module")
-def postgresql():
-    """A new server of its own for these tests."""
-    debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))
-    programs = [shutil.which("initdb"), *debian]
-    if not any(programs):
-        pytest.skip("no PostgreSQL server here; Debian has it as the package postgresql")
-    pytest.importorskip("psycopg", reason="no driver: pip install psycopg[binary]")
-    initdb = Path(next(program for program in programs if program)).resolve()
-    user = None
-    if os.getuid() == 0:  # whom the server refuses
-        user = next(name for name in ("postgres", "nobody") if _has_user(name))
-    folder = Path(tempfile.mkdtemp())  # one that the other user can reach
-    if user:
-        shutil.chown(folder, user)
-    options = {"user": user, "cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
-    data = str(folder / "data")
-    trust = ["--auth=trust", "--username=me", "--no-sync", "--encoding=UTF8"]
-    subprocess.run([initdb, "--pgdata", data, *trust], **options)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = f"-h 127.0.0.1 -p {port} -k {folder}"
-    control = [initdb.with_name("pg_ctl"), "--pgdata", data, "--wait"]
-    start = [*control, "-o", server, "-l", str(folder / "log")]
-    subprocess.run([*start, "start"], **options)
-    yield Server(
-        address=f"postgresql://me@127.0.0.1:{port}/postgres",
-        crash=lambda: subprocess.run([*start, "-m", "immediate", "restart"], **options),
-    )
-    subprocess.run([*control, "-m", "immediate", "stop"], **options)
-    shutil.rmtree(folder)
-
-
-def _has_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def three_runners(address: str, kills: int, trials: int, seconds: float, seed: int) -> None:

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from small_disks import fill
 from witnessed import ROW
 
 from gridclip.io.errors import InputError
@@ -73,28 +73,12 @@ def test_a_trial_that_finds_no_room_each_time_fails_in_the_end(sweep):
     assert Path("began").read_text() == "1 1 "
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 8 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(made, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no disk may be mounted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_runner_waits_while_its_disk_is_full_and_goes_on_once_there_is_room(sweep, small_disk):
-    file = sweep("time.sleep(0.2)")
-    words = ["sweep", "run", str(file), "--dir", str(small_disk)]
+    file, disk = sweep("time.sleep(0.2)"), small_disk(megabytes=8)
+    words = ["sweep", "run", str(file), "--dir", str(disk)]
     with Path("output.txt").open("w") as output:
         runner = subprocess.Popen([sys.executable, "-m", "gridclip", *words], stdout=output)
-    filling = small_disk / "filling"
+    filling = disk / "filling"
     until(lambda: Path("began").exists())
     fill(filling)
     until(lambda: "waiting for room" in Path("output.txt").read_text())
@@ -103,14 +87,7 @@ def test_a_runner_waits_while_its_disk_is_full_and_goes_on_once_there_is_room(sw
     assert Path("began").read_text() == begun  # nothing is started on a full disk
     filling.unlink()
     assert runner.wait(PATIENCE) == 0
-    assert [trial["state"] for trial in records(small_disk)] == ["finished"] * 3
-
-
-def fill(file: Path) -> None:
-    """Takes all the room that a disk has."""
-    with suppress(OSError), file.open("wb", buffering=0) as rest:
-        while rest.write(b"\0" * 65536):
-            pass
+    assert [trial["state"] for trial in records(disk)] == ["finished"] * 3
 
 
 def until(condition) -> None:

@@ -173,32 +173,44 @@ def lost_steps(folder, rank=0):
     return len(seen(folder, rank)) - STEPS
 
 
+def seconds_until_it_goes_on(folder):
+    """From now until a step that was not trained yet."""
+    before, began = max(line["step"] for line in seen(folder)), time.monotonic()
+    until(lambda: max(line["step"] for line in seen(folder)) > before)
+    return round(time.monotonic() - began, 1)
+
+
 def test_a_killed_process_costs_steps_since_the_checkpoint_and_the_run_goes_on_by_itself(
-    mini_root, whole, tmp_path, loopback
+    mini_root, whole, tmp_path, loopback, record_property
 ):
-    folder = tmp_path / "run"
-    dies = asking(signal.SIGKILL, 12, rank=1, once=str(tmp_path / "died"))
+    folder, died = tmp_path / "run", tmp_path / "died"
+    dies = asking(signal.SIGKILL, 12, rank=1, once=str(died))
     loopback.start_both(*words(folder, mini_root, dies))
+    until(died.exists)
+    record_property("seconds until it went on", seconds_until_it_goes_on(folder))
     assert loopback.ends() == [0, 0]
+    record_property("steps trained again", lost_steps(folder))
     assert lost_steps(folder) <= 2
     require_same(whole, folder)
 
 
 def test_a_machine_that_is_lost_and_started_again_joins_the_run(
-    mini_root, whole, tmp_path, loopback
+    mini_root, whole, tmp_path, loopback, record_property
 ):
     folder = tmp_path / "run"
     loopback.start_both(*words(folder, mini_root))
     until(lambda: (folder / "rank1.jsonl").exists() and len(seen(folder, 1)) >= 7)
     loopback.kill(1)
     loopback.start(1, *words(folder, mini_root))
+    record_property("seconds until it went on", seconds_until_it_goes_on(folder))
     assert loopback.ends() == [0, 0]
+    record_property("steps trained again", lost_steps(folder))
     assert lost_steps(folder) <= 2
     require_same(whole, folder)
 
 
 def test_a_cut_link_ends_both_sides_in_time_and_the_same_command_goes_on(
-    mini_root, whole, tmp_path, apart
+    mini_root, whole, tmp_path, apart, record_property
 ):
     machines, link = apart
     folder, timeout = tmp_path / "run", "--process_timeout=0.25"
@@ -208,11 +220,14 @@ def test_a_cut_link_ends_both_sides_in_time_and_the_same_command_goes_on(
     began = time.monotonic()
     until(lambda: not machines.trainings())
     assert time.monotonic() - began < 300
+    record_property("seconds until both sides ended", round(time.monotonic() - began, 1))
     assert not (folder / "metrics.json").exists()
     machines.end()  # torchrun itself waits for TCP to give up, a quarter of an hour
     assert link("up")
     machines.start_both(*words(folder, mini_root, timeout))
+    record_property("seconds until it went on", seconds_until_it_goes_on(folder))
     assert machines.ends() == [0, 0]
+    record_property("steps trained again", lost_steps(folder))
     require_same(whole, folder)
 
 
@@ -222,7 +237,8 @@ def test_one_process_evaluates_the_weights_of_two_machines_to_the_same_figures(
     last = whole / "checkpoints" / "last.ckpt"
     evaluated = fit(tmp_path / "again", mini_root, *SHORT[2:4], f"--ckpt_path={last}")
     kept = [word for word in evaluated[1:] if not word.startswith(("--config", "--trainer.call"))]
-    main(["validate", f"--config={whole / 'config.yaml'}", *kept, "--trainer.callbacks=null"])
+    one = ["--trainer.callbacks=null", "--trainer.devices=1", "--trainer.strategy=auto"]
+    main(["validate", f"--config={whole / 'config.yaml'}", *kept, *one])
     alone, both = (
         json.loads((run / "metrics.json").read_text()) for run in (tmp_path / "again", whole)
     )

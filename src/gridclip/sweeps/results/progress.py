@@ -1,5 +1,6 @@
 """What a running sweep shows: a live table on a terminal, plain lines in a log."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -179,12 +180,15 @@ def steps(trial: Trial) -> str:
 
 
 def _usual_seconds(trials: Sequence[Trial]) -> float | None:
-    """Returns how long a trial takes: the mean of finished ones, else by a running one."""
+    """Returns how long a trial takes: the median of finished ones, else by a running one.
+
+    A clock that was set while one ran may make an hour of it, or less than nothing.
+    """
     took = [
         trial.seconds(trial.ended) for trial in trials if trial.ended and trial.state == "finished"
     ]
     took = took or [whole for trial in trials if (whole := _expected(trial)) is not None]
-    return sum(took) / len(took) if took else None
+    return statistics.median(took) if took else None
 
 
 def _expected(trial: Trial) -> float | None:

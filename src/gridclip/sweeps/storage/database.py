@@ -42,6 +42,10 @@ from gridclip.sweeps.storage.trial import WAITING, Trial, read_record
 
 KINDS = ("postgresql", "postgres", "sqlite")  # those that are tested
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+# How long a server may be silent, as libpq has it: else a runner whose link is cut hangs for hours,
+# and cannot even be stopped. What the address says itself counts more.
+NETWORK = {"connect_timeout": 10, "tcp_user_timeout": 15_000}
+NETWORK |= {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 TABLES = MetaData()
 SWEEPS = Table(
     "gridclip_sweeps",
@@ -84,10 +88,11 @@ class Database:
     """
 
     def __init__(self, url: URL, sweep: str, folder: Path) -> None:
-        waits = {"timeout": 30} if url.get_backend_name() == "sqlite" else {}
+        is_file = url.get_backend_name() == "sqlite"
+        waits = {"timeout": 30} if is_file else NETWORK | dict(url.query)
         self._engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
         self.sweep, self.folder = sweep, folder
-        self._file = Path(url.database) if waits and url.database else None
+        self._file = Path(url.database) if is_file and url.database else None
         self._made = False  # the tables
         self._versions: dict[int, int] = {}  # of each trial as it was last read, by number
         self._trials = KnownTrials()

@@ -96,7 +96,7 @@ class Trial:
 
     def seconds(self, now: datetime) -> float:
         """Returns how long it has been running, or ran."""
-        return ((self.ended or now) - self.started).total_seconds()
+        return max(0.0, ((self.ended or now) - self.started).total_seconds())
 
     def metrics(self) -> Row:
         """Returns its final figures that are finite; none if metrics.json is absent or broken."""
