@@ -251,5 +251,6 @@ def faults(server: Server) -> dict[str, Fault]:
 
 def told() -> list[tuple[float, int, int, str]]:
     """What trials told: when, on which machine, which trial, and which step or `twice`."""
-    lines = [line.split() for line in Path("told").read_text().splitlines()]
+    file = Path("told")
+    lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return [(float(when), int(place), int(trial), word) for when, place, trial, word in lines]

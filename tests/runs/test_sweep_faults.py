@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def longest_wait(trial: int, since: float) -> float:
     times = [since, *(when for when in sorted(first.values()) if when > since)]
     if len(first) < STEPS:  # it is still at work
         times.append(time.monotonic())
-    return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+    return max((b - a for a, b in pairwise(times)), default=0.0)
 
 
 def test_what_each_fault_costs_alone(machines, postgresql, record_property):

@@ -24,6 +24,7 @@ BESIDE = (
 )
 """Keys of a recipe that change no weight."""
 ABSENT = "–"  # of a setting that another run's classes alone have
+LACKING = identity(ABSENT)
 
 
 class Runs(NamedTuple):
@@ -159,24 +160,34 @@ def _telling(differing: Mapping[str, Sequence[object]]) -> tuple[tuple[str, ...]
     """Returns the settings that tell runs apart, and those that add nothing to them.
 
     Two methods differ in a hundred settings; their class alone tells them apart. So classes come
-    first, and a setting is taken if it parts runs that those before leave together; a seed always.
+    first, and a setting is taken if it parts runs that those before leave together. Of seeds that
+    move together one is taken. What some recipes lack and the others agree in tells nothing: an
+    earlier version did not write it.
     """
-    seeds = [name for name in differing if name.split(".")[-1] in SEED_NAMES]
+    all_seeds = [name for name in differing if name.split(".")[-1] in SEED_NAMES]
+    seeds = _parting(differing, all_seeds)
     others = sorted(
-        (name for name in differing if name not in seeds),
+        (name for name in differing if name not in all_seeds),
         key=lambda name: (not name.endswith("class_path"), len(name.split("."))),
     )
+    told = [name for name in others if len({*map(identity, differing[name])} - {LACKING}) > 1]
+    taken = _parting(differing, told)
+    hidden = tuple(name for name in [*others, *all_seeds] if name not in [*taken, *seeds])
+    return (*sorted(taken), *seeds), hidden
+
+
+def _parting(columns: Mapping[str, Sequence[object]], names: Sequence[str]) -> list[str]:
+    """Returns those of some settings that each part runs that the ones before leave together."""
     taken: list[str] = []
     groups = 1
-    for name in others:
+    for name in names:
         parted = len(
-            set(zip(*(map(identity, differing[key]) for key in [*taken, name]), strict=True))
+            set(zip(*(map(identity, columns[key]) for key in [*taken, name]), strict=True))
         )
         if parted > groups:
             taken.append(name)
             groups = parted
-    hidden = tuple(name for name in others if name not in taken)
-    return (*sorted(taken), *seeds), hidden
+    return taken
 
 
 def _read_recipe(folder: Path) -> dict[str, object]:

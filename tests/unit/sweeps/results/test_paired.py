@@ -248,6 +248,22 @@ def test_a_method_is_told_apart_by_its_class_and_the_rest_is_said_below(tmp_path
     assert set(runs.hidden) == {f"{place}width", f"{place}layers"}
 
 
+def test_seeds_that_move_together_are_one_and_what_older_recipes_lack_parts_nothing(
+    tmp_path, capsys
+):
+    folders = []
+    for region, values in ((0, BASE), (1, BETTER)):
+        for seed, value in enumerate(values):
+            newer = {"novel_opinion": None} if seed > 1 else {}
+            place = tmp_path / f"{region}-{seed}"
+            settings = {"region": region, "data": {"seed": seed}, **newer}
+            folders.append(write_run(place, seed=seed, metrics={"AP": value}, **settings))
+    main(["sweep", "table", *map(str, folders), "--paired", "region=0", "--metrics", "AP"])
+    text = capsys.readouterr().out
+    assert "| 1 | AP | 32.8 | 35.4 | +2.60 | +1.18 to +4.02 | 0.007 | 5 |" in text
+    assert "novel_opinion" in text.splitlines()[-1]  # said below
+
+
 def test_what_is_no_finished_run_is_refused_by_name(folders, tmp_path):
     unfinished = write_run(tmp_path / "unfinished", region=0)
     with pytest.raises(InputError, match="unfinished: holds no finished run"):
