@@ -186,7 +186,9 @@ class JsonTable:
         if not isinstance(record, dict):
             return f"[{row}] is {reprlib.repr(record)}"
         name = f" (id {reprlib.repr(record['id'])})" if "id" in record else ""
-        value = f" {key} {reprlib.repr(record[key])}" if key in record and key != "id" else ""
+        value = (
+            f" {key} {reprlib.repr(_plain(record[key]))}" if key in record and key != "id" else ""
+        )
         return f"[{row}]{name}{value}"
 
 
@@ -215,14 +217,19 @@ def read_json(file: Path) -> object:
     return parse_json(file, read_content(file))
 
 
-def parse_json(file: Path, content: bytes) -> object:
-    """Parses json that was read from this file; a `segmentation`, which nobody reads, is left out.
+def parse_json(file: Path, content: bytes, *, masks: bool = False) -> object:
+    """Parses json that was read from this file.
+
+    Args:
+        file: For the message.
+        content: The text.
+        masks: Keep what stands under `segmentation`, nine tenths of a file, which few ask for.
 
     Raises:
         InputError: if it is not json.
     """
     try:
-        return json.loads(content, object_hook=_without_masks)
+        return json.loads(content, object_hook=None if masks else _without_masks)
     except (ValueError, RecursionError) as error:
         problem = f"is not whole, valid json ({error})"
         raise InputError(problem, fix="fetch or write the file again", file=file) from error
@@ -304,6 +311,16 @@ def whole_number(value: Any) -> int | None:  # noqa: ANN401 - any finite number 
         return int(value) if -(2**63) <= value < 2**63 else None
     exact = 2.0 ** (np.finfo(type(value)).nmant + 1)
     return int(value) if value == np.floor(value) and abs(value) < exact else None
+
+
+def _plain(value: object) -> object:
+    """Returns what json text says that was not parsed before, or the text if it is none."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (ValueError, RecursionError):
+        return bytes(value)
 
 
 def _kind(value: object) -> str:

@@ -1,7 +1,9 @@
-"""The lists of a file of LVIS or COCO form, read fast: polygons are skipped unparsed."""
+"""The lists of a file of LVIS or COCO form, read fast: polygons are left unparsed."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
+
+import msgspec
 
 from gridclip.io.errors import InputError
 from gridclip.io.json_table import JsonTable, parse_json, parse_strictly
@@ -39,11 +41,19 @@ class _Annotation(TypedDict, total=False):
     tokens_positive: Any  # of grounding files
 
 
+class _WithMask(_Annotation, total=False):
+    segmentation: msgspec.Raw  # text, parsed one by one
+
+
 class _Document(TypedDict, total=False):
     categories: Any
     images: list[_Image]
     annotations: list[_Annotation]
     category_groups: Any
+
+
+class _WithMasks(_Document, total=False):
+    annotations: list[_WithMask]  # type: ignore[misc]
 
 
 class CocoLists(NamedTuple):
@@ -73,16 +83,21 @@ class CocoLists(NamedTuple):
         return categories, images, annotations, groups
 
 
-def parse_lists(file: Path, content: bytes) -> CocoLists:
+def parse_lists(file: Path, content: bytes, *, masks: bool = False) -> CocoLists:
     """Parses what a file of LVIS or COCO form says; only the keys that are read.
+
+    Args:
+        file: For the messages.
+        content: Its text.
+        masks: Keep `segmentation`, as text or parsed.
 
     Raises:
         InputError: if it has another form.
     """
     try:
-        document: object = parse_strictly(content, _Document)
+        document: object = parse_strictly(content, _WithMasks if masks else _Document)
     except (ValueError, RecursionError):
-        document = parse_json(file, content)
+        document = parse_json(file, content, masks=masks)
     if not isinstance(document, dict):
         problem = f"holds a json {type(document).__name__}, not an object"
         fix = f"{_FORM} (a bare list is the form of detections)"

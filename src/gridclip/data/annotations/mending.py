@@ -82,6 +82,7 @@ def neutral(fault: Fault, lists: CocoLists) -> Edits:
         "area": lambda _: 1,
         "iscrowd": lambda _: 0,
         "ignore": lambda _: 0,
+        "segmentation": lambda _: [[0, 0, 1, 0, 1, 1]],
     }
     keys = _TOGETHER.get(fault.key, (fault.key,)) if fault.key else _REQUIRED[fault.name]
     rows = edits.setdefault(fault.name, {})

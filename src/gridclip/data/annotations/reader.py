@@ -18,7 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 def read_annotations(
-    file: Path, faults: Faults = "refuse", folder: str | None = None, rules: Rules = "training"
+    file: Path,
+    faults: Faults = "refuse",
+    folder: str | None = None,
+    rules: Rules = "training",
+    *,
+    masks: bool = False,
 ) -> Annotations:
     """Reads a file of LVIS form (v0.5, v1) or COCO form.
 
@@ -33,13 +38,14 @@ def read_annotations(
             whole or with its categories is always refused.
         folder: Keep only the images that lie here: `val2017` gives LVIS minival of LVIS val.
         rules: What the file is read for: `training`, `evaluation`, or both (`validation`).
+        masks: Read the objects' masks too, polygons or codes; each object then needs one.
 
     Raises:
         InputError: if anything in it cannot be trusted; it reports the first kind of fault with its
             count, up to three examples, and the fix.
     """
-    variant = f"{rules}-{faults}"
-    columns = indexed(file, variant, lambda content: _make(file, content, faults, rules))
+    variant = f"{rules}-{faults}" + "-masks" * masks
+    columns = indexed(file, variant, lambda content: _make(file, content, faults, rules, masks))
     for line in columns.facts["dropped"]:
         logger.warning("%s: %s", file, line)
     annotations = _annotations(file, columns)
@@ -48,17 +54,21 @@ def read_annotations(
     return annotations if folder is None else annotations.in_folder(folder)
 
 
-def _make(file: Path, content: bytes, faults: Faults, rules: Rules) -> Columns:
-    lists = parse_lists(file, content)
+def _make(file: Path, content: bytes, faults: Faults, rules: Rules, masks: bool) -> Columns:
+    lists = parse_lists(file, content, masks=masks)
     if faults == "drop":
-        lists, dropped = drop_faults(file, lists)
+        lists, dropped = drop_faults(file, lists, masks=masks)
     else:
         dropped = []
-    found = to_columns(file, lists, rules)
+    found = to_columns(file, lists, rules, masks=masks)
     arrays = {name: getattr(found, name) for name in ("image_ids", "paths", "sizes")}
     ragged: dict[str, Ragged] = {name: getattr(found, name) for name in LISTS}
     if found.scored is not None:
         ragged |= {f"scored.{name}": getattr(found.scored, name) for name in SCORED_LISTS}
+        if found.scored.masks is not None:
+            ragged["scored.masks"] = found.scored.masks
+    if found.masks is not None:
+        ragged["masks"] = found.masks
     for name, column in ragged.items():
         arrays |= {name: column.values, f"{name}.offsets": column.offsets}
     facts = {
@@ -86,7 +96,8 @@ def _annotations(file: Path, columns: Columns) -> Annotations:
     arrays, facts = columns
 
     def ragged(prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
-        keys = {name: f"{prefix}{name}" for name in names}
+        listed = (*names, "masks") if f"{prefix}masks" in arrays else names
+        keys = {name: f"{prefix}{name}" for name in listed}
         return {name: Ragged(arrays[key], arrays[f"{key}.offsets"]) for name, key in keys.items()}
 
     exhaustive = facts["exhaustive"]
@@ -112,7 +123,12 @@ def _annotations(file: Path, columns: Columns) -> Annotations:
 
 
 def read_folder(
-    file: Path, faults: Faults = "refuse", folder: str | None = None, rules: Rules = "training"
+    file: Path,
+    faults: Faults = "refuse",
+    folder: str | None = None,
+    rules: Rules = "training",
+    *,
+    masks: bool = False,
 ) -> Annotations:
     """Reads the annotation file of a data set as `read_annotations` does.
 
@@ -129,4 +145,4 @@ def read_folder(
             else f"{other}, or draw the mini data set: gridclip data mini data/mini",
             file=file,
         )
-    return read_annotations(file, faults, folder, rules)
+    return read_annotations(file, faults, folder, rules, masks=masks)

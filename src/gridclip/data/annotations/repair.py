@@ -52,7 +52,11 @@ class Survey(NamedTuple):
 
 
 def survey(
-    file: Path, lists: CocoLists, more: Callable[[CocoLists, Edits], list[Fault]] | None = None
+    file: Path,
+    lists: CocoLists,
+    more: Callable[[CocoLists, Edits], list[Fault]] | None = None,
+    *,
+    masks: bool = False,
 ) -> Survey:
     """Finds every fault of a file that is to be trained on and evaluated with.
 
@@ -61,13 +65,14 @@ def survey(
         lists: They are left as they are.
         more: Finds what the rules do not know, in lists that keep the rules; it is given the rows
             that are left out anyway.
+        masks: Whether every object needs one.
 
     Raises:
         InputError: if what is wrong lies not in single rows.
     """
     findings: list[Finding] = []
     shown = lists
-    while (fault := _first_fault(file, lists, shown)) is not None:
+    while (fault := _first_fault(file, lists, shown, masks)) is not None:
         if any(fault == finding.fault for finding in findings):  # could not be set aside
             raise FaultError(fault, file)
         findings.append(Finding(fault, mend(fault, lists)))
@@ -81,13 +86,15 @@ def survey(
     return Survey(findings, merged([edits, {"annotations": follow}]), len(follow), lists)
 
 
-def drop_faults(file: Path, lists: CocoLists) -> tuple[CocoLists, list[str]]:
+def drop_faults(
+    file: Path, lists: CocoLists, *, masks: bool = False
+) -> tuple[CocoLists, list[str]]:
     """Leaves out the images and annotations at fault; also returns what was done, a line a kind.
 
     Raises:
         InputError: if the fault lies in the categories or their groups, or in the file as a whole.
     """
-    found = survey(file, lists)
+    found = survey(file, lists, masks=masks)
     lines = []
     for finding in found.findings:
         fault = finding.fault
@@ -109,9 +116,9 @@ def edited(lists: CocoLists, edits: Edits) -> CocoLists:
     return CocoLists(**_rows(lists._asdict(), edits))
 
 
-def _first_fault(file: Path, lists: CocoLists, shown: CocoLists) -> Fault | None:
+def _first_fault(file: Path, lists: CocoLists, shown: CocoLists, masks: bool) -> Fault | None:
     try:
-        to_columns(file, lists, "validation", shown)
+        to_columns(file, lists, "validation", shown, masks=masks)
     except FaultError as error:
         return error.fault
     return None

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from gridclip.data.annotations.coco_json import CocoLists
 from gridclip.data.annotations.groups import read_groups
+from gridclip.data.annotations.masks import Masks, read_masks
 from gridclip.data.annotations.table import IGNORED_AREA, Annotations, Category, Ragged, ScoredBoxes
 from gridclip.io.errors import InputError
 from gridclip.io.json_table import (
@@ -45,7 +46,12 @@ WITHOUT_LIST = "without a list that others have"
 
 
 def to_columns(
-    file: Path, lists: CocoLists, rules: Rules = "training", shown: CocoLists | None = None
+    file: Path,
+    lists: CocoLists,
+    rules: Rules = "training",
+    shown: CocoLists | None = None,
+    *,
+    masks: bool = False,
 ) -> Annotations:
     """Turns the lists into columns if they keep every rule.
 
@@ -54,6 +60,7 @@ def to_columns(
         lists: What it says.
         rules: What the columns are for.
         shown: The same with other values, for the messages to show.
+        masks: Whether every object that is no crowd must have a mask, and it is read.
 
     Raises:
         FaultError: for the first rule that is broken, with all rows that break it.
@@ -64,7 +71,7 @@ def to_columns(
     categories = _read_categories(listed, lax)
     category_ids = np.array([category.id for category in categories], dtype=np.int64)
     image_ids = _read_ids(images, lax)
-    sizes = np.zeros((len(images), 2), np.int64) if lax else _read_sizes(images)
+    sizes = _read_sizes(images) if masks or not lax else np.zeros((len(images), 2), np.int64)
     paths = np.zeros(len(images), "U1") if lax else np.array(_read_paths(images))
     negative = _read_rows(images, NEGATIVE, category_ids, lax)
     not_exhaustive = _read_rows(images, NOT_EXHAUSTIVE, category_ids, lax)
@@ -77,6 +84,7 @@ def to_columns(
     else:
         single = ~crowds
         corners = _read_corners(annotations, sizes[owners], single)
+    codes = read_masks(annotations, sizes[owners], ~crowds | _federated(images)) if masks else None
     return Annotations(
         file=file,
         categories=categories,
@@ -89,7 +97,8 @@ def to_columns(
         not_exhaustive=not_exhaustive,
         scored=None
         if rules == "training"
-        else _read_scored(images, annotations, crowds, labels, by_image),
+        else _read_scored(images, annotations, crowds, labels, by_image, codes),
+        masks=None if codes is None else codes.ordered(by_image.rows(single)),
         groups=read_groups(groups, category_ids.tolist(), [each.name for each in categories]),
     )
 
@@ -175,6 +184,10 @@ class _Grouping(NamedTuple):
         """Returns the kept values of each image."""
         return Ragged(values[self.order], self.offsets).keep(kept[self.order])
 
+    def rows(self, kept: Bool[np.ndarray, "T"]) -> Int64[np.ndarray, "S"]:
+        """Returns the rows in the file of the kept annotations, in the order of `lists`."""
+        return self.order[kept[self.order]]
+
 
 def _read_owners(
     records: JsonTable,
@@ -237,6 +250,7 @@ def _read_scored(
     crowds: Bool[np.ndarray, "T"],
     labels: Int64[np.ndarray, "T"],
     by_image: _Grouping,
+    masks: Masks | None,
 ) -> ScoredBoxes:
     """Reads what evaluation needs beside the training columns.
 
@@ -244,7 +258,7 @@ def _read_scored(
     crowd box is no object there; its category is not exhaustive in its image. In LVIS form, which
     has no crowds, it is an object as any other, as in lvis.
     """
-    exhaustive = not any(is_federated(image) for image in images.rows)
+    exhaustive = not _federated(images)
     if not exhaustive:
         for key in (NEGATIVE, NOT_EXHAUSTIVE):
             absent = [image.get(key) is None for image in images.rows]
@@ -268,7 +282,12 @@ def _read_scored(
         crowds=by_image.lists(labels, crowds),
         exhaustive=exhaustive,
         without_area=int((no_area & ~crowds).sum()),
+        masks=None if masks is None else masks.ordered(by_image.rows(kept)),
     )
+
+
+def _federated(images: JsonTable) -> bool:
+    return any(is_federated(image) for image in images.rows)
 
 
 def is_federated(image: dict[str, Any]) -> bool:

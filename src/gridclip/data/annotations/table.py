@@ -64,11 +64,13 @@ class ScoredBoxes(NamedTuple):
     crowds: Ragged  # rows of categories that have a crowd in the image; none unless exhaustive
     exhaustive: bool  # COCO form: a category without a box in an image is absent there
     without_area: int = 0  # boxes whose area is 0 in the file
+    masks: Ragged | None = None  # a row an object: bytes of its code (`ops.rle`), if asked for
 
     def keep_images(self, kept: Bool[np.ndarray, "I"]) -> "ScoredBoxes":
         """Leaves images out, with their boxes."""
         lists = {name: getattr(self, name).keep_rows(kept) for name in SCORED_LISTS}
-        return self._replace(**lists)
+        masks = None if self.masks is None else self.masks.keep_rows(kept[self.labels.rows])
+        return self._replace(**lists, masks=masks)
 
 
 # Beyond the largest area bin (1e10), so a box of this area is ignored at every size.
@@ -93,6 +95,7 @@ class Annotations(NamedTuple):
     not_exhaustive: Ragged  # rows of categories of which not every object has a box
     scored: ScoredBoxes | None = None
     groups: Mapping[str, Sequence[int]] = {}  # by name: rows of the categories in it
+    masks: Ragged | None = None  # a row a box: bytes of its object's code (`ops.rle`), if asked for
 
     def in_folder(self, folder: str) -> "Annotations":
         """Keeps the images of one folder: LVIS minival is what lies in val2017 of LVIS val.
@@ -114,6 +117,7 @@ class Annotations(NamedTuple):
             paths=self.paths[kept],
             sizes=self.sizes[kept],
             scored=self.scored and self.scored.keep_images(kept),
+            masks=None if self.masks is None else self.masks.keep_rows(kept[self.labels.rows]),
             **{name: getattr(self, name).keep_rows(kept) for name in LISTS},
         )
 

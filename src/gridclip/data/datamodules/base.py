@@ -34,6 +34,7 @@ class Evaluated(NamedTuple):
     batch_size: int  # of a process and step
     resize: Resize
     groups: Path | None = None  # named groups of categories, beside those of the annotations
+    masks: bool = False  # whether every object has a mask, and it is read
 
 
 class EvaluatedData(lightning.LightningDataModule):
@@ -75,7 +76,7 @@ class EvaluatedData(lightning.LightningDataModule):
             fix = "set data.init_args.root to the folder of a data set with boxes"
             raise InputError("there is nothing to evaluate on", field="data.root", fix=fix)
         annotations, images = self.evaluated.place.read(
-            folder=self.evaluated.folder, rules="validation"
+            folder=self.evaluated.folder, rules="validation", masks=self.evaluated.masks
         )
         if self.evaluated.groups is not None:
             annotations = add_groups(annotations, self.evaluated.groups)

@@ -69,6 +69,8 @@ class DetectionData(EvaluatedData):
             those that are seen whole take part; other colours are refused.
         regions_named: Warn where the teacher of these regions names a smaller share of annotated
             boxes right (`gridclip clip probe`): most of what it teaches is wrong.
+        masks: Read the objects' masks too (polygons, or codes as COCO writes them), for a detector
+            that finds masks.
         image_level: Images without boxes to train on too, in batches of their own.
         image_level_ratio: Image-level batches for each detection batch; 0 leaves them out.
         image_level_batch_size: Image-level images a process and step.
@@ -98,6 +100,7 @@ class DetectionData(EvaluatedData):
         embeddings: str | None = None,
         regions: str | None = None,
         regions_named: float = 0.3,
+        masks: bool = False,
         image_level: ImageLevelSource | None = None,
         image_level_ratio: float = 1.0,
         image_level_batch_size: int = 2,
@@ -117,10 +120,12 @@ class DetectionData(EvaluatedData):
             val_batch_size,
             val_resize,
             groups=folder / val_groups if val_groups else None,
+            masks=masks,
         )
         super().__init__(evaluated, num_workers, pad_to)
         self.train_place = DataPlace(folder, train, images, "train")
         self.rare_split: RareSplit = rare_split
+        self.masks = masks
         self.keep_empty, self.faults = keep_empty, faults
         self.batch_size, self.seed = batch_size, seed
         self.repeat_threshold, self.verified = repeat_threshold, verified
@@ -153,7 +158,7 @@ class DetectionData(EvaluatedData):
     @cached_property
     def train_set(self) -> DetectionDataset:
         """The training images, augmented, with the boxes of the training vocabulary."""
-        annotations, images = self.train_place.read(self.faults)
+        annotations, images = self.train_place.read(self.faults, masks=self.masks)
         labels = label_map(annotations, self.rare_split)
         dataset = DetectionDataset(
             annotations,

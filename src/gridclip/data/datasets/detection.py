@@ -24,6 +24,8 @@ from gridclip.data.transforms.example import IMAGES, Example, Mosaic, to_tensor,
 from gridclip.data.vocabulary import LabelMap, category_frequency, repeat_factors
 from gridclip.io.errors import InputError
 from gridclip.io.files import refuse_paths_outside
+from gridclip.ops.masks import MASK_SIDE
+from gridclip.ops.rle import grids
 from gridclip.structures import Record, RegionTargets, Targets, Vocabulary
 
 
@@ -97,6 +99,8 @@ class DetectionDataset(Dataset[Sample]):
         rows = labels.rows[annotations.labels.values]
         self.boxes = annotations.boxes.keep(rows >= 0)
         self.labels = annotations.labels._replace(values=rows).keep(rows >= 0)
+        masks = annotations.masks  # a row a box
+        self.masks = None if masks is None else masks.keep_rows(rows >= 0)
         counts = np.diff(self.labels.offsets)
         self.images = np.flatnonzero(counts >= (0 if keep_empty else 1))
         self.vocabulary: Vocabulary = labels.vocabulary
@@ -165,7 +169,7 @@ class DetectionDataset(Dataset[Sample]):
             verified = torch.from_numpy(np.isin(np.arange(len(self.vocabulary)), view.verified))
         return Sample(
             image=to_tensor(view.image),
-            targets=Targets(torch.tensor(view.boxes), torch.tensor(view.labels)),
+            targets=_targets(view),
             record=Record(int(self.annotations.image_ids[image]), path, height, width),
             verified=verified,
             teacher=self._embedding(path, view.mirrored),
@@ -199,9 +203,18 @@ class DetectionDataset(Dataset[Sample]):
                 self.labels.of(image),
                 verified=None if known is None else known.of(image),
                 regions=None if stored is None else stored.of(path, False).boxes,
+                masks=self._masks(image, (height, width)),
             ),
             rng,
         )
+
+    def _masks(self, image: int, size: tuple[int, int]) -> UInt8[np.ndarray, "T S S"] | None:
+        """Returns the masks of an image's boxes, on grids over them, if they were read."""
+        if self.masks is None:
+            return None
+        first, end = self.boxes.offsets[image : image + 2].tolist()
+        codes = [self.masks.of(row).tobytes() for row in range(first, end)]
+        return grids(codes, self.boxes.of(image), size, MASK_SIDE)
 
     def _embedding(self, path: str, mirrored: bool) -> Float[Tensor, "E"] | None:
         stored = self.extras.embeddings
@@ -215,6 +228,11 @@ class DetectionDataset(Dataset[Sample]):
         shown = wholly_inside(view.regions, view.image.shape[:2])
         embeddings = stored.of(path, view.mirrored).embeddings
         return RegionTargets(torch.tensor(view.regions[shown]), torch.tensor(embeddings[shown]))
+
+
+def _targets(view: Example) -> Targets:
+    masks = None if view.masks is None else torch.from_numpy(np.ascontiguousarray(view.masks))
+    return Targets(torch.tensor(view.boxes), torch.tensor(view.labels), masks)
 
 
 # Opening every file of a large data set takes minutes on a network disk, so only sets up to this

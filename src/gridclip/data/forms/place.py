@@ -21,6 +21,7 @@ from gridclip.data.annotations.table import Annotations
 from gridclip.data.forms.scenes import document_text
 from gridclip.data.forms.source import Form, convert_source, form_of
 from gridclip.data.forms.splits import Split, split_of
+from gridclip.io.errors import InputError
 from gridclip.io.files import cache_folder, write_text
 
 _FORMAT = 1  # raise it when a reader changes what it makes of the same files
@@ -52,7 +53,12 @@ class DataPlace(NamedTuple):
         return self.root / self.file
 
     def read(
-        self, faults: Faults = "refuse", folder: str | None = None, rules: Rules = "training"
+        self,
+        faults: Faults = "refuse",
+        folder: str | None = None,
+        rules: Rules = "training",
+        *,
+        masks: bool = False,
     ) -> PlacedAnnotations:
         """Reads the annotations as `read_annotations` does, whatever their form.
 
@@ -60,14 +66,20 @@ class DataPlace(NamedTuple):
             faults: What to do where they are at fault.
             folder: Keep only the images that lie here.
             rules: What they are read for.
+            masks: Read the objects' masks too.
 
         Raises:
-            InputError: if anything in them cannot be trusted, or there are none.
+            InputError: if anything in them cannot be trusted, or there are none; or if masks are
+                asked for of another form than LVIS or COCO, of which boxes alone are read.
         """
         form = None if self.annotations.is_file() else form_of(self.root)
         if form is None:
-            found = read_folder(self.annotations, faults, folder, rules)
+            found = read_folder(self.annotations, faults, folder, rules, masks=masks)
             return PlacedAnnotations(found, self.root / self.images)
+        if masks:
+            problem = f"is of {form} form, of which boxes are read and no masks"
+            fix = "set masks to false, or give a data set of LVIS or COCO form"
+            raise InputError(problem, fix=fix, file=self.root, field="masks")
         split = split_of(Path(self.file).name) or self.split
         file, images = converted(self.root, form, split, faults)
         return PlacedAnnotations(read_folder(file, faults, folder, rules), images)

@@ -28,7 +28,7 @@ from gridclip.io.files import is_finished, written_whole
 
 Law = Callable[[np.random.Generator, int], Int64[np.ndarray, "T"]]
 
-VERSION = 1  # raised when the same arguments would give other files
+VERSION = 2  # raised when the same arguments would give other files
 RECORD = "hybrid.json"
 
 _CAPTIONS = 2  # of each image

@@ -29,7 +29,7 @@ from gridclip.io.files import is_finished, written_whole
 
 Split = Literal["train", "val"]
 
-VERSION = 2  # raised when the same arguments would give other files
+VERSION = 3  # raised when the same arguments would give other files
 RECORD = "mini.json"  # how a folder was made; a folder without it is not finished
 
 _FULL = 4000  # training images from which LVIS's own thresholds of frequency hold

@@ -22,6 +22,8 @@ class Example(NamedTuple):
     verified: Int64[np.ndarray, "V"] | None = None
     # Proposals, xyxy like boxes, but neither clipped nor dropped where they leave the image.
     regions: Float32[np.ndarray, "R 4"] | None = None
+    # Of each object, 0 and 1 on a grid that is stretched over its box, where masks are asked for.
+    masks: UInt8[np.ndarray, "T S S"] | None = None
 
 
 def to_tensor(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
@@ -32,7 +34,8 @@ def to_tensor(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
 def resize(example: Example, size: tuple[int, int]) -> Example:
     """Resizes image and boxes to a height and width.
 
-    Pixel edges map to pixel edges: x becomes x × (new width / width), with both whole widths.
+    Pixel edges map to pixel edges: x becomes x × (new width / width), with both whole widths. Masks
+    go with their boxes.
     """
     height, width = example.image.shape[:2]
     factors = np.array([size[1] / width, size[0] / height] * 2)
@@ -43,7 +46,7 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
 
 
 def mirror(example: Example) -> Example:
-    """Exchanges left and right of image and boxes."""
+    """Exchanges left and right of image, boxes and masks."""
     import cv2
 
     width = example.image.shape[1]
@@ -53,9 +56,12 @@ def mirror(example: Example) -> Example:
         turned[:, [2, 0]] = width - boxes[:, [0, 2]]
         return turned
 
-    return _moved(
-        example._replace(image=cv2.flip(example.image, 1), mirrored=not example.mirrored), turned
+    example = example._replace(
+        image=cv2.flip(example.image, 1),
+        mirrored=not example.mirrored,
+        masks=None if example.masks is None else example.masks[:, :, ::-1],
     )
+    return _moved(example, turned)
 
 
 def crop(example: Example, window: tuple[int, int, int, int], min_visibility: float) -> Example:
@@ -75,14 +81,46 @@ def crop(example: Example, window: tuple[int, int, int, int], min_visibility: fl
     share = _areas(inside) / np.maximum(_areas(example.boxes), 1e-6)
     kept = (share > 0) & (share >= min_visibility)
     partial = example.labels[(share > 0) & ~kept]
-    verified = example.verified
+    verified, masks = example.verified, example.masks
+    if masks is not None:
+        masks = cut_masks(masks[kept], example.boxes[kept], inside[kept])
     return example._replace(
+        masks=masks,
         image=example.image[top:bottom, left:right],
         boxes=inside[kept] - near,
         labels=example.labels[kept],
         verified=None if verified is None else verified[~np.isin(verified, partial)],
         regions=None if example.regions is None else example.regions - near,
     )
+
+
+def cut_masks(
+    masks: UInt8[np.ndarray, "T S S"],
+    boxes: Float32[np.ndarray, "T 4"],
+    parts: Float32[np.ndarray, "T 4"],
+) -> UInt8[np.ndarray, "T S S"]:
+    """Returns masks on grids over parts of their boxes: the old cells in the new cells' middles.
+
+    Args:
+        masks: On grids over the boxes.
+        boxes: xyxy, in any frame.
+        parts: xyxy, in the same frame, each within its box.
+    """
+    if (boxes == parts).all():
+        return masks
+    side = masks.shape[-1]
+    middles = (np.arange(side) + 0.5) / side
+
+    def cells(low: int, high: int) -> Int64[np.ndarray, "T S"]:
+        start, extent = boxes[:, low, None], boxes[:, high, None] - boxes[:, low, None]
+        places = parts[:, low, None] + middles * (parts[:, high, None] - parts[:, low, None])
+        return ((places - start) / extent * side).astype(np.int64).clip(0, side - 1)
+
+    rows, columns = cells(1, 3), cells(0, 2)
+    found: UInt8[np.ndarray, "T S S"] = masks[
+        np.arange(len(masks))[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    return found
 
 
 def wholly_inside(
@@ -167,11 +205,13 @@ class Mosaic:
             canvas[top:bottom, left:right] = part.image
             offset = np.array([left, top] * 2, dtype=np.float32)
             parts.append(part._replace(boxes=part.boxes + offset))
+        masks = [part.masks for part in parts if part.masks is not None]
         return Example(
             canvas,
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.labels for part in parts]),
             verified=_by_all([part.verified for part in parts]),
+            masks=np.concatenate(masks) if masks else None,
         )
 
     def _part(

@@ -8,7 +8,7 @@ object and moving the side of its box teaches to look for the end of what is the
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from gridclip.data.transforms.example import Example
+from gridclip.data.transforms.example import Example, cut_masks
 
 _LEAST, _MOST = 0.1, 0.4  # share of a box that is hidden; beyond half, a disc's height changes too
 _MARGIN = 1.0  # pixels around a box that may still show its object
@@ -46,7 +46,10 @@ def truncate(example: Example, probability: float, generator: np.random.Generato
             clip = np.maximum if side < 2 else np.minimum
             regions[same, side] = clip(regions[same, side], end)
         boxes[row, side] = end
-    return example._replace(image=image, boxes=boxes, regions=regions)
+    masks = example.masks
+    if masks is not None:
+        masks = cut_masks(masks, example.boxes, boxes)
+    return example._replace(image=image, boxes=boxes, regions=regions, masks=masks)
 
 
 def _hide(

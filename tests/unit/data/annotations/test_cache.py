@@ -62,7 +62,9 @@ def parsed(monkeypatch):
     calls = []
     parse = annotation_reader.parse_lists
     monkeypatch.setattr(
-        annotation_reader, "parse_lists", lambda *given: calls.append(1) or parse(*given)
+        annotation_reader,
+        "parse_lists",
+        lambda *given, **named: calls.append(1) or parse(*given, **named),
     )
     return calls
 

@@ -18,6 +18,7 @@ from gridclip.data.transforms.augment import Augmentation, Resize
 from gridclip.engine.precompute.embed_images import embed_command
 from gridclip.io.errors import InputError
 from gridclip.ops.images import pad
+from gridclip.ops.masks import MASK_SIDE
 from gridclip.structures import ImageBatch, Record, Vocabulary
 
 SMALL = Resize(shortest=(48,), longest=96)
@@ -286,6 +287,47 @@ def test_stored_embeddings_are_refused_for_views_they_are_not_of(root, tmp_path)
     Image.new("RGB", (64, 48)).save(root / "images" / "0.png")
     with pytest.raises(InputError, match="1 images are other files than those embedded"):
         data(root, **settings).setup("fit")
+
+
+def with_rectangles(root):
+    """Adds masks that are the boxes' left halves."""
+    for name in ("train.json", "val.json"):
+        content = json.loads((root / name).read_text())
+        for each in content["annotations"]:
+            x, y, width, height = each["bbox"]
+            far, low = x + width / 2, y + height
+            each["segmentation"] = [[x, y, far, y, far, low, x, low]]
+        (root / name).write_text(json.dumps(content))
+
+
+def test_masks_come_with_the_boxes_of_those_who_ask_for_them(root):
+    with_rectangles(root)
+    asked = data(root, masks=True, batch_size=3, augmentation=Augmentation(flip=0.0))
+    asked.setup()
+    seen = 0
+    for batch in (*epoch_of(asked), *asked.val_dataloader()):
+        for targets in batch.targets:
+            assert targets.masks.shape == (len(targets.boxes), MASK_SIDE, MASK_SIDE)
+            for mask in targets.masks.float():
+                assert mask[:, : MASK_SIDE // 2 - 8].mean() > 0.95
+                assert mask[:, MASK_SIDE // 2 + 8 :].mean() < 0.05
+                seen += 1
+    assert seen > 5
+    assert all(targets.masks is None for batch in epoch_of(data(root)) for targets in batch.targets)
+
+
+def epoch_of(module):
+    return list(module.train_dataloader())
+
+
+def test_masks_of_a_form_without_any_are_refused(tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(tmp_path / "images" / "train" / "a.png")
+    (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [cup]\n")
+    with pytest.raises(InputError, match="masks: is of yolo form"):
+        data(tmp_path, masks=True).setup()
 
 
 def test_faults_of_the_training_file_can_be_dropped(root):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from lvis import LVIS
 from PIL import Image
+from pycocotools import mask as coco
 
 from gridclip.data.annotations.reader import read_annotations
 from gridclip.data.synthetic import painter
@@ -324,3 +325,25 @@ def test_the_default_set_follows_lvis_thresholds_and_boxes_few_of_each_rare_comb
         if kind in RARE_COMBINATIONS:
             assert 1 <= count <= 9
     assert sum(c["frequency"] == "f" for c in document["categories"]) >= 20
+
+
+def test_polygons_enclose_the_pixels_of_the_mask_that_area_and_box_are_of(folder):
+    for image, boxes in list(by_image(load(folder, "train")).items())[:40]:
+        for each in boxes:
+            parts = coco.frPyObjects(each["segmentation"], 128, 128)
+            pixels = coco.decode(coco.merge(parts))
+            assert pixels.sum() == each["area"], image
+            ys, xs = pixels.nonzero()
+            corners = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+            left, top, width, height = each["bbox"]
+            assert corners == [left, top, left + width, top + height]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_in_every_size_has_polygons_of_its_own_pixels(shape):
+    for side in range(20, 57, 3):
+        for angle in range(0, 13, 4):
+            mask = painter._mask(shape, side, angle)
+            parts = [part.ravel().tolist() for part in mask.polygons]
+            pixels = coco.decode(coco.merge(coco.frPyObjects(parts, side, side)))
+            assert (pixels == (mask.alpha > 0.5)).all()
