@@ -138,7 +138,7 @@ class DetectionSystem(LightningModule):
         if self.average_precision is None:
             annotations = data.val_set.annotations
             self.average_precision = LVISAveragePrecision(
-                annotations, self.protocol, self.false_alarms
+                annotations, self.protocol, self.false_alarms, masks=self.detector.finds_masks
             )
         self.average_precision.to(self.device).reset()
         self.category_ids = data.category_ids.to(self.device)

@@ -16,6 +16,7 @@ from gridclip.data.annotations.schema import NEGATIVE, NOT_EXHAUSTIVE
 from gridclip.data.annotations.table import Ragged
 from gridclip.evaluation.detections import DetectionTable
 from gridclip.evaluation.ground_truth import GroundTruth
+from gridclip.evaluation.masks import Masks
 from gridclip.io.errors import needing
 
 if TYPE_CHECKING:
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 Backend = Literal["hotcoco", "lvis"]
 
+Kind = Literal["bbox", "segm"]
+"""What overlaps: boxes, or masks."""
 
-def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
+
+def hotcoco_precision(
+    truth: GroundTruth, found: DetectionTable, kind: Kind = "bbox"
+) -> Float[np.ndarray, "10 101 K 4"]:
     """Returns precision by hotcoco (Rust)."""
-    evaluation = hotcoco_evaluation(*numbered(truth, found))
+    evaluation = hotcoco_evaluation(*numbered(truth, found), kind)
     evaluation.evaluate()
     evaluation.accumulate()
     assert evaluation.eval is not None  # it is what accumulate makes
@@ -34,12 +40,15 @@ def hotcoco_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.nda
     return precision
 
 
-def hotcoco_evaluation(truth: GroundTruth, found: DetectionTable) -> "COCOeval":
-    """Returns hotcoco's evaluator of LVIS boxes, before it has evaluated.
+def hotcoco_evaluation(
+    truth: GroundTruth, found: DetectionTable, kind: Kind = "bbox"
+) -> "COCOeval":
+    """Returns hotcoco's evaluator of LVIS boxes, or masks, before it has evaluated.
 
     Args:
         truth: With ids that count from 0 (`numbered`).
         found: With the same; its row number n becomes the detection of id n + 1.
+        kind: Whether overlap is that of boxes or of masks, which both must then have.
     """
     import hotcoco
 
@@ -50,17 +59,27 @@ def hotcoco_evaluation(truth: GroundTruth, found: DetectionTable) -> "COCOeval":
         truth.box_categories,
         truth.boxes,
         area=truth.areas,
+        segmentation=_segmentations(truth.masks) if kind == "segm" else None,
     )
-    rows = np.column_stack([found.image_ids, found.boxes, found.scores, found.category_ids])
+    rows: Any = np.column_stack([found.image_ids, found.boxes, found.scores, found.category_ids])
     # hotcoco caps twice: an image, when it loads results, and a category of an image, when it
     # evaluates. lvis has no second cap, which matters under the fixed protocol; lift both.
+    if kind == "segm" and len(rows):
+        rows = _annotations(
+            image_id=found.image_ids,
+            category_id=found.category_ids,
+            segmentation=np.array(_segmentations(found.masks)),
+            score=found.scores,
+        )
     results = hotcoco.LVISResults(annotated, rows, max_dets=-1)
-    evaluation = hotcoco.LVISeval(annotated, results, "bbox")
+    evaluation = hotcoco.LVISeval(annotated, results, kind)
     evaluation.params.max_dets = [max(1, len(rows))]
     return evaluation
 
 
-def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarray, "10 101 K 4"]:
+def lvis_precision(
+    truth: GroundTruth, found: DetectionTable, kind: Kind = "bbox"
+) -> Float[np.ndarray, "10 101 K 4"]:
     """Returns precision by lvis 0.5.3, some 20 times slower (benchmarks/evaluation.py)."""
     with needing("lvis"):
         from lvis import LVIS, LVISEval, LVISResults
@@ -85,27 +104,27 @@ def lvis_precision(truth: GroundTruth, found: DetectionTable) -> Float[np.ndarra
         category_id=truth.box_categories,
         bbox=truth.boxes,
         area=truth.areas,
+        **({"segmentation": np.array(_segmentations(truth.masks))} if kind == "segm" else {}),
     )
     detections = _annotations(
         image_id=found.image_ids,
         category_id=found.category_ids,
         bbox=found.boxes,
-        area=found.boxes[:, 2] * found.boxes[:, 3],
         score=found.scores,
+        **_extent(found, kind),
     )
     annotated = Annotated({**content, "annotations": boxes})
     results = Results({**content, "annotations": detections})
-    evaluation = LVISEval(annotated, results, "bbox")
+    evaluation = LVISEval(annotated, results, kind)
     evaluation.evaluate()
     evaluation.accumulate()
     precision: Float[np.ndarray, "10 101 K 4"] = evaluation.eval["precision"]
     return precision
 
 
-PRECISION: dict[Backend, Callable[[GroundTruth, DetectionTable], Float[np.ndarray, "..."]]] = {
-    "hotcoco": hotcoco_precision,
-    "lvis": lvis_precision,
-}
+PRECISION: dict[
+    Backend, Callable[[GroundTruth, DetectionTable, Kind], Float[np.ndarray, "..."]]
+] = {"hotcoco": hotcoco_precision, "lvis": lvis_precision}
 
 
 def numbered(truth: GroundTruth, found: DetectionTable) -> tuple[GroundTruth, DetectionTable]:
@@ -139,7 +158,10 @@ def _images(truth: GroundTruth) -> list[dict[str, Any]]:
     partial = _lists(truth.not_exhaustive)
     return [
         {"id": image, NEGATIVE: negative, NOT_EXHAUSTIVE: not_exhaustive}
-        for image, negative, not_exhaustive in zip(ids, absent, partial, strict=True)
+        | ({"height": height, "width": width} if height else {})
+        for image, (height, width), negative, not_exhaustive in zip(
+            ids, truth.sizes.tolist(), absent, partial, strict=True
+        )
     ]
 
 
@@ -154,6 +176,18 @@ def _categories(truth: GroundTruth) -> list[dict[str, Any]]:
         {"id": category, "name": name, "frequency": "f"}
         for category, name in zip(truth.category_ids.tolist(), truth.names, strict=True)
     ]
+
+
+def _segmentations(masks: Masks | None) -> list[Any]:
+    assert masks is not None  # of a kind that was asked for
+    return masks.to_json()
+
+
+def _extent(found: DetectionTable, kind: Kind) -> dict[str, np.ndarray]:
+    if kind == "bbox":
+        return {"area": found.boxes[:, 2] * found.boxes[:, 3]}
+    assert found.masks is not None  # as in `_segmentations`
+    return {"area": found.masks.areas, "segmentation": np.array(_segmentations(found.masks))}
 
 
 def _annotations(**columns: np.ndarray) -> list[dict[str, Any]]:

@@ -3,12 +3,12 @@
 import math
 from pathlib import Path
 
-from gridclip.evaluation.detections import RULES, Protocol
+from gridclip.evaluation.detections import RULES, Protocol, read_detections
 from gridclip.evaluation.error_page import write_errors
 from gridclip.evaluation.errors import KINDS, Errors, find_errors
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
-from gridclip.evaluation.lvis import AT_50, Metrics, choose, measure, write_metrics
+from gridclip.evaluation.lvis import AT_50, Metrics, choose, measure, measure_masks, write_metrics
 from gridclip.evaluation.matching import match
 from gridclip.io.files import require_writable
 from gridclip.io.matches import matches_file, write_matches
@@ -26,6 +26,7 @@ def evaluate_command(  # noqa: PLR0913 - a command has as many options as it has
     output: Path | None = None,
     errors: Path | None = None,
     images: Path | None = None,
+    masks: bool = False,
 ) -> None:
     """Score a file of detected boxes: LVIS AP overall, by size, and by frequency.
 
@@ -45,14 +46,20 @@ def evaluate_command(  # noqa: PLR0913 - a command has as many options as it has
             errors.html with the worst images.
         images: Folder of the images, for that page; by default the folder images beside the
             annotations.
+        masks: Score masks too, as segm_AP and so on: every detection needs a segmentation
+            {size, counts} as COCO codes it, and every annotation such a code or polygons.
     """
     if output is not None:
         require_writable(output)
     if errors is not None:
         require_writable(errors / "errors.json", field="errors")
-    truth = GroundTruth.of(annotations, groups)
-    scored = choose(truth, detections, protocol=protocol)
+    truth = GroundTruth.of(annotations, groups, masks=masks)
+    table = read_detections(detections, masks=masks)
+    scored = choose(truth, table, protocol=protocol, file=detections)
     metrics = measure(scored, false_alarms=false_alarms)
+    if masks:
+        shapes = choose(truth, table, protocol=protocol, kind="segm")
+        metrics = metrics._replace(of_masks=measure_masks(shapes))
     if output is not None:
         write_matches(match(scored), matches_file(output))
         write_metrics(metrics, output)  # first: a terminal that fails must not cost the figures
@@ -61,10 +68,12 @@ def evaluate_command(  # noqa: PLR0913 - a command has as many options as it has
         f"{protocol} protocol: {RULES[protocol]}"
     )
     names = (*LVIS_METRICS, *AT_50)
-    table = WholeTable(names, title=title)
-    table.add_row(*(_percent(getattr(metrics, name)) for name in names))
+    whole = WholeTable(names, title=title)
+    whole.add_row(*(_percent(getattr(metrics, name)) for name in names))
     console = make_console()
-    console.print(table)
+    console.print(whole)
+    if masks:
+        console.print(_mask_table(metrics))
     console.print(_alarm_table(metrics))
     if truth.groups:
         console.print(_group_table(truth, metrics))
@@ -91,6 +100,12 @@ def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:
     for group, rows in truth.groups.items():
         figures = (metrics.of_groups[name] for name in group_metrics(group))
         table.add_row(group, str(len(rows)), *map(_percent, figures))
+    return table
+
+
+def _mask_table(metrics: Metrics) -> WholeTable:
+    table = WholeTable([*metrics.of_masks], title="by the overlap of masks, not of boxes")
+    table.add_row(*map(_percent, metrics.of_masks.values()))
     return table
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from gridclip.data.annotations.groups import add_groups
 from gridclip.data.annotations.reader import Annotations, Ragged, read_annotations
+from gridclip.data.annotations.table import ScoredBoxes
+from gridclip.evaluation.masks import Masks
 from gridclip.io.errors import InputError
 
 
@@ -28,9 +30,13 @@ class GroundTruth(NamedTuple):
     box_categories: Int[np.ndarray, "T"]  # category ids
     boxes: Float[np.ndarray, "T 4"]  # x, y, width, height in pixels of the original image
     areas: Float[np.ndarray, "T"]  # square pixels, of the mask in LVIS: they decide on s, m, l
+    sizes: Int[np.ndarray, "I 2"]  # height, width of each image; 0 where nobody asked
+    masks: Masks | None = None  # of each object, if they were asked for
 
     @staticmethod
-    def of(source: str | Path | Annotations, groups: Path | None = None) -> "GroundTruth":
+    def of(
+        source: str | Path | Annotations, groups: Path | None = None, *, masks: bool = False
+    ) -> "GroundTruth":
         """Takes what is evaluated from a table of annotations.
 
         AP by frequency needs a frequency on the categories, which COCO lacks, and is undefined
@@ -39,6 +45,7 @@ class GroundTruth(NamedTuple):
         Args:
             source: The table, or a json file in LVIS or COCO form.
             groups: A json file with named groups of categories beside those of the source.
+            masks: Whether a file's objects need masks, and they are read; a table has its own.
 
         Raises:
             InputError: if the file is of neither form, or contradicts itself; or if the table was
@@ -46,7 +53,7 @@ class GroundTruth(NamedTuple):
         """
         annotations = source
         if not isinstance(annotations, Annotations):
-            annotations = read_annotations(Path(annotations), rules="evaluation")
+            annotations = read_annotations(Path(annotations), rules="evaluation", masks=masks)
         scored = annotations.scored
         if scored is None:
             fix = "read_annotations(file, rules='evaluation'), or give the file's path"
@@ -69,6 +76,8 @@ class GroundTruth(NamedTuple):
             box_categories=ids[scored.labels.values],
             boxes=scored.boxes.values,
             areas=scored.areas.values,
+            sizes=annotations.sizes,
+            masks=_masks(scored, annotations.sizes),
         )
 
     @property
@@ -99,6 +108,8 @@ class GroundTruth(NamedTuple):
             box_categories=self.box_categories[boxes],
             boxes=self.boxes[boxes],
             areas=self.areas[boxes],
+            sizes=self.sizes[images],
+            masks=None if self.masks is None else self.masks.take(boxes),
         )
 
     def knows(
@@ -148,6 +159,13 @@ class GroundTruth(NamedTuple):
         """Returns one number for each pair of an image and a category."""
         columns = np.searchsorted(self.category_ids, category_ids)
         return np.searchsorted(np.sort(self.image_ids), image_ids) * len(self.names) + columns
+
+
+def _masks(scored: ScoredBoxes, sizes: Int[np.ndarray, "I 2"]) -> Masks | None:
+    if scored.masks is None:
+        return None
+    rows = scored.labels.rows
+    return Masks.of([scored.masks.of(row).tobytes() for row in range(len(rows))], sizes[rows])
 
 
 def _named(rows: Ragged, category_ids: Int[np.ndarray, "K"]) -> Ragged:

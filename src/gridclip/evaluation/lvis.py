@@ -1,4 +1,4 @@
-"""LVIS box AP of a file of detections: exact, quick, and under a named protocol.
+"""LVIS AP of boxes, and of masks, of a file of detections: exact, quick, by a named protocol.
 
 Reading order: `evaluate` here, then annotations and detections (what goes in), protocol (which
 boxes are scored) and backends (who does the arithmetic).
@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float
 
 from gridclip.data.annotations.table import Annotations
-from gridclip.evaluation.backends import PRECISION, Backend
+from gridclip.evaluation.backends import PRECISION, Backend, Kind
 from gridclip.evaluation.detections import DetectionTable, check, read_detections, select
 from gridclip.evaluation.detections import Protocol as Protocol
 from gridclip.evaluation.false_alarms import LIMIT, FalseAlarms, find_threshold
 from gridclip.evaluation.ground_truth import GroundTruth
 from gridclip.io.files import write_text
-from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics
+from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics, of_masks
 
 AT_50 = ("AP50r", "AP50c", "AP50f")
 
@@ -53,17 +53,21 @@ class Metrics(NamedTuple):
     AP50fa: float = math.nan
     false_alarms: FalseAlarms | None = None
     of_groups: Mapping[str, float] = {}  # AP_novel and AP50_novel of a group that is named novel
+    # The same by the overlap of masks, each name after segm_; empty where none were scored.
+    of_masks: Mapping[str, float] = {}
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """Returns the figures for a logger, such as val/AP for the prefix "val/"."""
         names = (*LVIS_METRICS, *FALSE_ALARM_METRICS)
         figures = {name: getattr(self, name) for name in names}
-        return {prefix + name: value for name, value in {**figures, **self.of_groups}.items()}
+        figures |= {**self.of_groups, **self.of_masks}
+        return {prefix + name: value for name, value in figures.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything in the form of json: null for nan."""
         names = (*LVIS_METRICS, *AT_50, *FALSE_ALARM_METRICS)
-        figures = {name: getattr(self, name) for name in names} | dict(self.of_groups)
+        figures = {name: getattr(self, name) for name in names}
+        figures |= {**self.of_groups, **self.of_masks}
         alarms = self.false_alarms._asdict() if self.false_alarms else {}
         per_category = {name: _or_null(value) for name, value in self.per_category.items()}
         return {
@@ -82,9 +86,10 @@ class Scored(NamedTuple):
     truth: GroundTruth  # of the images that were run
     found: DetectionTable  # chosen by the protocol, of categories known to be present or absent
     protocol: Protocol
+    kind: Kind = "bbox"  # whose overlap counts
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - what is scored, and how
     annotations: str | Path | Annotations | GroundTruth,
     detections: str | Path | list[dict[str, Any]] | DetectionTable,
     *,
@@ -92,8 +97,9 @@ def evaluate(
     image_ids: Iterable[int] | None = None,
     backend: Backend = "hotcoco",
     false_alarms: float = LIMIT,
+    masks: bool = False,
 ) -> Metrics:
-    """Scores boxes as lvis 0.5.3 does.
+    """Scores boxes as lvis 0.5.3 does, and masks if asked.
 
     A detection counts only if its category is known to be present or absent in its image; one of a
     category that is not boxed exhaustively there is never wrong.
@@ -108,13 +114,25 @@ def evaluate(
         backend: hotcoco, or lvis as the reference. They agree to 1e-9.
         false_alarms: How many boxes of a name that is verified to be absent from an image are
             allowed on average, for APfa: the AP of the boxes above the score that keeps to it.
+        masks: Score masks too, which every annotation and every detection then needs.
 
     Raises:
         InputError: if either file is malformed or they do not belong together, or if false_alarms
             is negative.
     """
-    scored = choose(annotations, detections, protocol=protocol, image_ids=image_ids)
-    return measure(scored, backend=backend, false_alarms=false_alarms)
+    truth = annotations
+    if not isinstance(truth, GroundTruth):
+        truth = GroundTruth.of(truth, masks=masks)
+    found = detections
+    if not isinstance(found, DetectionTable):
+        found = read_detections(found, masks=masks)
+    file = Path(detections) if isinstance(detections, str | Path) else None
+    boxes = choose(truth, found, protocol=protocol, image_ids=image_ids, file=file)
+    metrics = measure(boxes, backend=backend, false_alarms=false_alarms)
+    if not masks:
+        return metrics
+    shapes = choose(truth, found, protocol=protocol, image_ids=image_ids, kind="segm")
+    return metrics._replace(of_masks=measure_masks(shapes, backend=backend))
 
 
 def choose(
@@ -123,14 +141,24 @@ def choose(
     *,
     protocol: Protocol,
     image_ids: Iterable[int] | None = None,
+    kind: Kind = "bbox",
+    file: Path | None = None,
 ) -> Scored:
     """Returns the boxes that a protocol scores, and the annotations of the images that were run.
 
+    Args:
+        annotations: As `evaluate` takes them, likewise
+        detections: and
+        protocol: and
+        image_ids: the images that were run.
+        kind: Whose overlap is to count; of masks, both need them.
+        file: Where a table of detections was read, for the messages.
+
     Raises:
-        InputError: as `evaluate`, whose arguments these are.
+        InputError: as `evaluate`.
     """
     truth = annotations if isinstance(annotations, GroundTruth) else GroundTruth.of(annotations)
-    file = Path(detections) if isinstance(detections, str | Path) else None
+    file = Path(detections) if isinstance(detections, str | Path) else file
     found = detections if isinstance(detections, DetectionTable) else read_detections(detections)
     check(found, truth, file)
     if image_ids is not None:
@@ -139,9 +167,13 @@ def choose(
     found = select(found, protocol)
     # Places among the 300 are taken by boxes that lvis never looks at: without area, or of a
     # category that is not known to be in the image or absent there, as most are.
-    has_area = found.boxes[:, 2] * found.boxes[:, 3] > 0
-    found = found.take(has_area & truth.knows(found.image_ids, found.category_ids))
-    return Scored(truth, found, protocol)
+    found = found.take(truth.knows(found.image_ids, found.category_ids))
+    if kind == "segm":
+        assert found.masks is not None  # as is asked
+        area = found.masks.areas
+    else:
+        area = found.boxes[:, 2] * found.boxes[:, 3]
+    return Scored(truth, found.take(area > 0), protocol, kind)
 
 
 def measure(
@@ -152,17 +184,25 @@ def measure(
     Raises:
         InputError: if false_alarms is negative.
     """
-    truth, found, protocol = scored
-    precision = PRECISION[backend](truth, found)
+    truth, found, protocol, kind = scored
+    precision = PRECISION[backend](truth, found, kind)
     metrics = _summarize(precision, truth, protocol)
     alarms = find_threshold(truth, found, false_alarms)
     if math.isnan(alarms.threshold):
         return metrics._replace(false_alarms=alarms)
     left = found.scores > alarms.threshold
-    quiet = precision if left.all() else PRECISION[backend](truth, found.take(left))
+    quiet = precision if left.all() else PRECISION[backend](truth, found.take(left), kind)
     return metrics._replace(
         APfa=_mean(quiet[..., 0]), AP50fa=_mean(quiet[0, ..., 0]), false_alarms=alarms
     )
+
+
+def measure_masks(scored: Scored, *, backend: Backend = "hotcoco") -> dict[str, float]:
+    """Returns the figures of masks that were chosen, by name: segm_AP and so on."""
+    truth, found, protocol, kind = scored
+    metrics = _summarize(PRECISION[backend](truth, found, kind), truth, protocol)
+    figures = {name: getattr(metrics, name) for name in LVIS_METRICS} | {**metrics.of_groups}
+    return {of_masks(name): value for name, value in figures.items()}
 
 
 def write_metrics(metrics: Metrics, path: str | Path) -> None:

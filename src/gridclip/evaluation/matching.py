@@ -36,7 +36,7 @@ def match(scored: Scored) -> Matches:
     Of 20 000 images with 26 known categories and 50 such boxes each it takes half a minute beside
     the evaluation and 12 MB of disk.
     """
-    truth, _, protocol = scored
+    truth, protocol = scored.truth, scored.protocol
     whole = _Piece(*map(np.concatenate, zip(*_pieces(scored), strict=True)))
     # As evaluators rank: by score, equal ones by image, those of one image as they were.
     order = np.lexsort((whole.images, -whole.scores, whole.categories))

@@ -1,4 +1,4 @@
-"""LVIS box AP of a running validation, on one process or many."""
+"""LVIS AP of a running validation, on one process or many."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from gridclip.data.annotations.table import Annotations
 from gridclip.evaluation.detections import BOXES_PER_IMAGE, DetectionTable, Protocol
 from gridclip.evaluation.false_alarms import LIMIT
 from gridclip.evaluation.ground_truth import GroundTruth
-from gridclip.evaluation.lvis import Metrics, Scored, choose, measure
+from gridclip.evaluation.lvis import Metrics, Scored, choose, measure, measure_masks
+from gridclip.evaluation.masks import Masks, mask_codes
 from gridclip.evaluation.matching import match
 from gridclip.io.matches import Matches
 from gridclip.structures import Detections, Record
@@ -35,6 +36,8 @@ class LVISAveragePrecision(Metric):
             of evaluation or validation.
         protocol: standard (the best 300 boxes an image) or fixed (the best 10 000 a category).
         false_alarms: How many boxes of an absent name in an image APfa allows, on average.
+        masks: Whether detections have masks. They are kept as codes, some hundred bytes each, and
+            scored where the annotations were read with theirs.
 
     Raises:
         InputError: if the annotation file is malformed.
@@ -50,18 +53,26 @@ class LVISAveragePrecision(Metric):
     boxes: list[Tensor]  # M 4, xyxy in pixels of the original image
     scores: list[Tensor]  # M
     category_ids: list[Tensor]  # M, ids of the annotation file
+    # Where detections have masks: S 2, height and width; M, bytes of a code; those bytes.
+    sizes: list[Tensor]
+    code_lengths: list[Tensor]
+    codes: list[Tensor]
 
     def __init__(
         self,
         annotations: str | Path | Annotations,
         protocol: Protocol = "standard",
         false_alarms: float = LIMIT,
+        *,
+        masks: bool = False,
     ) -> None:
         super().__init__()
+        self.masks = masks
         self.truth = GroundTruth.of(annotations)
         self.protocol, self.false_alarms = protocol, false_alarms
         self.scored: Scored | None = None  # of all ranks, once computed; like the rest, until reset
-        for state in ("image_ids", "counts", "boxes", "scores", "category_ids"):
+        states = ("image_ids", "counts", "boxes", "scores", "category_ids")
+        for state in (*states, "sizes", "code_lengths", "codes") if masks else states:
             self.add_state(state, default=[], dist_reduce_fx="cat")
         self.reset()
 
@@ -73,6 +84,9 @@ class LVISAveragePrecision(Metric):
         # join; torchmetrics would send a float vector for each state.
         nothing = torch.empty(0, dtype=torch.long, device=self.device)
         self._append(nothing, nothing, nothing.new_empty(0, 4), nothing, nothing)
+        if self.masks:
+            self._append_masks((0, 0), [])
+            self.sizes[0] = self.sizes[0][:0]
 
     def update(
         self, records: list[Record], detections: list[Detections], category_ids: Int[Tensor, "K"]
@@ -95,6 +109,9 @@ class LVISAveragePrecision(Metric):
                 found.scores[kept],
                 category_ids.to(found.labels.device)[found.labels[kept]],
             )
+            if self.masks:
+                size = record.height, record.width
+                self._append_masks(size, mask_codes(found.take(kept), size))
 
     def compute(self) -> Metrics:
         """The figures over all images of all ranks, the same on each.
@@ -106,7 +123,11 @@ class LVISAveragePrecision(Metric):
         image_ids = dim_zero_cat(self.image_ids).tolist()
         table, protocol = self._table(), self.protocol
         self.scored = choose(self.truth, table, protocol=protocol, image_ids=image_ids)
-        return measure(self.scored, false_alarms=self.false_alarms)
+        metrics = measure(self.scored, false_alarms=self.false_alarms)
+        if table.masks is None or self.truth.masks is None:
+            return metrics
+        shapes = choose(self.truth, table, protocol=protocol, image_ids=image_ids, kind="segm")
+        return metrics._replace(of_masks=measure_masks(shapes))
 
     def matches(self) -> Matches:
         """Which of the boxes that were last computed are right, image by image; for a file."""
@@ -130,6 +151,22 @@ class LVISAveragePrecision(Metric):
         self.scores.append(scores.detach().to(self.device, torch.float))
         self.category_ids.append(categories.to(self.device, torch.long))
 
+    def _append_masks(self, size: tuple[int, int], codes: list[bytes]) -> None:
+        lengths = torch.tensor([*map(len, codes)], dtype=torch.long)
+        text = torch.from_numpy(np.frombuffer(b"".join(codes), dtype=np.uint8).copy())
+        self.sizes.append(torch.tensor([size], device=self.device))
+        self.code_lengths.append(lengths.to(self.device))
+        self.codes.append(text.to(self.device))
+
+    def _masks(self, visit: Int[np.ndarray, "M"]) -> Masks:
+        """The masks of all detections, whose images are the rows `visit`."""
+        states = (self.sizes, self.code_lengths, self.codes)
+        sizes, lengths, codes = (dim_zero_cat(state).cpu().numpy() for state in states)
+        ends = np.cumsum(lengths)
+        text = codes.tobytes()
+        each = [text[end - long : end] for end, long in zip(ends, lengths, strict=True)]
+        return Masks.of(each, sizes[visit])
+
     def _table(self) -> DetectionTable:
         """The detections, those of an image that was seen twice once."""
         states = (self.image_ids, self.counts, self.boxes, self.scores, self.category_ids)
@@ -144,4 +181,5 @@ class LVISAveragePrecision(Metric):
             category_ids=categories,
             boxes=np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]),
             scores=scores.astype(np.float64),
+            masks=self._masks(visit) if self.masks else None,
         ).take(np.isin(visit, first_seen))

@@ -26,11 +26,17 @@ def group_metrics(group: str) -> tuple[str, str]:
     return f"AP_{group}", f"AP50_{group}"
 
 
+def of_masks(name: str) -> str:
+    """Returns the name of a metric where the overlap of masks counts, not that of boxes."""
+    return f"segm_{name}"
+
+
 def optional_metrics(names: Iterable[str]) -> list[str]:
-    """Returns those that only some runs have: at few false alarms, and of named groups."""
+    """Returns those that only some runs have: at few false alarms, of named groups, of masks."""
     found = [*dict.fromkeys(names)]
     alarms = [name for name in found if name in FALSE_ALARM_METRICS]
-    return [*alarms, *(name for name in found if name.startswith(("AP_", "AP50_")))]
+    masks = [name for name in found if name in map(of_masks, MAIN_METRICS)]
+    return [*alarms, *(name for name in found if name.startswith(("AP_", "AP50_"))), *masks]
 
 
 def shown_metrics(own: str | None, measured: Iterable[str]) -> list[str]:
@@ -53,7 +59,7 @@ def bare(name: str) -> str:
 
 def is_precision(name: str) -> bool:
     """Returns whether a metric is an average precision, which people read in percent."""
-    return bare(name).startswith("AP")
+    return bare(name).removeprefix("segm_").startswith("AP")
 
 
 def read_metrics(folder: Path) -> dict[str, int | float]:

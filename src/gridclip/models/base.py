@@ -49,6 +49,7 @@ class Detector(nn.Module, ABC):
         progress: Share of the training that is done, in [0, 1], for weights that rise with it.
         trained_on: The names it has been trained on; None before any training.
         region_view: How the teacher of its regions is shown one; None if it learns from none.
+        finds_masks: Whether its detections have masks, and it learns from those of objects.
         past_arguments: Arguments of the constructor that a trained detector no longer needs: files
             of parts whose weights its checkpoint holds, and what only its evaluation was given.
             `gridclip.load` sets them to None, since the files may be gone.
@@ -57,6 +58,7 @@ class Detector(nn.Module, ABC):
     progress: float = 0.0
     trained_on: Vocabulary | None = None
     region_view: str | None = None
+    finds_masks: bool = False
     past_arguments: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -24,7 +24,7 @@ def test_every_value_is_the_one_that_json_reads(tmp_path, monkeypatch, count):
     file.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     truth = json.loads(file.read_bytes())
     keys = ("image_id", "category_id", "bbox", "score")
-    for key, column in zip(keys, read_detections(file), strict=True):
+    for key, column in zip(keys, read_detections(file)[:4], strict=True):
         assert column.tolist() == [row[key] for row in truth]
 
 

@@ -41,7 +41,7 @@ def overlap(one, other):
 
 def naive_matches(of, area):
     """Boxes that find nothing and count, with their overlaps; and the objects that are found."""
-    truth, found, _ = of
+    truth, found = of.truth, of.found
     partial = {
         (int(image), int(category))
         for row, image in enumerate(truth.image_ids)
@@ -86,7 +86,7 @@ def naive_kinds(of, area=(0, 1e10)):
 
 def wanted_counts(of, kinds, missed, categories):
     """How many errors of each kind concern these categories."""
-    truth, found, _ = of
+    truth, found = of.truth, of.found
     wanted = Counter(kind for row, kind in kinds.items() if found.category_ids[row] in categories)
     wanted["Miss"] = sum(truth.box_categories[row] in categories for row in missed)
     return +wanted
@@ -157,7 +157,7 @@ def test_calibration_compares_scores_with_the_share_of_right_boxes(tmp_path):
 
 def test_confusions_are_boxes_that_lie_on_objects_of_another_name(tmp_path):
     of = scored(tmp_path, 0, images=45)  # more than are looked at together
-    truth, found, _ = of
+    truth, found = of.truth, of.found
     wanted = Counter()
     for image in truth.image_ids:
         pairs = [

@@ -1,5 +1,6 @@
 """What an annotation file says of the pixels of its objects, read where a detector asks for it."""
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,19 +38,43 @@ def read_masks(
     Raises:
         FaultError: if one is absent, or none.
     """
-    codes, problems = [b""] * len(records), {}
+    codes = [b""] * len(records)
     asked = wanted & (sizes.prod(axis=1, dtype=np.float64) < _COUNTED)
-    for row in np.flatnonzero(asked).tolist():
-        height, width = sizes[row].tolist()
+    places = [(height, width) for height, width in sizes.tolist()]
+
+    def read(row: int, given: object) -> None:
+        codes[row] = mask_code(given, places[row])
+
+    each_mask(
+        records,
+        np.flatnonzero(asked).tolist(),
+        read,
+        "mend or remove these annotations, or learn and evaluate boxes alone (masks: false)",
+    )
+    return Masks(codes)
+
+
+def each_mask(
+    records: JsonTable, rows: Iterable[int], read: Callable[[int, object], None], fix: str
+) -> None:
+    """Reads what stands under `segmentation` in some objects.
+
+    Args:
+        records: All objects.
+        rows: Which are read.
+        read: Takes a row and what stands there, None if nothing does; raises a ValueError that says
+            what is wrong with it.
+        fix: What to do about such.
+
+    Raises:
+        FaultError: for the first kind of fault, with all rows that have it.
+    """
+    problems = {}
+    for row in rows:
         try:
-            codes[row] = mask_code(records.rows[row].get("segmentation"), (height, width))
+            read(row, records.rows[row].get("segmentation"))
         except (ValueError, RecursionError) as error:
             problems[row] = str(error)
     for problem in dict.fromkeys(problems.values()):
-        records.refuse(
-            [problems.get(row) == problem for row in range(len(records))],
-            "segmentation",
-            f"whose segmentation {problem}",
-            fix="mend or remove these annotations, or learn and evaluate boxes alone: masks false",
-        )
-    return Masks(codes)
+        bad = [problems.get(row) == problem for row in range(len(records))]
+        records.refuse(bad, "segmentation", f"whose segmentation {problem}", fix=fix)

@@ -148,6 +148,7 @@ class ViLD(TwoStageDetector):
             RegionHead(width, text.width, head, boxes=False) if variant == "vild-ensemble" else None
         )
         self.classifier = TextClassifier(text.width, temperature, learn_temperature)
+        self.finds_masks = masks
         if masks:
             pooled = self.pyramid.strides[:-1]
             self.mask_head = MaskHead(width, pooled, canonical, mask_head, head.norm)
