@@ -12,7 +12,7 @@ from gridclip.evaluation.lvis import AT_50, Metrics, choose, measure, measure_ma
 from gridclip.evaluation.matching import match
 from gridclip.io.files import require_writable
 from gridclip.io.matches import matches_file, write_matches
-from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics
+from gridclip.io.run_metrics import FALSE_ALARM_METRICS, LVIS_METRICS, group_metrics, of_masks
 from gridclip.io.tables import WholeTable, make_console, say
 
 
@@ -63,15 +63,8 @@ def evaluate_command(  # noqa: PLR0913 - a command has as many options as it has
     if output is not None:
         write_matches(match(scored), matches_file(output))
         write_metrics(metrics, output)  # first: a terminal that fails must not cost the figures
-    title = (
-        f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
-        f"{protocol} protocol: {RULES[protocol]}"
-    )
-    names = (*LVIS_METRICS, *AT_50)
-    whole = WholeTable(names, title=title)
-    whole.add_row(*(_percent(getattr(metrics, name)) for name in names))
     console = make_console()
-    console.print(whole)
+    console.print(_whole_table(metrics))
     if masks:
         console.print(_mask_table(metrics))
     console.print(_alarm_table(metrics))
@@ -103,9 +96,21 @@ def _group_table(truth: GroundTruth, metrics: Metrics) -> WholeTable:
     return table
 
 
+def _whole_table(metrics: Metrics) -> WholeTable:
+    title = (
+        f"{metrics.dataset}, {metrics.num_images} images, AP in percent\n"
+        f"{metrics.protocol} protocol: {RULES[metrics.protocol]}"
+    )
+    names = (*LVIS_METRICS, *AT_50)
+    table = WholeTable(names, title=title)
+    table.add_row(*(_percent(getattr(metrics, name)) for name in names))
+    return table
+
+
 def _mask_table(metrics: Metrics) -> WholeTable:
-    table = WholeTable([*metrics.of_masks], title="by the overlap of masks, not of boxes")
-    table.add_row(*map(_percent, metrics.of_masks.values()))
+    title = "by the overlap of masks, not of boxes (segm_AP and so on)"
+    table = WholeTable(LVIS_METRICS, title=title)
+    table.add_row(*(_percent(metrics.of_masks[of_masks(name)]) for name in LVIS_METRICS))
     return table
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,6 +14,7 @@ from gridclip.data.datamodules.loaders import Collate
 from gridclip.data.datasets.concepts import ConceptSample, collate_concepts
 from gridclip.data.datasets.detection import Sample
 from gridclip.io.errors import require_at_least
+from gridclip.ops.masks import MASK_SIDE
 from gridclip.structures import ConceptBatch, DetectionBatch, Record, Targets, Vocabulary
 
 
@@ -29,6 +30,7 @@ class SyntheticData(lightning.LightningDataModule):
         batch_size: Images a process and step.
         num_workers: Loading processes beside each training process.
         seed: Of images and boxes.
+        masks: Whether every box has a mask, an ellipse.
     """
 
     def __init__(
@@ -41,13 +43,14 @@ class SyntheticData(lightning.LightningDataModule):
         batch_size: int = 2,
         num_workers: int = 0,
         seed: int = 0,
+        masks: bool = False,
     ) -> None:
         super().__init__()
         require_at_least(1, height=height, width=width, length=length, batch_size=batch_size)
         made_up = (f"thing {number}" for number in range(names)) if isinstance(names, int) else None
         self.vocabulary = Vocabulary(made_up) if made_up else read_names(Path(str(names)))
         self.dataset = NoiseDataset(
-            len(self.vocabulary), height, width, boxes=boxes, length=length, seed=seed
+            len(self.vocabulary), height, width, boxes=boxes, length=length, seed=seed, masks=masks
         )
         self.batch_size, self.num_workers = batch_size, num_workers
 
@@ -95,10 +98,18 @@ class NoiseDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, names: int, height: int, width: int, *, boxes: int, length: int, seed: int
+        self,
+        names: int,
+        height: int,
+        width: int,
+        *,
+        boxes: int,
+        length: int,
+        seed: int,
+        masks: bool = False,
     ) -> None:
         self.names, self.height, self.width = names, height, width
-        self.boxes, self.length, self.seed = boxes, length, seed
+        self.boxes, self.length, self.seed, self.masks = boxes, length, seed, masks
 
     def __len__(self) -> int:
         return self.length
@@ -110,7 +121,11 @@ class NoiseDataset(Dataset[Sample]):
         labels = generator.integers(0, self.names, self.boxes)
         return Sample(
             image=torch.from_numpy(image),
-            targets=Targets(self._draw_boxes(generator), torch.from_numpy(labels)),
+            targets=Targets(
+                self._draw_boxes(generator),
+                torch.from_numpy(labels),
+                ellipses(self.boxes) if self.masks else None,
+            ),
             record=Record(row + 1, f"noise {row}", self.height, self.width),
         )
 
@@ -120,3 +135,10 @@ class NoiseDataset(Dataset[Sample]):
         sides = size * np.exp(generator.uniform(np.log(0.02), 0.0, (self.boxes, 2)))
         corners = generator.uniform(0, size - sides)
         return torch.from_numpy(np.concatenate([corners, corners + sides], 1).astype(np.float32))
+
+
+def ellipses(count: int) -> UInt8[Tensor, "T S S"]:
+    """Returns masks that touch the sides of their boxes."""
+    across = (torch.arange(MASK_SIDE) + 0.5) / MASK_SIDE * 2 - 1
+    inside = across[:, None] ** 2 + across[None] ** 2 < 1
+    return inside.to(torch.uint8).repeat(count, 1, 1)

@@ -44,13 +44,13 @@ class TwoStageDetector(Detector):
         text: Names to unit vectors.
         decoding: How many detections leave.
         given: Boxes that `detect` names in place of proposals; `forward` then takes them too.
-        mask_head: What finds the objects' masks in the boxes that leave, if it has one.
+        mask_head: What finds the objects' masks in the boxes that leave, if it finds any.
     """
 
     text: TextBank
     decoding: DecodeSettings
     given: "GivenBoxes | None" = None
-    mask_head: MaskHead | None = None
+    mask_head: MaskHead | None  # where `finds_masks`
 
     def fingerprint(self) -> str:
         """Regions are aligned with these text vectors; others would be another language."""
@@ -79,8 +79,10 @@ class TwoStageDetector(Detector):
         counts = [len(found.boxes) for found in predictions.proposals]
         parts = (scores.split(counts), predictions.boxes.split(counts), images.sizes, records)
         found = [decode(*each, self.decoding) for each in zip(*parts, strict=True)]
-        if self.mask_head is None or predictions.levels is None:
+        if not self.finds_masks:
             return found
+        assert self.mask_head is not None  # it finds them
+        assert predictions.levels is not None  # which are kept for it
         return self.mask_head.complete(predictions.levels, found, images, records)
 
 

@@ -149,9 +149,9 @@ class ViLD(TwoStageDetector):
         )
         self.classifier = TextClassifier(text.width, temperature, learn_temperature)
         self.finds_masks = masks
-        if masks:
-            pooled = self.pyramid.strides[:-1]
-            self.mask_head = MaskHead(width, pooled, canonical, mask_head, head.norm)
+        self.mask_head = (
+            MaskHead(width, strides[:-1], canonical, mask_head, head.norm) if masks else None
+        )
         self.names = variant != "vild-image" and weights.text > 0
         self.distils = variant != "vild-text" and weights.image > 0
         self.region_view = view if self.distils else None
@@ -189,7 +189,7 @@ class ViLD(TwoStageDetector):
         if self.image_head is not None:
             image = self.image_head(pooled).embeddings
         refined = boxes_from_offsets(torch.cat(boxes), seen.offsets)
-        kept = None if self.mask_head is None else levels
+        kept = levels if self.finds_masks else None
         return RegionPredictions(proposals, refined, text, image, kept)
 
     @torch.no_grad()
