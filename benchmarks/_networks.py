@@ -72,10 +72,15 @@ def gridclip(num_convs: int = 4, *, aligned: bool = False, words: bool = False) 
     return detector.to(memory_format=torch.channels_last)
 
 
-def vild(variant: Variant) -> ViLD:
-    """ViLD-R50 as released: 1000 proposals, heads of 4 convolutions and 2 layers, P2 too."""
+def vild(variant: Variant, *, masks: bool = False) -> ViLD:
+    """ViLD-R50 as released: 1000 proposals, heads of 4 convolutions and 2 layers, P2 too.
+
+    Args:
+        variant: Which of its heads it has.
+        masks: Whether it has the mask branch, as published, or finds boxes only.
+    """
     torch.manual_seed(0)
-    detector = ViLD(ClipResNet(RN50, finest=4), RandomText(), variant=variant)
+    detector = ViLD(ClipResNet(RN50, finest=4), RandomText(), variant=variant, masks=masks)
     return detector.to(memory_format=torch.channels_last)
 
 
