@@ -4,6 +4,8 @@ BIN := .venv/bin
 MINI := data/mini
 SWEEP ?= sweeps/mini.yaml
 export PYTHONUNBUFFERED = 1
+# Compiled files are kept: without them every process of a test compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep test test-all learning golden parity lint bench notebooks docs installed dashboard mini-clip
