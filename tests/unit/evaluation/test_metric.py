@@ -1,10 +1,11 @@
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
 from torch.utils.data import DistributedSampler
+from two_ranks import on_two_ranks
 
 from gridclip.evaluation.lvis import evaluate
 from gridclip.evaluation.metric import LVISAveragePrecision
@@ -161,11 +162,8 @@ def test_rows_of_the_vocabulary_given_as_ids_are_refused(annotations):
         metric.compute()
 
 
-def run_rank(rank, annotations, folder):
+def validate_as(rank, annotations):
     """One of two processes: three validations, each with its own way to share out the images."""
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
     # Five images for two ranks: the sampler gives rank 1 an image of rank 0 once more.
     padded = [IMAGES[i] for i in DistributedSampler(IMAGES, 2, rank, shuffle=False)]
     shares = {
@@ -180,13 +178,12 @@ def run_rank(rank, annotations, folder):
         see(metric, share)
         said[name] = [len(share), metric.compute().to_json(), metric.results()]
         metric.reset()
-    (folder / f"{rank}.json").write_text(json.dumps(said))
-    distributed.destroy_process_group()
+    return json.dumps(said)
 
 
 def test_two_processes_give_the_figures_of_one(annotations, tmp_path):
-    multiprocessing.spawn(run_rank, args=(annotations, tmp_path), nprocs=2)
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    ranks = on_two_ranks(partial(validate_as, annotations=annotations), tmp_path)
+    first, second = map(json.loads, ranks)
     assert first["padded"][0] + second["padded"][0] == 6
     expected = evaluate(annotations, as_json(IMAGES), protocol="standard").to_json()
     for said in (first, second):
