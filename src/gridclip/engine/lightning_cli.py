@@ -42,7 +42,7 @@ from gridclip.engine.run_claim import (
 from gridclip.engine.run_folder import RunFiles, SaveRecipe
 from gridclip.engine.stop_requests import LeaveEvaluation, RequeueSignal, StopRequests
 from gridclip.io import trust
-from gridclip.io.arguments import PARSER_MODE
+from gridclip.io.arguments import PARSER_MODE, refuse_replaced
 from gridclip.io.errors import InputError, require_at_least
 
 # Imported so that a configuration can name their classes without the modules.
@@ -334,6 +334,7 @@ def run_lightning(
     """
     _try_whole_numbers_first()
     words = sys.argv[1:] if arguments is None else arguments
+    refuse_replaced(words)
     files = [Path(word.rpartition("=")[2]) for word in words if word.endswith((".yaml", ".json"))]
     known = trust.importing_known_code(trust=trust.FLAG in words, files=files)
     with shared_run_dir(), known, ExitStack() as ending:

@@ -6,13 +6,17 @@ texts `['a', "it's"]`. To YAML the first would be a text, and a backslash in the
 
 import ast
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 from jsonargparse import set_loader
 
+from gridclip.io.errors import InputError
 from gridclip.io.yaml_text import refuse_bombs
 
 PARSER_MODE = "gridclip"  # of parsers that read their words so
+CLASSES = ("--data.", "--model.")  # options of classes that only a row names
 FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"
     r"|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
@@ -54,3 +58,38 @@ def read_value(text: str) -> object:
 
 
 set_loader(PARSER_MODE, read_value, exceptions=(yaml.YAMLError,))
+
+
+def refuse_replaced(words: Sequence[str]) -> None:
+    """Refuses an option that a later --config replaces in silence: the last word counts.
+
+    Args:
+        words: Of a command line, as `--name value` or `--name=value`.
+
+    Raises:
+        InputError: naming the option, the file and the order.
+    """
+    unknown: tuple[str, ...] = CLASSES  # before the first row
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name != "--config":
+            continue
+        file = value if equals else "".join(words[place + 1 : place + 2])
+        for option in (earlier.partition("=")[0] for earlier in words[:place]):
+            if option.startswith(unknown) or _sets(file, option.removeprefix("--")):
+                problem = f"{option} stands before --config {file}, which would replace it"
+                raise InputError(problem, fix="write --config first", field=option)
+        unknown = ()
+
+
+def _sets(file: str, option: str) -> bool:
+    """Returns whether a row sets an option, or a part of it; one that cannot be read sets none."""
+    try:
+        content = read_value(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, InputError):
+        return False
+    for key in option.split("."):
+        if not isinstance(content, dict) or key not in content:
+            return False
+        content = content[key]
+    return True

@@ -4,7 +4,8 @@ from typing import Any, Literal
 import pytest
 from jsonargparse import ArgumentParser, get_loader
 
-from gridclip.io.arguments import PARSER_MODE, read_value
+from gridclip.io.arguments import PARSER_MODE, read_value, refuse_replaced
+from gridclip.io.errors import InputError
 
 
 def parsed(kind, word):
@@ -71,3 +72,42 @@ def test_a_bare_none_in_a_row_is_null_and_one_in_quotes_is_text():
     assert read_value("{a: None, b: 'None', c: None of these}") == {
         "a": None, "b": "None", "c": "None of these"
     }  # fmt: skip
+
+
+ROW = """
+trainer: {max_steps: 9}
+data: {class_path: DetectionData, init_args: {seed: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.max_steps", "1", "--config", "{row}"],
+        ["--trainer.max_steps=1", "--config={row}"],
+        ["--data.init_args.other=1", "--config={row}"],  # whose class no word has named yet
+        ["--config={other}", "--trainer.max_steps=1", "--config={row}"],
+    ],
+)
+def test_an_option_that_a_later_row_would_replace_is_refused(tmp_path, words):
+    row, other = tmp_path / "row.yaml", tmp_path / "other.yaml"
+    row.write_text(ROW)
+    other.write_text("seed_everything: 3")
+    with pytest.raises(InputError, match=r"stands before --config .*row\.yaml, which would"):
+        refuse_replaced([word.format(row=row, other=other) for word in words])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config={row}", "--trainer.max_steps=1", "--data.init_args.seed=2"],
+        ["--run_dir=here", "--seed_everything=3", "--config", "{row}"],  # the row has neither
+        ["--config={row}", "--data.init_args.seed=2", "--config={other}"],
+        ["--trainer.max_steps=1", "--config=nowhere.yaml"],  # the parser says so
+    ],
+)
+def test_an_option_that_no_later_row_sets_is_taken(tmp_path, words):
+    row, other = tmp_path / "row.yaml", tmp_path / "other.yaml"
+    row.write_text(ROW)
+    other.write_text("seed_everything: 3")
+    refuse_replaced([word.format(row=row, other=other) for word in words])
