@@ -1,6 +1,9 @@
 """`gridclip finetune`: a run learns own names, keeps the old ones, and both are measured."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +85,40 @@ def test_the_result_is_a_run_that_finds_old_and_new_names(tuned, own):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["nothing", "head", "residual", "distillation", "prompt"])
+def test_each_way_of_keeping_trains_what_it_says_and_is_measured(
+    way, trained, own, tmp_path, capsys
+):
+    output = tmp_path / "run"
+    words = ["finetune", str(trained), "--data", str(own), "--output", str(output)]
+    main([*words, "--steps", "2", "--keep", way, "--blend", "[0.5]"])
+    before, after = (
+        read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+        for run in (trained, output)
+    )
+    moved = {
+        name.removeprefix("detector.")
+        for name, value in after.items()
+        if name not in before or not torch.equal(before[name], value)
+    }
+    may_move = {
+        "nothing": ("",),
+        "distillation": ("",),
+        "head": ("head.", "log_scale", "bias", "score_scale"),
+        "residual": ("head.embed.", "head.box.", "score_scale"),
+        "prompt": ("text.shift",),
+    }[way]
+    assert moved
+    assert all(name.startswith(may_move) for name in moved), moved
+    folders = {each.name for each in (output / "data" / "images").iterdir()}
+    assert folders == {"own", "own_val"}  # no old image is replayed
+    told = json.loads((output / "finetune.json").read_text())
+    assert set(told["own"]) == set(told["old"]) == {"before", "after", "blend 0.5"}
+    found = gridclip.load(output).detect(next((own / "images" / "val").glob("*")), ["moon"])
+    assert isinstance(found, list)
+
+
+@pytest.mark.slow
 def test_a_blend_lies_half_way_between_both_runs(tuned, trained):
     runs = (trained, tuned, tuned / "blend-0.5")
     before, after, half = (
@@ -121,6 +158,8 @@ def test_a_row_alone_is_one_that_fit_takes(trained, own, tmp_path, capsys):
         ({"--pseudo": "2"}, "--pseudo"),
         ({"--blend": "[1.5]"}, "--blend"),
         ({"--steps": "0"}, "steps"),
+        ({"--keep": "nothin"}, "take of: nothing"),
+        ({"--keep": "prompt,replay"}, "--keep"),
         ({"--output": "."}, "there already"),
     ],
 )
@@ -133,3 +172,29 @@ def test_what_is_wrong_is_refused_before_any_training(
         main(["finetune", run, *(word for pair in given.items() for word in pair)])
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_the_evidence_script_measures_each_way_and_goes_on(trained, own, tmp_path):
+    root = Path(__file__).parents[2]
+    words = [sys.executable, root / "benchmarks" / "evidence" / "finetuning.py", tmp_path / "made"]
+    words += ["--run", trained, "--data", own, "--steps", "2", "--seeds", "3", "4"]
+    words += ["--ways", "nothing", "prompt", "--blended", "nothing", "--blends", "0.5"]
+    began = subprocess.run([*words[:-7], "--ways", "prompt"], check=True, cwd=root, timeout=300)
+    done = (tmp_path / "made" / "prompt-3" / "finetune.json").stat().st_mtime_ns
+    assert began.returncode == 0
+    subprocess.run(words, check=True, cwd=root, timeout=300)
+    assert (tmp_path / "made" / "prompt-3" / "finetune.json").stat().st_mtime_ns == done
+    figures = json.loads((tmp_path / "made" / "figures.json").read_text())
+    assert {way: len(each) for way, each in figures["after"].items()} == {
+        "nothing": 2,
+        "nothing, blend 0.5": 2,
+        "prompt": 2,
+    }
+    for seed, told in zip((3, 4), figures["after"]["prompt"], strict=True):
+        metrics = tmp_path / "made" / f"prompt-{seed}" / "metrics.json"
+        assert told["own AP"] == 100 * json.loads(metrics.read_text())["AP"]
+        assert told["seed"] == seed
+    table = (tmp_path / "made" / "table.md").read_text()
+    assert table.count("(2 seeds)") == 3
+    assert "| before |" in table

@@ -12,12 +12,14 @@ def blended(before: Weights, after: Weights, share: float) -> dict[str, torch.Te
     """Returns weights a share of the way from one state of a network to another (2109.01903).
 
     Args:
-        before: Of the run that was fine-tuned.
+        before: Of the run that was fine-tuned; what it lacks, shifts of names' vectors, is zero.
         after: Of the same network, fine-tuned.
         share: Of the new weights, in [0, 1]; whole numbers, such as counters, are the new ones.
     """
     return {
-        name: torch.lerp(before[name], value, share) if value.is_floating_point() else value
+        name: torch.lerp(before.get(name, torch.zeros_like(value)), value, share)
+        if value.is_floating_point()
+        else value
         for name, value in after.items()
     }
 

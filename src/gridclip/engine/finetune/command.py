@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import track
 
 from gridclip.data.forms.place import DataPlace, PlacedAnnotations
+from gridclip.engine.finetune.keep import Keep, read_keep
 from gridclip.engine.finetune.measuring import Tuned, measure
 from gridclip.engine.finetune.mixture import Found, Mixture, copy_validation, drawn, link_images
 from gridclip.engine.finetune.names import compare_names
-from gridclip.engine.finetune.row import make_row, read_run
+from gridclip.engine.finetune.row import Length, make_row, read_run
 from gridclip.engine.lightning_cli import run_lightning
 from gridclip.engine.predictor import TrainedDetector, load_run
 from gridclip.engine.recipe import mapping
@@ -34,8 +35,9 @@ def finetune_command(  # noqa: PLR0913 - the options of a command
     train: str = "train.json",
     val: str = "val.json",
     images: str = "images",
+    keep: str = "replay,pseudo",
     steps: int | None = None,
-    lr: float = 0.1,
+    lr: float | None = None,
     replay: float = 1.0,
     pseudo: float = 0.5,
     blend: list[float] | None = None,
@@ -55,8 +57,12 @@ def finetune_command(  # noqa: PLR0913 - the options of a command
         train: Annotation file to train on, relative to data; so are the next two.
         val: Annotation file to measure on.
         images: Folder of the images.
+        keep: What keeps the old names, with commas between: replay (old images beside yours),
+            pseudo (what the run finds in your images, as boxes), distillation (to the run, where
+            you have no box), residual (fined side branches alone learn), head (alone learns);
+            or prompt (a shift of each own name's vector alone), or nothing.
         steps: Of training; by default 20 passes over your images, at least 60 and at most 2000.
-        lr: Learning rate, as a share of that of the run.
+        lr: Learning rate, as a share of that of the run; by default 0.1, with prompt 3.
         replay: Old images to train on too, as a share of the number of yours; 0: none.
         pseudo: What the run itself finds of its old names in your images, from this score on, is
             trained on as boxes; 1: nothing.
@@ -69,55 +75,65 @@ def finetune_command(  # noqa: PLR0913 - the options of a command
     Raises:
         InputError: before any training, for files, names or numbers that are wrong.
     """
-    require_positive(**{"--lr": lr})
-    require_at_least(1, **{"--steps": 1 if steps is None else steps})
-    require_at_least(0, **{"--replay": replay, "--seed": seed})
-    require_fraction(**{"--pseudo": pseudo, **{f"--blend {each}": each for each in blend or []}})
-    console, recipe = make_console(), read_run(run)
+    wanted = _Wanted(read_keep(keep), replay, pseudo, blend or [], steps, lr, seed, trust)
+    wanted.check()
     own = [DataPlace(data, train, images, "train"), DataPlace(data, val, images, "val")]
-    wanted = _Wanted(replay, pseudo, seed, trust)
-    count = _prepare(console, run, recipe, own, output, wanted)
-    steps = steps or min(_MOST, max(_LEAST, _PASSES * count // _batch(recipe)))
-    row = make_row(run, recipe, root=output / "data", steps=steps, lr=lr, seed=seed)
-    write_text(output / "row.yaml", yaml.safe_dump(row, sort_keys=False, allow_unicode=True))
+    console = make_console()
+    tuned = _prepare(console, run, own, output, wanted)
     words = ["fit", "--config", str(output / "row.yaml"), "--run_dir", str(output)]
     words += ["--trust"] if trust else []
     if row_only:
         return say(console, "train: gridclip " + " ".join(words))
     run_lightning(words)
-    measure(console, Tuned(run, recipe, output, row, trust), blend or [])
+    measure(console, tuned, wanted.blend)
 
 
 class _Wanted(NamedTuple):
-    """How much of the old is kept before the eyes of the new."""
+    """How it is to learn, as `finetune_command` has it."""
 
+    keep: Keep
     replay: float
     pseudo: float
+    blend: list[float]
+    steps: int | None
+    lr: float | None
     seed: int
     trust: bool
 
+    def check(self) -> None:
+        """Refuses numbers out of range.
+
+        Raises:
+            InputError: naming the first.
+        """
+        require_positive(**{"--lr": 1.0 if self.lr is None else self.lr})
+        require_at_least(1, **{"--steps": 1 if self.steps is None else self.steps})
+        require_at_least(0, **{"--replay": self.replay, "--seed": self.seed})
+        require_fraction(**{"--pseudo": self.pseudo})
+        require_fraction(**{f"--blend {each}": each for each in self.blend})
+
+    def length(self, images: int, batch: int) -> Length:
+        """How long it learns from so many images of one's own."""
+        steps = self.steps or min(_MOST, max(_LEAST, _PASSES * images // batch))
+        return Length(steps, self.keep.rate if self.lr is None else self.lr, self.seed)
+
 
 def _prepare(
-    console: Console,
-    run: Path,
-    recipe: dict[str, Any],
-    own: list[DataPlace],
-    output: Path,
-    wanted: _Wanted,
-) -> int:
-    """Writes the data of a fine-tuning, tells what it is, and returns the number of own images.
+    console: Console, run: Path, own: list[DataPlace], output: Path, wanted: _Wanted
+) -> Tuned:
+    """Writes the data and the row of a fine-tuning, and tells what they are.
 
     Args:
         console: Where it is told.
         run: The run that learns.
-        recipe: Its config.yaml.
         own: Own data, to train on and to measure on.
         output: The folder; the data is its `data`.
-        wanted: What is taken of the old.
+        wanted: How it is to learn.
 
     Raises:
         InputError: if a file, a name or a folder is wrong.
     """
+    recipe = read_run(run)
     if output.exists() and any(output.iterdir()):
         raise InputError("is there already", file=output, fix="name another --output")
     place, measured_on = own
@@ -126,10 +142,14 @@ def _prepare(
     detector.search([np.zeros((32, 32, 3), np.uint8)], Vocabulary(names))  # has each a vector?
     for line in compare_names(names, _trained(detector, run)).told():
         say(console, line)
+    settings = wanted.keep.settings(detector.detector, names)
+    length = wanted.length(len(mine.annotations.image_ids), _batch(recipe))
+    row = make_row(run, recipe, output / "data", length, settings)
     copy_validation(measured_on, output / "data")
-    old = _old_data(recipe, console) if wanted.replay else None
+    old = _old_data(recipe, console) if wanted.keep.has("replay") and wanted.replay else None
     say(console, f"{output / 'data'}: " + _mix(output / "data", mine, old, detector, wanted))
-    return len(mine.annotations.image_ids)
+    write_text(output / "row.yaml", yaml.safe_dump(row, sort_keys=False, allow_unicode=True))
+    return Tuned(run, recipe, output, row, wanted.trust)
 
 
 def _batch(recipe: dict[str, Any]) -> int:
@@ -174,7 +194,8 @@ def _mix(
 ) -> str:
     """Writes the training data, and returns what is in it, in words."""
     mixture, trained = Mixture(), _trained(detector, root)
-    found = _find(own, detector, trained, wanted.pseudo) if wanted.pseudo < 1 else {}
+    looks = wanted.keep.has("pseudo") and wanted.pseudo < 1
+    found = _find(own, detector, trained, wanted.pseudo) if looks else {}
     mixture.add(own.annotations, "own", found=found)
     links, told = {"own": own.images}, f"{len(own.annotations.image_ids)} of your images"
     if found:

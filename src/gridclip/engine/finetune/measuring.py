@@ -39,19 +39,25 @@ class Tuned(NamedTuple):
     row: dict[str, Any]
     trust: bool
 
-    def evaluate(self, name: str, checkpoint: Path, data: dict[str, Any]) -> Figures:
-        """Returns the figures of weights on data, which stay in a run folder, `evaluations/NAME`.
+    def evaluate(self, name: str, run: Path, data: dict[str, Any]) -> Figures:
+        """Returns the figures of a run's weights, which stay in a run folder, `evaluations/NAME`.
+
+        Args:
+            name: Of the evaluation.
+            run: The old one, or another, which has the new one's model.
+            data: What it is measured on.
 
         Raises:
             InputError: if the data is not there.
         """
         folder = self.output / "evaluations" / name
-        content = {"model": self.recipe["model"] | {"init_from": None}, "data": data}
+        model = self.recipe["model"] if run == self.run else self.row["model"]
+        content = {"model": model | {"init_from": None}, "data": data}
         accelerator = self.row["trainer"].get("accelerator", "auto")
         content["trainer"] = {"accelerator": accelerator, "logger": False}
         file = folder.with_name(f"{name}.yaml")
         write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        words = ["validate", "--config", str(file), "--ckpt_path", str(checkpoint)]
+        words = ["validate", "--config", str(file), "--ckpt_path", str(run / _LAST)]
         words += ["--run_dir", str(folder), *(["--trust"] if self.trust else [])]
         run_lightning(words)
         return read_metrics(folder)
@@ -71,7 +77,7 @@ def measure(console: Console, tuned: Tuned, blends: list[float]) -> None:
     """Measures own and old names, prints the table, and writes it as finetune.json."""
     new, old = tuned.row["data"], tuned.recipe.get("data")
     own = {
-        "before": tuned.evaluate("own-before", tuned.run / _LAST, new),
+        "before": tuned.evaluate("own-before", tuned.run, new),
         "after": read_metrics(tuned.output),
     }
     kept: dict[str, Figures] = {}
@@ -79,10 +85,10 @@ def measure(console: Console, tuned: Tuned, blends: list[float]) -> None:
         kept = _of_old_names(console, tuned, old)
     for share in blends:
         folder = tuned.blend(share)
-        own[f"blend {share:g}"] = tuned.evaluate(f"own-{folder.name}", folder / _LAST, new)
+        own[f"blend {share:g}"] = tuned.evaluate(f"own-{folder.name}", folder, new)
         if kept and old:
             name = f"old-{folder.name}"
-            kept[f"blend {share:g}"] = tuned.evaluate(name, folder / _LAST, old)
+            kept[f"blend {share:g}"] = tuned.evaluate(name, folder, old)
     write_text(tuned.output / "finetune.json", json.dumps({"own": own, "old": kept}, indent=1))
     console.print(table(own, kept))
     if kept and kept["before"].get("AP"):
@@ -95,8 +101,8 @@ def _of_old_names(console: Console, tuned: Tuned, data: dict[str, Any]) -> dict[
     before = read_metrics(tuned.run)  # of these weights, or it would not be there
     try:
         if "AP" not in before:
-            before = tuned.evaluate("old-before", tuned.run / _LAST, data)
-        return {"before": before, "after": tuned.evaluate("old-after", tuned.output / _LAST, data)}
+            before = tuned.evaluate("old-before", tuned.run, data)
+        return {"before": before, "after": tuned.evaluate("old-after", tuned.output, data)}
     except InputError as error:
         say(console, f"the old names were not measured: {error}")
         return {}

@@ -18,3 +18,9 @@ def test_each_number_lies_on_the_line_and_counters_are_the_new_ones(share):
             assert float(made["state_dict"]["w"][row, column]) == expected
     assert made["state_dict"]["n"] == 9
     assert made["names"] == ["new"]
+
+
+def test_shifts_that_the_old_run_lacks_start_at_zero():
+    after = {"state_dict": {"shift": torch.tensor([[2.0, -4.0]])}}
+    made = blended_checkpoint({"state_dict": {}}, after, 0.25)["state_dict"]["shift"]
+    assert made.tolist() == [[0.5, -1.0]]
