@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonargparse import ArgumentError
 
 from gridclip.sweeps.search.search import GridSearch, make_search
@@ -44,7 +45,9 @@ def parse_or_build(spec: SweepSpec, point: Point, folder: Path):
         json_file=folder / "parameters.json",
     )
     assert words[2:5] == ("-m", "gridclip", "fit")
-    return build(words[5:])
+    row = yaml.safe_load(Path(words[words.index("--config") + 1]).read_text())
+    no_start = ["--model.init_from=null"] if "init_from" in row["model"] else []
+    return build([*words[5:], *no_start])
 
 
 @pytest.fixture
