@@ -168,10 +168,11 @@ def lines(before: Figures, seeds: dict[str, Seeds]) -> Iterator[str]:
     yield "| before | " + " | ".join(f"{before[name]:.1f}" for name in shown) + " | | | |"
     plain = seeds.get("nothing", [])
     for way, each in seeds.items():
-        kept = [100 * figures["old AP"] / before["old AP"] for figures in each]
+        known = before["old AP"]
+        kept = [100 * figures["old AP"] / known for figures in each] if known else []
         gained = list(gains(before, each, plain))
         seconds = [figures["seconds"] for figures in each if "seconds" in figures]
-        cells = [spread([figures[name] for figures in each]) for name in shown]
+        cells = [spread([figures[name] for figures in each if name in figures]) for name in shown]
         cells += [spread(kept, " %"), spread(gained, " %"), spread(seconds)]
         yield f"| {way} ({len(each)} seeds) | " + " | ".join(cells) + " |"
 
