@@ -12,21 +12,21 @@ from gridclip.sweeps.spec.sweep_file import SweepSpec, expand_command, read_swee
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
-DRAWS = 20  # of a search without an end
+DRAWS, FEW = 20, 4  # of a search without an end: all of its tests, and the default ones
 
 
-def points(spec: SweepSpec) -> list[Point]:
+def points(spec: SweepSpec, draws: int = DRAWS) -> list[Point]:
     search = make_search(spec)
     if isinstance(search, GridSearch):
         return list(search.points())
-    return [search.propose(number, []) for number in range(1, DRAWS + 1)]
+    return [search.propose(number, []) for number in range(1, draws + 1)]
 
 
-def of_every_value(points: list[Point]) -> list[Point]:
+def of_every_value(spec: SweepSpec) -> list[Point]:
     """So many of the points that each value of each parameter is in one of them."""
     seen: set[tuple[str, str]] = set()
     kept = []
-    for point in points:
+    for point in points(spec, FEW):
         values = {(name, repr(value)) for name, value in point.items()}
         if not values <= seen:
             kept.append(point)
@@ -70,12 +70,14 @@ def in_the_repository(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "choose", [of_every_value, pytest.param(list, marks=pytest.mark.slow)], ids=["values", "points"]
+    "choose",
+    [of_every_value, pytest.param(points, marks=pytest.mark.slow)],
+    ids=["values", "points"],
 )
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_point_parses_and_sets_what_it_says(file, choose, tmp_path, parse_only):
     spec = read_sweep(file)
-    for point in choose(points(spec)):
+    for point in choose(spec):
         cli = parse_or_build(spec, point, tmp_path)
         assert {name: cli.config[name] for name in point} == point
 

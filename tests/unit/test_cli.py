@@ -79,7 +79,8 @@ def test_one_batch_stays_one_batch_where_rich_was_imported_before_lightning(tmp_
     """Rich names the union of float and int, and typing keeps the order it met first."""
     code = (
         "import rich.console\n"
-        "from gridclip.engine.lightning_cli import run_lightning\n"
+        "from gridclip.engine.lightning_cli import GridClipCLI, run_lightning\n"
+        "GridClipCLI.instantiate_classes = lambda self: None\n"  # parsing is enough
         f"row = ['--config={ROW}', '--run_dir={tmp_path}', '--trainer.limit_val_batches=1']\n"
         "print(repr(run_lightning(row, run=False).config.trainer.limit_val_batches))"
     )
