@@ -57,6 +57,11 @@ def test_two_that_contradict_each_other_are_refused_and_no_others(pair):
         assert set(read_keep(",".join(pair)).ways) == {*pair}
 
 
+def test_shifted_vectors_learn_fast_and_weights_that_were_known_slowly():
+    assert read_keep("prompt").rate > 1 > read_keep("replay,pseudo").rate
+    assert len({read_keep(way).rate for way in WAYS if way != "prompt"}) == 1
+
+
 @pytest.mark.parametrize("words", ["", "replays", "replay,", "replay;pseudo"])
 def test_a_word_that_is_none_is_refused_with_the_choices(words):
     with pytest.raises(InputError, match="take of: nothing, replay, pseudo"):
