@@ -39,7 +39,7 @@ def draw(image: Image.Image, labels: Sequence[Label]) -> Image.Image:
     canvas = image.convert("RGB")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(9, canvas.height // 40))
     for box, text in labels:
-        colour = PALETTE[zlib.crc32(text.rsplit(" ", 1)[0].encode()) % len(PALETTE)]
+        colour = colour_of(text.rsplit(" ", 1)[0])
         pen.rectangle(box, outline=colour, width=max(1, canvas.height // 200))
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         x = max(0.0, min(box[0], canvas.width - (right - left)))
@@ -47,6 +47,11 @@ def draw(image: Image.Image, labels: Sequence[Label]) -> Image.Image:
         pen.rectangle((x, y, x + right - left + 2, y + bottom - top + 2), fill=colour)
         pen.text((x + 1 - left, y + 1 - top), text, fill="white", font=font)
     return canvas
+
+
+def colour_of(name: str) -> str:
+    """Returns the colour that a name is always drawn in."""
+    return PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.Image:

@@ -104,7 +104,7 @@ class Finder(ABC):
         else:
             found = [self._search_tiles(each, vocabulary, tiles, threshold) for each in pixels]
         return [
-            _named(each, vocabulary, image).above(threshold, limit)
+            _named(each, vocabulary, image, (threshold, limit))
             for each, image in zip(found, pixels, strict=True)
         ]
 
@@ -128,10 +128,21 @@ def _above(found: Detections, threshold: float) -> Detections:
     return found.take(high)
 
 
-def _named(found: Detections, vocabulary: Vocabulary, pixels: Pixels) -> Findings:
+def _named(
+    found: Detections, vocabulary: Vocabulary, pixels: Pixels, least: tuple[float, int]
+) -> Findings:
+    """Names what is found, best first; of at least a score, so many, with their masks."""
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     objects = [
         Found(vocabulary.names[label], score, (x1, y1, x2, y2))
         for (x1, y1, x2, y2), score, label in rows
     ]
-    return Findings(objects, names=vocabulary.names, width=pixels.shape[1], height=len(pixels))
+    height, width, _ = pixels.shape
+    every = Findings(objects, names=vocabulary.names, width=width, height=height)
+    best = every.above(*least)
+    if found.masks is not None:
+        from gridclip.evaluation.masks import mask_codes
+
+        kept = found.take(found.scores.argsort(descending=True, stable=True)[: len(best)])
+        best.masks = tuple(mask_codes(kept, (height, width)))
+    return best

@@ -29,22 +29,42 @@ class Findings(list[Found]):
         names: All names that were looked for; an object's name is one of them.
         width: Of the image, in pixels; for a file that says it lies on its side, when upright.
         height: The same.
+        masks: Of each object, COCO's code (`ops.rle`) of its pixels in the image; None of a
+            detector that finds boxes only.
     """
 
     def __init__(
-        self, found: Iterable[Found], *, names: Sequence[str], width: int, height: int
+        self,
+        found: Iterable[Found],
+        *,
+        names: Sequence[str],
+        width: int,
+        height: int,
+        masks: Sequence[bytes] | None = None,
     ) -> None:
         super().__init__(found)
         self.names, self.width, self.height = tuple(names), width, height
+        self.masks = None if masks is None else tuple(masks)
 
     def above(self, threshold: float, limit: int | None = None) -> "Findings":
         """Returns those of at least this score, the best `limit` of them."""
-        best = [each for each in self if each.score >= threshold][:limit]
-        return Findings(best, names=self.names, width=self.width, height=self.height)
+        rows = [row for row, each in enumerate(self) if each.score >= threshold][:limit]
+        return Findings(
+            (self[row] for row in rows),
+            names=self.names,
+            width=self.width,
+            height=self.height,
+            masks=None if self.masks is None else [self.masks[row] for row in rows],
+        )
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Returns what json has of them: `name`, `score`, `box` of each."""
-        return [{"name": name, "score": score, "box": [*box]} for name, score, box in self]
+        """Returns what json has of them: `name`, `score`, `box`, and where known `segmentation`."""
+        rows: list[dict[str, Any]] = [
+            {"name": name, "score": score, "box": [*box]} for name, score, box in self
+        ]
+        for row, code in zip(rows, self.masks or (), strict=False):
+            row["segmentation"] = {"size": [self.height, self.width], "counts": code.decode()}
+        return rows
 
     def to_supervision(self) -> "SupervisionDetections":
         """Returns them as supervision's `Detections`, for its annotators, trackers and metrics.

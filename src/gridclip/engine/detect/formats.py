@@ -103,7 +103,10 @@ class Coco(Format):
                 x1, y1, x2, y2 = each["box"]
                 ids = {"image_id": number, "category_id": self.label[each["name"]] + 1}
                 box = [x1, y1, x2 - x1, y2 - y1]
-                yield json.dumps({**ids, "bbox": box, "score": each["score"]})
+                known = {"bbox": box, "score": each["score"]}
+                if "segmentation" in each:
+                    known["segmentation"] = each["segmentation"]
+                yield json.dumps({**ids, **known})
 
 
 class Yolo(Format):

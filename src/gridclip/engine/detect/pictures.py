@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageColor
 
 from gridclip.engine.detect.findings import Findings
 from gridclip.engine.detect.sources import Frame, Source
@@ -17,6 +17,7 @@ from gridclip.io.files import written_whole
 Rgb = UInt8[np.ndarray, "_ _ 3"]
 
 _SIDE = 512  # pixels: a smaller image is drawn larger, so that words fit in
+_TINT = 0.45  # how much of a name's colour covers an object
 _RATE = 25.0  # frames a second of a video that does not say
 
 
@@ -116,10 +117,10 @@ def _opened(file: Path, rate: float, width: int, height: int) -> Any:  # noqa: A
 
 
 def with_boxes(pixels: Rgb, found: Findings) -> Rgb:
-    """Returns an image with boxes, names and scores drawn on it; a small one is enlarged."""
+    """Returns an image with masks, boxes, names and scores drawn on it; a small one is enlarged."""
     from gridclip.data.drawing import Label, draw  # which needs torch
 
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(_with_masks(pixels, found))
     zoom = max(1, _SIDE // max(image.size))
     size = (image.width * zoom, image.height * zoom)
     large = image if zoom == 1 else image.resize(size, Image.Resampling.NEAREST)
@@ -128,3 +129,18 @@ def with_boxes(pixels: Rgb, found: Findings) -> Rgb:
         for name, score, (x1, y1, x2, y2) in found
     ]
     return np.asarray(draw(large, labels))
+
+
+def _with_masks(pixels: Rgb, found: Findings) -> Rgb:
+    """Returns an image whose objects are tinted in the colours of their names, the best last."""
+    if not found.masks:
+        return pixels
+    from gridclip.data.drawing import colour_of
+    from gridclip.ops.rle import decode
+
+    tinted = pixels.copy()
+    for each, code in reversed([*zip(found, found.masks, strict=True)]):
+        inside = decode(code, (found.height, found.width)) == 1
+        colour = np.array(ImageColor.getrgb(colour_of(each.name)))
+        tinted[inside] = (_TINT * colour + (1 - _TINT) * pixels[inside]).astype(np.uint8)
+    return tinted

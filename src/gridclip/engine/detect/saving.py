@@ -53,7 +53,8 @@ class SavedFindings:
     def add(self, frame: Frame, stem: str, found: Findings) -> None:
         """Adds what was found in a frame; `stem` is what the files of its source begin with."""
         row = Row(frame.name, frame.source.name, frame.number, found.width, found.height, [*found])
-        self._journal.write(json.dumps(row.to_json()) + "\n")
+        line = row.to_json() | {"found": found.to_rows()}  # with masks, if there are any
+        self._journal.write(json.dumps(line) + "\n")
         self._journal.flush()
         for each in self.formats:
             each.add(row, stem)
