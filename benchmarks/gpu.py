@@ -5,8 +5,8 @@ in the same precision) of each network, with random weights: training by 16 imag
 bfloat16, 1203 names, stored embeddings; detecting one image and 16. Then whether the GPU finds what
 the CPU finds, whether a training that was cut off goes on exactly, and how long a real one waits
 for its data. Results are written after each part, so that a machine that is taken away costs
-one part. At most eight minutes on one card:  python benchmarks/gpu.py OUTPUT
---quick takes small sizes, on a CPU too.
+one part. Some seven minutes on one card, into OUTPUT/gpu.json and gpu.md, runs/gpu by default:
+python benchmarks/gpu.py OUTPUT; with --quick small sizes, on a CPU too.
 """
 
 import argparse
@@ -28,7 +28,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from training_step import step
 
+from gridclip.data.datamodules.noise import ellipses
 from gridclip.models.base import Detector
+from gridclip.structures import DetectionBatch
 
 ROW = Path(__file__).parents[1] / "experiments" / "mini" / "gridclip.yaml"
 NETWORKS: dict[str, Callable[[], Detector]] = {
@@ -36,6 +38,7 @@ NETWORKS: dict[str, Callable[[], Detector]] = {
     "GridCLIP-R50, towers of 2": lambda: _networks.gridclip(2, aligned=True),
     "GridCLIP-R50, towers of 1": lambda: _networks.gridclip(1, aligned=True),
     "ViLD-ensemble": lambda: _networks.vild("vild-ensemble"),
+    "ViLD-ensemble with masks": lambda: _networks.vild("vild-ensemble", masks=True),
     "ViLD": lambda: _networks.vild("vild"),
     "DetCLIPv2-T": _networks.detclip,
 }
@@ -44,13 +47,16 @@ FCOS = "FCOS R50 of torchvision, 91 classes"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, help="folder for gpu.json and gpu.md")
+    parser.add_argument("output", type=Path, nargs="?", default=Path("runs/gpu"))
     parser.add_argument("--quick", action="store_true", help="small sizes: does it still run?")
     parser.add_argument("--rounds", type=int, default=8, help="timed turns of each network")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=420, help="begin no part after so many")
     given = parser.parse_args()
     given.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if given.device == "cpu" and not given.quick:
+        print("no GPU is here; --quick tries the script on a CPU")
+        return
     if given.quick:
         given.batch, given.rounds = 2, 2
     given.output.mkdir(parents=True, exist_ok=True)
@@ -82,9 +88,8 @@ def training(given: argparse.Namespace) -> dict[str, Any]:
     rows = {}
     for name, make in networks(given).items():
         names = _networks.names(150 if name.startswith("DetCLIP") else 1203)
-        batch = move_data_to_device(
-            _networks.batch(size, given.batch, names), torch.device(given.device)
-        )
+        batch = with_masks(_networks.batch(size, given.batch, names))
+        batch = move_data_to_device(batch, torch.device(given.device))
         network = make().train().to(given.device)
         run = step(network, lambda network=network, batch=batch: [*network.losses(batch).values()])
         rows[name] = measured(in_bfloat16(run, given), given)
@@ -100,6 +105,12 @@ def training(given: argparse.Namespace) -> dict[str, Any]:
     run = step(fcos, lambda: [*fcos(images, truth).values()])
     rows[FCOS] = measured(in_bfloat16(run, given), given)
     return rows
+
+
+def with_masks(batch: DetectionBatch) -> DetectionBatch:
+    """The same, for networks that learn masks too."""
+    targets = [each._replace(masks=ellipses(len(each.boxes))) for each in batch.targets]
+    return batch._replace(targets=targets)
 
 
 def detecting(given: argparse.Namespace) -> dict[str, Any]:
@@ -128,7 +139,7 @@ def detecting(given: argparse.Namespace) -> dict[str, Any]:
 
 def networks(given: argparse.Namespace) -> dict[str, Callable[[], Detector]]:
     """Those that are compared; of small sizes two, to see that all of this still runs."""
-    kept = ("GridCLIP-R50, towers of 1", "ViLD-ensemble")
+    kept = ("GridCLIP-R50, towers of 1", "ViLD-ensemble with masks")
     return {name: make for name, make in NETWORKS.items() if name in kept or not given.quick}
 
 
@@ -227,12 +238,13 @@ def gridclip(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "gridclip", *map(str, words)], check=True)
 
 
-def waiting(folder: Path) -> str:
-    """The profiler's lines about the next batch and about the step."""
+def waiting(folder: Path) -> float:
+    """The share of the time of training steps in which they wait for their data."""
     (report,) = folder.glob("*times*")
-    lines = report.read_text(encoding="utf-8").splitlines()
-    wanted = ("train_dataloader_next", "run_training_batch", "optimizer_step")
-    return "\n".join(line.strip() for line in lines if any(word in line for word in wanted))
+    rows = [line.split("|") for line in report.read_text(encoding="utf-8").splitlines()]
+    total = {row[1].strip(): float(row[4]) for row in rows if len(row) > 5 and "." in row[4]}
+    (waited,) = (time for name, time in total.items() if name.endswith("train_dataloader_next"))
+    return waited / (waited + total["run_training_batch"])
 
 
 def same_weights(*runs: Path) -> bool:

@@ -34,3 +34,14 @@ def test_the_evidence_script_trains_pairs_and_says_what_alignment_gains(mini_roo
     assert StoredRegions(output / "regions.safetensors").view == "pasted"
     # A second call finds all of it there.
     subprocess.run([sys.executable, script, output, *words], check=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_measures_and_a_training_that_it_cuts_off_goes_on(tmp_path):
+    script = ROOT / "benchmarks" / "gpu.py"
+    subprocess.run([sys.executable, script, tmp_path, "--quick"], check=True, timeout=900)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["real training"]["goes on exactly"]
+    assert found["parity"]["largest gap of scores"] < 1e-4
+    assert len(found["training"]) == 3
+    assert all(row["images a second"] > 0 for row in found["detecting"].values())
