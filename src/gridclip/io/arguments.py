@@ -16,7 +16,7 @@ from gridclip.io.errors import InputError
 from gridclip.io.yaml_text import refuse_bombs
 
 PARSER_MODE = "gridclip"  # of parsers that read their words so
-CLASSES = ("--data.", "--model.")  # options of classes that only a row names
+CLASSES = ("--data.", "--model.detector.")  # options of classes that only a row names
 FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"
     r"|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
@@ -72,7 +72,7 @@ def refuse_replaced(words: Sequence[str]) -> None:
     unknown: tuple[str, ...] = CLASSES  # before the first row
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if name != "--config":
+        if name not in ("--config", "-c"):
             continue
         file = value if equals else "".join(words[place + 1 : place + 2])
         for option in (earlier.partition("=")[0] for earlier in words[:place]):

@@ -85,6 +85,7 @@ data: {class_path: DetectionData, init_args: {seed: 1}}
     [
         ["--trainer.max_steps", "1", "--config", "{row}"],
         ["--trainer.max_steps=1", "--config={row}"],
+        ["--trainer.max_steps=1", "-c", "{row}"],
         ["--data.init_args.other=1", "--config={row}"],  # whose class no word has named yet
         ["--config={other}", "--trainer.max_steps=1", "--config={row}"],
     ],
@@ -103,6 +104,7 @@ def test_an_option_that_a_later_row_would_replace_is_refused(tmp_path, words):
         ["--config={row}", "--trainer.max_steps=1", "--data.init_args.seed=2"],
         ["--run_dir=here", "--seed_everything=3", "--config", "{row}"],  # the row has neither
         ["--config={row}", "--data.init_args.seed=2", "--config={other}"],
+        ["--model.optimizer.lr=1", "--config={row}"],  # no class is to be named for it
         ["--trainer.max_steps=1", "--config=nowhere.yaml"],  # the parser says so
     ],
 )
