@@ -117,6 +117,15 @@ def test_the_same_jobs_run_on_this_machine(slurm):
     until(lambda: [trial["state"] for trial in records()] == ["finished"] * 4)
 
 
+def test_a_cap_holds_for_jobs_that_are_added_too(slurm):
+    submit_sweep(Path("sweep.yaml"), cap=1, cluster="local")
+    until(lambda: [trial["state"] for trial in records()] == ["finished"])
+    submit_sweep(Path("sweep.yaml"), resume="latest", cap=3, cluster="local")
+    until(lambda: [trial["state"] for trial in records()] == ["finished"] * 3)
+    until(lambda: len(list(slurm.rglob("*_result.pkl"))) == 2)
+    assert len(records()) == 3
+
+
 def test_what_sbatch_refuses_is_told_with_the_way_to_go_on(slurm):
     (slurm / "bin" / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
     with pytest.raises(InputError, match="invalid partition") as refused:
@@ -129,6 +138,8 @@ def test_what_sbatch_refuses_is_told_with_the_way_to_go_on(slurm):
     [
         ({"sbatch": "account="}, "no list of options"),
         ({"array": 0}, "--array"),
+        ({"jobs": 0}, "--jobs"),
+        ({"hours": 0.0}, "--hours"),
         ({"storage": "postgresql://me:secret@host/base"}, "password"),
     ],
 )

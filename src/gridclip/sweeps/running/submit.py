@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from gridclip.io.errors import InputError, needing, require_at_least
+from gridclip.io.errors import InputError, needing, require_at_least, require_range
 from gridclip.io.tables import make_console, say
 from gridclip.sweeps.running.command import ROOT, answering
 from gridclip.sweeps.running.start import (
@@ -68,16 +68,18 @@ def submit_sweep(  # noqa: PLR0913 - the options of a command
         seed: Of the search.
         dir: Where the folder of this sweep is made.
         cap: No more trials than this.
-        storage: A database, without a password: jobs find it where its driver does.
+        storage: A database, without a password: jobs find it where its driver does. The folder is
+            on a disk that all share even so: the jobs themselves lie there.
         resume: Give a sweep that was begun these jobs: its name, its folder, or latest.
         cluster: local starts the same jobs on this machine, in the background.
 
     Raises:
         InputError: if the file or an option is wrong, or the jobs are refused.
     """
-    counts = {"--array": array, "--jobs": jobs or 1, "--per_gpu": per_gpu, "--cap": cap or 1}
-    require_at_least(1, **counts)
-    require_at_least(0, **{"--gpus": gpus, "--hours": hours})
+    counts = {"--array": array, "--jobs": jobs, "--per_gpu": per_gpu, "--cap": cap}
+    require_at_least(1, **{name: count for name, count in counts.items() if count is not None})
+    require_at_least(0, **{"--gpus": gpus})
+    require_range(hours, "--hours", above=0)
     resources = _resources(array, gpus, hours, sbatch)
     _require_cluster(cluster)
     _require_no_password(storage)
@@ -86,6 +88,7 @@ def submit_sweep(  # noqa: PLR0913 - the options of a command
         stored = start_or_resume(read_sweep(file), dir, storage, start)
     words = [str(stored.folder.absolute() / SWEEP_FILE), f"--resume={stored.folder.absolute()}"]
     words += [f"--jobs={jobs or max(1, per_gpu * gpus)}", f"--per_gpu={per_gpu}"]
+    words += [] if cap is None else [f"--cap={cap}"]
     ids = _submit(stored, [RunnerJob(words, takes_gpus=gpus > 0)] * array, cluster, resources)
     console = make_console()
     say(console, f"{stored.folder.name}: jobs of {cluster}: {', '.join(ids)}")
@@ -129,10 +132,11 @@ class RunnerJob:
         from submitit.helpers import DelayedSubmission  # it is running this job
 
         self._stop()
-        with suppress(psutil.NoSuchProcess, AttributeError):
-            runner = psutil.Process(self._runner.pid)  # type: ignore[union-attr]
-            while runner.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.1)
+        if self._runner is not None:
+            with suppress(psutil.NoSuchProcess):
+                runner = psutil.Process(self._runner.pid)
+                while runner.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.1)
         return DelayedSubmission(RunnerJob(self.words, takes_gpus=self.takes_gpus))
 
     def _stop(self, *_: int | FrameType | None) -> None:
@@ -182,10 +186,10 @@ def _resources(array: int, gpus: int, hours: float, sbatch: str | None) -> dict[
     return {
         "name": "gridclip",
         "timeout_min": max(1, round(60 * hours)),
-        "gpus_per_node": gpus,
         "slurm_array_parallelism": array,
         "slurm_signal_delay_s": NOTICE,
         "slurm_additional_parameters": options,
+        **({"gpus_per_node": gpus} if gpus else {}),  # 0 is an option that some clusters refuse
     }
 
 

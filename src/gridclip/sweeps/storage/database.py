@@ -89,7 +89,7 @@ class Database:
 
     def __init__(self, url: URL, sweep: str, folder: Path) -> None:
         is_file = url.get_backend_name() == "sqlite"
-        waits = {"timeout": 30} if is_file else NETWORK | dict(url.query)
+        waits = {"timeout": 30} if is_file else patience(url)
         self._engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
         self.sweep, self.folder = sweep, folder
         self._file = Path(url.database) if is_file and url.database else None
@@ -234,6 +234,11 @@ class Database:
             raise StorageLostError(str(error.orig)) from error
         except SQLAlchemyError as error:
             raise StorageError(str(getattr(error, "orig", None) or error)) from error
+
+
+def patience(url: URL) -> dict[str, int]:
+    """Returns for how many seconds (or ms) the driver waits, but for what the address says."""
+    return {name: value for name, value in NETWORK.items() if name not in url.query}
 
 
 def connect(address: str, folder: Path) -> Database:

@@ -11,11 +11,12 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import make_url
 
 from gridclip.io.errors import InputError
 from gridclip.sweeps.running.claims import Heartbeats, is_dead, this_runner
 from gridclip.sweeps.running.start import find_sweep, note_address, open_storage
-from gridclip.sweeps.storage.database import without_password
+from gridclip.sweeps.storage.database import patience, without_password
 from gridclip.sweeps.storage.journal import Journal
 from gridclip.sweeps.storage.protocol import StorageError, SweepInfo
 from gridclip.sweeps.storage.trial import Trial
@@ -343,3 +344,10 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path):
 def test_no_password_of_an_address_is_kept(address):
     assert "hush" not in without_password(address)
     assert "u@h/d" in without_password(address)
+
+
+def test_a_server_is_waited_for_as_its_address_says_and_else_not_for_ever():
+    url = make_url("postgresql+psycopg://me@one/base?connect_timeout=99&host=two&host=three")
+    assert "connect_timeout" not in patience(url)  # the driver has it from the address
+    assert patience(url).keys() >= {"tcp_user_timeout", "keepalives_idle"}
+    assert not patience(url).keys() & {"host"}
