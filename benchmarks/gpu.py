@@ -5,7 +5,7 @@ in the same precision) of each network, with random weights: training by 16 imag
 bfloat16, 1203 names, stored embeddings; detecting one image and 16. Then whether the GPU finds what
 the CPU finds, whether a training that was cut off goes on exactly, and how long a real one waits
 for its data. Results are written after each part, so that a machine that is taken away costs
-one part. Some seven minutes on one card, into OUTPUT/gpu.json and gpu.md, runs/gpu by default:
+one part; none is begun after seven minutes. Into OUTPUT/gpu.json and gpu.md, runs/gpu by default:
 python benchmarks/gpu.py OUTPUT; with --quick small sizes, on a CPU too.
 """
 
